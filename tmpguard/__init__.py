@@ -1,0 +1,28 @@
+"""tmpguard: each request gets the file system of a serverless function.
+
+``/tmp`` writable, limited and wiped, everything else read-only; in the ordinary process. See the README.
+"""
+
+from __future__ import annotations
+
+from .guard import ConfigurationError, Guard, invocation
+from .interpose.install import install, uninstall
+from .invocation import Invocation, current
+from .report import Location, Report, Violation
+from .wiper import drain
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "Guard",
+    "Invocation",
+    "Location",
+    "Report",
+    "Violation",
+    "current",
+    "drain",
+    "install",
+    "invocation",
+    "uninstall",
+]

@@ -1,0 +1,1 @@
+"""The patched layer: it takes the place of the standard library's ways into the file system."""

@@ -1,0 +1,135 @@
+"""The backstop: what slips by the patched layer is refused by an audit hook (SURFACE rule 1.4).
+
+A reference to a function that was taken before tmpguard was installed and could not be reached, or a call
+of ``posix`` itself, arrives at the real file system. It cannot be redirected from here, so a change outside
+of the scratch directories and the writable mounts is refused. Reading passes. An audit hook cannot be taken
+out again: uninstalled, it returns at its first step. And since every audited event pays for it, a process
+pays only from its first invocation on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+import sys
+from collections.abc import Callable
+from errno import EROFS
+from typing import Any, Final
+
+from ..invocation import Invocation, get_current
+from ..mounts import is_below
+from . import originals
+from .files import Unopened
+
+_CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_IMPORTER: Final = "<frozen importlib._bootstrap_external>"
+_REMEDY: Final = (
+    "this call reached the file system by a reference that tmpguard could not replace; "
+    "build the guard before the module that holds it is imported, or call it through os or io"
+)
+
+
+def _opened(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    return [(args[0], -1)]
+
+
+def _is_change(flags: Any) -> bool:
+    return isinstance(flags, int) and bool(flags & _CHANGING)
+
+
+def _first_with(index: int) -> Callable[[tuple[Any, ...]], list[tuple[Any, int]]]:
+    return lambda args: [(args[0], args[index])]
+
+
+def _first(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    return [(args[0], -1)]
+
+
+def _both(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    return [(args[0], args[2]), (args[1], args[3])]
+
+
+def _second(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    return [(args[1], args[-1])]
+
+
+def _database(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    name = os.fsdecode(args[0]) if isinstance(args[0], (str, bytes, os.PathLike)) else ""
+    if not name or name == ":memory:" or "mode=memory" in name or "mode=ro" in name or "immutable=1" in name:
+        return []
+    return [(name.removeprefix("file:").partition("?")[0], -1)]
+
+
+#: The paths that each event is about to change, with the descriptors they are relative to (-1: none).
+_EVENTS: Final[dict[str, Callable[[tuple[Any, ...]], list[tuple[Any, int]]]]] = {
+    "open": _opened,
+    "os.mkdir": _first_with(2),
+    "os.remove": _first_with(1),
+    "os.rmdir": _first_with(1),
+    "os.rename": _both,
+    "os.link": lambda args: [(args[1], args[3])],
+    "os.symlink": _second,
+    "os.truncate": _first,
+    "os.chmod": _first_with(2),
+    "os.chown": _first_with(3),
+    "os.utime": _first_with(3),
+    "os.setxattr": _first,
+    "os.removexattr": _first,
+    "sqlite3.connect": _database,
+}
+
+_active: dict[str, Callable[[tuple[Any, ...]], list[tuple[Any, int]]]] = {}
+_added = False
+
+
+def arm() -> None:
+    """Refuse what slips by from now on."""
+    global _added
+    _active.update(_EVENTS)
+    if not _added:
+        _added = True
+        sys.addaudithook(_hook)
+
+
+def disarm() -> None:
+    """Let everything pass again."""
+    _active.clear()
+
+
+def is_armed() -> bool:
+    return bool(_active)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    paths_of = _active.get(event)
+    if paths_of is None or (paths_of is _opened and not _is_change(args[2])):
+        return
+    invocation = get_current()
+    if invocation is None:
+        return
+    for path, dir_fd in paths_of(args):
+        _check(invocation, event, path, dir_fd)
+
+
+def _check(invocation: Invocation, event: str, path: Any, dir_fd: int) -> None:
+    if isinstance(path, (int, Unopened)) or not invocation.guard.enforce:
+        return  # a descriptor was checked when it was opened; a guard that only watches has let it through
+    name = os.fsdecode(path)
+    if not name.startswith("/"):
+        if dir_fd >= 0:
+            return  # tmpguard's own calls by descriptor; the directory was checked when it was opened
+        name = os.path.normpath(os.path.join(originals.getcwd(), name))
+    if _may_change(invocation, name) or sys._getframe(2).f_code.co_filename == _IMPORTER:
+        return
+    invocation.refuse("open" if event == "open" else event, EROFS, path, remedy=_REMEDY)
+
+
+def _may_change(invocation: Invocation, real: str) -> bool:
+    guard = invocation.guard
+    if guard.scratch.holds(real) or any(is_below(real, path) for path in guard.writable):
+        return True
+    try:
+        mode = originals.stat(real).st_mode
+    except OSError:
+        return False
+    return not (modes.S_ISREG(mode) or modes.S_ISDIR(mode))

@@ -1,0 +1,77 @@
+"""Hands the invocation on to threads and executors (C6.2).
+
+Tasks, ``asyncio.to_thread``, anyio and asgiref carry the context by themselves. A thread and an executor's
+job do not: ``Thread.start`` and ``ThreadPoolExecutor.submit`` (which ``run_in_executor`` and aiofiles call)
+are where nearly all of them pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from ..invocation import Invocation, activate, deactivate, get_current
+from ..report import Origin, handed_on_by, locate
+from . import originals
+
+
+class Carried:
+    """A callable that runs within ``invocation``, and knows the line that handed it on."""
+
+    __slots__ = ("_call", "_invocation", "_origin")
+
+    def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
+        self._invocation = invocation
+        self._call = call
+        self._origin: Origin = locate()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = activate(self._invocation)
+        origin = handed_on_by.set(self._origin)
+        try:
+            return self._call(*args, **kwargs)
+        finally:
+            handed_on_by.reset(origin)
+            deactivate(token)
+
+
+@functools.wraps(originals.thread_start)
+def thread_start(self: threading.Thread) -> None:
+    invocation = get_current()
+    if invocation is not None:
+        # The run of this one thread: whatever class it is of, and whoever overrode it.
+        self.run = _OneRun(self, Carried(invocation, self.run))  # type: ignore[method-assign]
+    originals.thread_start(self)
+
+
+class _OneRun:
+    """Takes the place of a thread's ``run`` until it runs."""
+
+    __slots__ = ("_run", "_thread")
+
+    def __init__(self, thread: threading.Thread, run: Carried) -> None:
+        self._thread = thread
+        self._run = run
+
+    def __call__(self) -> None:
+        del self._thread.run
+        self._run()
+
+
+@functools.wraps(originals.executor_submit)  # type: ignore[arg-type]
+def executor_submit(
+    self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Future[Any]:
+    invocation = get_current()
+    if invocation is None:
+        return originals.executor_submit(self, fn, *args, **kwargs)
+    job = Carried(invocation, fn)
+    # A worker thread that is started by this job serves others' jobs, too: it belongs to no invocation.
+    token = activate(None)
+    try:
+        return originals.executor_submit(self, job, *args, **kwargs)
+    finally:
+        deactivate(token)

@@ -1,0 +1,427 @@
+"""The calls that make, remove, rename and alter directory entries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from errno import EBUSY, EEXIST, EROFS, EXDEV
+from functools import partial
+from typing import Any
+
+from ..invocation import Invocation, descriptor_path
+from ..mounts import Place, error
+from ..scratch import allocated
+from . import originals
+from .paths import alive, entry, is_odd, place, quick_real, refuse
+from .refusals import (
+    change_error,
+    making_error,
+    rename_error,
+    rmdir_error,
+    unlink_error,
+)
+
+
+def _stop(
+    invocation: Invocation, operation: str, code: int, given: Any, where: Place | None, second: Any = None
+) -> None:
+    """Raise what the kernel says; only EROFS is a refusal of ours and on the report."""
+    if code == EROFS:
+        refuse(invocation, operation, given, where, second)
+    elif code:
+        raise error(code)
+
+
+# --- making --------------------------------------------------------------------------------------------
+
+
+def _make(
+    invocation: Invocation,
+    operation: str,
+    given: Any,
+    dir_fd: int | None,
+    call: Callable[[Any], Any],
+    *,
+    directory: bool = False,
+    names: bool = True,
+) -> Any:
+    """``call`` with the real path at which ``given`` is to be made.
+
+    ``names`` says whether the original's errors bear the path: mkfifo's and mknod's do not.
+    """
+    alive(invocation, operation, given)
+    if is_odd(given):
+        return call(given)
+    try:
+        real = quick_real(invocation, given)
+        if real is None:
+            where = entry(invocation, given, dir_fd)
+            if where.virtual in invocation.guard.mounts.points:
+                raise error(EEXIST)
+            if not where.parent.writable:
+                _stop(invocation, operation, making_error(where, directory=directory), given, where)
+            real = where.real
+            if not where.parent.charged:
+                return call(real)
+        return invocation.quota.making(real, partial(call, real))
+    except OSError as exc:
+        exc.filename = given if names else None
+        raise
+
+
+def mkdir(invocation: Invocation, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    _make(invocation, "os.mkdir", path, dir_fd, lambda real: originals.mkdir(real, mode), directory=True)
+
+
+def mkfifo(invocation: Invocation, path: Any, mode: int = 0o666, *, dir_fd: int | None = None) -> None:
+    _make(invocation, "os.mkfifo", path, dir_fd, lambda real: originals.mkfifo(real, mode), names=False)
+
+
+def mknod(
+    invocation: Invocation, path: Any, mode: int = 0o600, device: int = 0, *, dir_fd: int | None = None
+) -> None:
+    _make(invocation, "os.mknod", path, dir_fd, lambda real: originals.mknod(real, mode, device), names=False)
+
+
+def symlink(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    target_is_directory: bool = False,
+    *,
+    dir_fd: int | None = None,
+) -> None:
+    """The link holds the text that it was given: readlink gives it back, and the walk reads it as ours."""
+
+    def call(real: Any) -> None:
+        # From now on text alone does not tell where a path leads.
+        invocation.prefix = None
+        originals.symlink(src, real, target_is_directory)
+
+    try:
+        _make(invocation, "os.symlink", dst, dir_fd, call)
+    except OSError as exc:
+        exc.filename, exc.filename2 = src, dst
+        raise
+
+
+def link(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    *,
+    src_dir_fd: int | None = None,
+    dst_dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    alive(invocation, "os.link", dst)
+    if is_odd(src) or is_odd(dst):
+        originals.link(src, dst)
+    # As link(2), which does not follow; linkat(2) is asked to only where a descriptor was given.
+    follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
+    try:
+        source = place(invocation, src, src_dir_fd, follow=follow)
+        originals.lstat(source.real)
+        target = entry(invocation, dst, dst_dir_fd)
+        if not target.parent.writable or target.virtual in invocation.guard.mounts.points:
+            _stop(invocation, "os.link", making_error(target, directory=False), src, target, dst)
+        elif source.mount is not target.parent:
+            originals.lstat(os.path.dirname(target.real.rstrip("/")))
+            raise error(EEXIST if _exists(target) else EXDEV)
+        call = partial(originals.link, source.real, target.real)
+        if target.parent.charged:
+            invocation.quota.making(target.real, call)
+        else:
+            call()
+    except OSError as exc:
+        exc.filename, exc.filename2 = src, dst
+        raise
+
+
+def _exists(where: Place) -> bool:
+    try:
+        originals.lstat(where.real)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# --- removing ------------------------------------------------------------------------------------------
+
+
+def _remove(
+    invocation: Invocation,
+    operation: str,
+    given: Any,
+    dir_fd: int | None,
+    call: Callable[[Any], None],
+    code_of: Callable[[Place], int],
+) -> None:
+    alive(invocation, operation, given)
+    if is_odd(given):
+        call(given)
+    try:
+        real = quick_real(invocation, given)
+        if real is None:
+            where = entry(invocation, given, dir_fd)
+            if where.last:
+                raise error(code_of(where))
+            if not where.parent.writable:
+                _stop(invocation, operation, code_of(where), given, where)
+            elif where.virtual in invocation.guard.mounts.points:
+                raise error(EBUSY)
+            real = where.real
+            if not where.parent.charged:
+                call(real)
+                return
+        _remove_charged(invocation, real, call)
+    except OSError as exc:
+        exc.filename = given
+        raise
+
+
+def _remove_charged(invocation: Invocation, real: str, call: Callable[[Any], None]) -> None:
+    quota = invocation.quota
+    if quota.credit >= quota.limit and quota.max_files is None:
+        call(real)  # nothing was charged, so nothing can be given back
+        return
+    with quota.lock:
+        status = originals.lstat(real)
+        size = allocated(status, real)
+        call(real)
+        quota.unlinked(status, size)
+
+
+def unlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.unlink", path, dir_fd, originals.unlink, unlink_error)
+
+
+def remove(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.remove", path, dir_fd, originals.remove, unlink_error)
+
+
+def rmdir(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.rmdir", path, dir_fd, originals.rmdir, rmdir_error)
+
+
+# --- renaming ------------------------------------------------------------------------------------------
+
+
+def _rename(
+    invocation: Invocation,
+    operation: str,
+    call: Callable[[Any, Any], None],
+    src: Any,
+    dst: Any,
+    src_dir_fd: int | None,
+    dst_dir_fd: int | None,
+) -> None:
+    alive(invocation, operation, dst)
+    if is_odd(src) or is_odd(dst):
+        call(src, dst)
+    try:
+        source, target = entry(invocation, src, src_dir_fd), entry(invocation, dst, dst_dir_fd)
+        code = rename_error(source, target)
+        if code == EXDEV and not (source.parent.writable and target.parent.writable):
+            # Refused because one side is read-only: a finding, though the errno is the mounts'.
+            where, given = (target, dst) if source.parent.writable else (source, src)
+            invocation.refuse(
+                operation, EXDEV, src, dst, about=given, remedy=invocation.remedy_for(where, given)
+            )
+        else:
+            _stop(invocation, operation, code, src, target, dst)
+        points = invocation.guard.mounts.points
+        if source.virtual in points or target.virtual in points:
+            raise error(EBUSY)
+        if target.parent.charged and source.parent.charged:
+            _rename_charged(invocation, source.real, target.real, call)
+        else:
+            call(source.real, target.real)
+    except OSError as exc:
+        exc.filename, exc.filename2 = src, dst
+        raise
+
+
+def _rename_charged(
+    invocation: Invocation, source: str, target: str, call: Callable[[Any, Any], None]
+) -> None:
+    quota = invocation.quota
+    with quota.lock:
+        try:
+            replaced = originals.lstat(target)
+            size = allocated(replaced, target)
+        except OSError:
+            call(source, target)
+            return
+        same = originals.lstat(source).st_ino == replaced.st_ino
+        call(source, target)
+        if not same:
+            quota.unlinked(replaced, size)
+
+
+def rename(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    *,
+    src_dir_fd: int | None = None,
+    dst_dir_fd: int | None = None,
+) -> None:
+    _rename(invocation, "os.rename", originals.rename, src, dst, src_dir_fd, dst_dir_fd)
+
+
+def replace(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    *,
+    src_dir_fd: int | None = None,
+    dst_dir_fd: int | None = None,
+) -> None:
+    _rename(invocation, "os.replace", originals.replace, src, dst, src_dir_fd, dst_dir_fd)
+
+
+# --- altering ------------------------------------------------------------------------------------------
+
+
+def _alter(
+    invocation: Invocation,
+    operation: str,
+    given: Any,
+    call: Callable[[Any], Any],
+    dir_fd: int | None = None,
+    follow: bool = True,
+    *,
+    names: bool = True,
+) -> Any:
+    """``call`` with the real path of ``given``, whose metadata it changes."""
+    alive(invocation, operation, given)
+    if type(given) is int:
+        check_descriptor(invocation, operation, given, given if names else None)
+        return call(given)
+    if is_odd(given):
+        return call(given)
+    try:
+        where = place(invocation, given, dir_fd, follow=follow)
+        if not where.mount.writable:
+            _stop(invocation, operation, change_error(where), given, where)
+        return call(where.real)
+    except OSError as exc:
+        exc.filename = given if names else None
+        raise
+
+
+def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
+    """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
+    real = descriptor_path(fd)
+    if not real.startswith("/") or invocation.owns(fd):
+        return
+    if not invocation.guard.mounts.mount_of(real).writable:
+        invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
+
+
+def _without_default(follow: bool) -> dict[str, bool]:
+    """``follow_symlinks`` for the original, which may know no other value than the default."""
+    return {} if follow else {"follow_symlinks": False}
+
+
+def chmod(
+    invocation: Invocation,
+    path: Any,
+    mode: int,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    options = _without_default(follow_symlinks)
+    _alter(
+        invocation,
+        "os.chmod",
+        path,
+        lambda real: originals.chmod(real, mode, **options),
+        dir_fd,
+        follow_symlinks,
+    )
+
+
+def lchmod(invocation: Invocation, path: Any, mode: int) -> None:
+    _alter(invocation, "os.lchmod", path, lambda real: originals.lchmod(real, mode), follow=False)
+
+
+def chown(
+    invocation: Invocation,
+    path: Any,
+    uid: int,
+    gid: int,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    options = _without_default(follow_symlinks)
+    _alter(
+        invocation,
+        "os.chown",
+        path,
+        lambda real: originals.chown(real, uid, gid, **options),
+        dir_fd,
+        follow_symlinks,
+    )
+
+
+def lchown(invocation: Invocation, path: Any, uid: int, gid: int) -> None:
+    _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
+
+
+def utime(
+    invocation: Invocation,
+    path: Any,
+    times: Any = None,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+    **ns: Any,
+) -> None:
+    options = {**_without_default(follow_symlinks), **ns}
+    _alter(
+        invocation,
+        "os.utime",
+        path,
+        lambda real: originals.utime(real, times, **options),
+        dir_fd,
+        follow_symlinks,
+        names=False,
+    )
+
+
+def setxattr(
+    invocation: Invocation,
+    path: Any,
+    attribute: Any,
+    value: Any,
+    flags: int = 0,
+    *,
+    follow_symlinks: bool = True,
+) -> None:
+    def call(real: Any) -> None:
+        originals.setxattr(real, attribute, value, flags, follow_symlinks=follow_symlinks)
+
+    _alter(invocation, "os.setxattr", path, call, None, follow_symlinks)
+
+
+def removexattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> None:
+    def call(real: Any) -> None:
+        originals.removexattr(real, attribute, follow_symlinks=follow_symlinks)
+
+    _alter(invocation, "os.removexattr", path, call, None, follow_symlinks)
+
+
+def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
+    alive(invocation, "os.fchmod", fd)
+    check_descriptor(invocation, "os.fchmod", fd)
+    originals.fchmod(fd, mode)
+
+
+def fchown(invocation: Invocation, fd: int, uid: int, gid: int) -> None:
+    alive(invocation, "os.fchown", fd)
+    check_descriptor(invocation, "os.fchown", fd)
+    originals.fchown(fd, uid, gid)

@@ -1,0 +1,253 @@
+"""``os.open`` and the calls that write by descriptor (C3.5)."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Callable, Sequence
+from errno import ENOSPC, EROFS
+from functools import partial
+from typing import Any, Final
+
+from ..invocation import Invocation
+from ..mounts import error
+from . import originals
+from .files import full, locate, opening
+from .paths import alive, is_odd, place, readable, refuse, reraise
+from .refusals import truncate_error
+
+_O_PATH: Final = getattr(os, "O_PATH", 0)
+_O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
+_CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+def open(
+    invocation: Invocation, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+) -> int:
+    """:func:`os.open`: the descriptor is a real one, of the file behind the invocation's path."""
+    alive(invocation, "os.open", path)
+    if is_odd(path):
+        return originals.os_open(path, flags, mode)
+    if flags & _O_PATH or not flags & _CHANGING:
+        try:
+            follow = not flags & os.O_NOFOLLOW
+            return originals.os_open(readable(invocation, path, dir_fd, follow=follow), flags, mode)
+        except OSError as exc:
+            reraise(exc, path)
+    real, charged = locate(invocation, path, flags, dir_fd, "os.open")
+    call = partial(originals.os_open, real, flags, mode)
+    try:
+        if not charged:
+            return call()
+        if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
+            return call()  # nameless: the descriptor is all there is of it
+        return opening(invocation, real, flags, call)  # type: ignore[no-any-return]
+    except OSError as exc:
+        reraise(exc, path)
+
+
+# --- which descriptors are charged ---------------------------------------------------------------------
+
+
+def _is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
+    """Is ``fd`` a regular file of the scratch directory? Sockets, pipes and devices pass (C1.3).
+
+    Raises OSError(ESTALE) for a regular file when the invocation is over (C4.5).
+    """
+    if type(fd) is not int:
+        return False  # the original says what it wants
+    try:
+        regular = modes.S_ISREG(originals.fstat(fd).st_mode)
+    except OSError:
+        return False
+    if not regular:
+        return False
+    alive(invocation, operation, fd)
+    return invocation.owns(fd)
+
+
+def _charged(
+    invocation: Invocation, operation: str, fd: int, size: int, offset: int | None, call: Callable[[int], Any]
+) -> Any:
+    """``call`` with as many of ``size`` bytes as fit (C3.4)."""
+    quota = invocation.quota
+    with quota.lock:
+        try:
+            size = quota.charge(fd, size, offset)
+        except OSError as exc:
+            if exc.errno != ENOSPC:
+                raise
+            invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
+        return call(size)
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write(invocation: Invocation, fd: Any, data: Any, /) -> int:
+    if not _is_charged(invocation, "os.write", fd):
+        return originals.write(fd, data)
+    view = memoryview(data).cast("B")
+    return _charged(  # type: ignore[no-any-return]
+        invocation, "os.write", fd, len(view), None, lambda size: originals.write(fd, view[:size])
+    )
+
+
+def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
+    if not _is_charged(invocation, "os.pwrite", fd):
+        return originals.pwrite(fd, buffer, offset)  # type: ignore[no-any-return]
+    view = memoryview(buffer).cast("B")
+    return _charged(  # type: ignore[no-any-return]
+        invocation,
+        "os.pwrite",
+        fd,
+        len(view),
+        offset,
+        lambda size: originals.pwrite(fd, view[:size], offset),
+    )
+
+
+def writev(invocation: Invocation, fd: Any, buffers: Sequence[Any], /) -> int:
+    if not _is_charged(invocation, "os.writev", fd):
+        return originals.writev(fd, buffers)  # type: ignore[no-any-return]
+    views, total = _views(buffers)
+    return _charged(  # type: ignore[no-any-return]
+        invocation, "os.writev", fd, total, None, lambda size: originals.writev(fd, _first(views, size))
+    )
+
+
+def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
+    if not _is_charged(invocation, "os.pwritev", fd):
+        return originals.pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    views, total = _views(buffers)
+
+    def call(size: int) -> Any:
+        return originals.pwritev(fd, _first(views, size), offset, flags)
+
+    return _charged(invocation, "os.pwritev", fd, total, offset, call)  # type: ignore[no-any-return]
+
+
+def _views(buffers: Sequence[Any]) -> tuple[list[memoryview], int]:
+    views = [memoryview(buffer).cast("B") for buffer in buffers]
+    return views, sum(len(view) for view in views)
+
+
+def _first(views: list[memoryview], size: int) -> list[memoryview]:
+    """The first ``size`` bytes of ``views``."""
+    taken = []
+    for view in views:
+        taken.append(view[:size])
+        size -= len(taken[-1])
+        if not size:
+            break
+    return taken
+
+
+# --- copying within the kernel -------------------------------------------------------------------------
+
+
+def sendfile(
+    invocation: Invocation, out_fd: Any, in_fd: Any, offset: Any, count: Any, *rest: Any, **more: Any
+) -> int:
+    call = partial(originals.sendfile, out_fd, in_fd, offset)
+    if rest or more or not _is_charged(invocation, "os.sendfile", out_fd):
+        return call(count, *rest, **more)  # type: ignore[no-any-return]
+    start = offset if offset is not None else originals.lseek(in_fd, 0, os.SEEK_CUR)
+    size = min(count, _left(in_fd, start))
+    return _charged(invocation, "os.sendfile", out_fd, size, None, call) if size else call(count)  # type: ignore[no-any-return]
+
+
+def copy_file_range(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    count: Any,
+    offset_src: Any = None,
+    offset_dst: Any = None,
+) -> int:
+    def call(size: int) -> Any:
+        return originals.copy_file_range(src, dst, size, offset_src, offset_dst)
+
+    if not _is_charged(invocation, "os.copy_file_range", dst):
+        return call(count)  # type: ignore[no-any-return]
+    start = offset_src if offset_src is not None else originals.lseek(src, 0, os.SEEK_CUR)
+    size = min(count, _left(src, start))
+    if not size:
+        return call(count)  # type: ignore[no-any-return]
+    return _charged(invocation, "os.copy_file_range", dst, size, offset_dst, call)  # type: ignore[no-any-return]
+
+
+def splice(
+    invocation: Invocation,
+    src: Any,
+    dst: Any,
+    count: Any,
+    offset_src: Any = None,
+    offset_dst: Any = None,
+    flags: int = 0,
+) -> int:
+    def call(size: int) -> Any:
+        return originals.splice(src, dst, size, offset_src, offset_dst, flags)
+
+    if not _is_charged(invocation, "os.splice", dst):
+        return call(count)  # type: ignore[no-any-return]
+    # How much the pipe holds is not known before: the rest of the charge is found again by measuring.
+    return _charged(invocation, "os.splice", dst, count, offset_dst, call)  # type: ignore[no-any-return]
+
+
+def _left(fd: int, start: int) -> int:
+    """The bytes of the regular file ``fd`` from ``start`` on."""
+    return max(0, originals.fstat(fd).st_size - start)
+
+
+# --- lengths -------------------------------------------------------------------------------------------
+
+
+def ftruncate(invocation: Invocation, fd: Any, length: int) -> None:
+    if not _is_charged(invocation, "os.ftruncate", fd):
+        return originals.ftruncate(fd, length)
+    invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
+    return None
+
+
+def truncate(invocation: Invocation, path: Any, length: int) -> None:
+    alive(invocation, "os.truncate", path)
+    if type(path) is int:
+        return ftruncate(invocation, path, length)
+    if is_odd(path):
+        return originals.truncate(path, length)
+    try:
+        where = place(invocation, path)
+        if not where.mount.writable:
+            code = truncate_error(where, length)
+            if code == EROFS:
+                refuse(invocation, "os.truncate", path, where)
+            elif code:
+                raise error(code)
+        if not where.mount.charged:
+            return originals.truncate(where.real, length)
+        if not modes.S_ISREG(originals.stat(where.real).st_mode):
+            return originals.truncate(where.real, length)
+        fd = originals.os_open(where.real, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
+        finally:
+            originals.close(fd)
+    except OSError as exc:
+        exc.filename = path
+        raise
+    return None
+
+
+def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /) -> None:
+    if offset < 0 or length <= 0 or not _is_charged(invocation, "os.posix_fallocate", fd):
+        return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]
+    quota = invocation.quota
+    with quota.lock:
+        try:
+            quota.charge_whole(fd, length, offset)
+        except OSError as exc:
+            if exc.errno != ENOSPC:
+                raise
+            invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
+        return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]

@@ -1,0 +1,120 @@
+"""What ``os.scandir`` gives within an invocation: entries that bear the application's own paths (C7.1)."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from typing import TYPE_CHECKING, Any
+
+from . import originals
+from .paths import place
+
+if TYPE_CHECKING:
+    from ..invocation import Invocation
+
+
+class Scan:
+    """The iterator of :func:`os.scandir`: also a context manager, and closable."""
+
+    __slots__ = ("_base", "_entries", "_has_mounts", "_invocation", "_prefix")
+
+    def __init__(
+        self, entries: Any, invocation: Invocation, given: Any, base: str | None, has_mounts: bool
+    ) -> None:
+        self._entries = entries
+        self._invocation = invocation
+        self._base = base
+        self._has_mounts = has_mounts
+        separator = b"/" if isinstance(given, bytes) else "/"
+        self._prefix = given + separator if given and not given.endswith(separator) else given
+
+    def __iter__(self) -> Scan:
+        return self
+
+    def __next__(self) -> DirEntry:
+        entry = next(self._entries)
+        return DirEntry(entry, entry.name, self)
+
+    def close(self) -> None:
+        self._entries.close()
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._entries.close()
+
+
+class DirEntry:
+    """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
+
+    __slots__ = ("_entry", "_scan", "name")
+
+    def __init__(self, entry: Any, name: Any, scan: Scan) -> None:
+        self._entry = entry
+        self.name = name
+        self._scan = scan
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return os.DirEntry  # it cannot be subclassed, and isinstance must stay true (C7.2)
+
+    @property
+    def path(self) -> Any:
+        return self._scan._prefix + self.name
+
+    def __fspath__(self) -> Any:
+        return self._scan._prefix + self.name
+
+    def inode(self) -> int:
+        return self._entry.inode()  # type: ignore[no-any-return]
+
+    def is_symlink(self) -> bool:
+        return self._entry.is_symlink()  # type: ignore[no-any-return]
+
+    def is_junction(self) -> bool:
+        return False
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        entry = self._entry
+        if follow_symlinks and self._leads_elsewhere():
+            return self._is(modes.S_ISDIR)
+        return entry.is_dir(follow_symlinks=False)  # type: ignore[no-any-return]
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        if follow_symlinks and self._leads_elsewhere():
+            return self._is(modes.S_ISREG)
+        return self._entry.is_file(follow_symlinks=False)  # type: ignore[no-any-return]
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self._leads_elsewhere():
+            if follow_symlinks:
+                return originals.stat(self._real())
+            if not self._entry.is_symlink():
+                return originals.lstat(self._real())
+        return self._entry.stat(follow_symlinks=False)  # type: ignore[no-any-return]
+
+    def _leads_elsewhere(self) -> bool:
+        """Is it a link, or a directory on which another file system is mounted?"""
+        if self._entry.is_symlink():
+            return True
+        scan = self._scan
+        return scan._has_mounts and self._virtual() in scan._invocation.guard.mounts.points
+
+    def _virtual(self) -> str:
+        return f"{self._scan._base}/{self.name}" if self._scan._base is not None else os.fsdecode(self.path)
+
+    def _real(self) -> str:
+        return place(self._scan._invocation, self._virtual()).real
+
+    def _is(self, kind: Any) -> bool:
+        try:
+            return bool(kind(originals.stat(self._real()).st_mode))
+        except FileNotFoundError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"<DirEntry {self.name!r}>"
+
+
+DirEntry.__module__ = "posix"

@@ -1,0 +1,95 @@
+"""The untouched functions, taken when tmpguard is first imported.
+
+The wipe, the accounting and every wrapper reach the real file system through this module and through
+nothing else, so that no part of tmpguard can be caught in its own patched layer.
+"""
+
+from __future__ import annotations
+
+import fcntl as _fcntl
+import io as _io_module
+import mmap as _mmap_module
+import os
+import socket as _socket_module
+import sqlite3 as _sqlite3_module
+import threading as _threading
+from concurrent.futures import ThreadPoolExecutor as _ThreadPoolExecutor
+from typing import Any
+
+_os: Any = os  # some of these names exist on Linux only: typed code must not depend on the platform
+
+
+def _get(name: str) -> Any:
+    """The function ``os.<name>``, or None where this platform has none."""
+    return getattr(_os, name, None)
+
+
+open = _io_module.open
+open_code = _io_module.open_code
+FileIO = _io_module.FileIO
+mmap = _mmap_module.mmap
+fcntl_ioctl = _fcntl.ioctl
+socket_bind = _socket_module.socket.bind
+socket_connect = _socket_module.socket.connect
+socket_getsockname = _socket_module.socket.getsockname
+socket_getpeername = _socket_module.socket.getpeername
+sqlite_connect = _sqlite3_module.connect
+SqliteConnection = _sqlite3_module.Connection
+SqliteError = _sqlite3_module.Error
+thread_start = _threading.Thread.start
+executor_submit = _ThreadPoolExecutor.submit
+
+os_open = os.open
+close = os.close
+read = os.read
+write = os.write
+writev = _get("writev")
+pwrite = _get("pwrite")
+pwritev = _get("pwritev")
+lseek = os.lseek
+dup = os.dup
+fstat = os.fstat
+stat = os.stat
+lstat = os.lstat
+access = os.access
+statvfs = _get("statvfs")
+fstatvfs = _get("fstatvfs")
+pathconf = _get("pathconf")
+readlink = os.readlink
+listdir = os.listdir
+scandir = os.scandir
+getcwd = os.getcwd
+getcwdb = os.getcwdb
+chdir = os.chdir
+fchdir = _get("fchdir")
+
+mkdir = os.mkdir
+rmdir = os.rmdir
+unlink = os.unlink
+remove = os.remove
+rename = os.rename
+replace = os.replace
+link = os.link
+symlink = os.symlink
+mkfifo = _get("mkfifo")
+mknod = _get("mknod")
+chmod = os.chmod
+lchmod = _get("lchmod")
+fchmod = _get("fchmod")
+chown = _get("chown")
+lchown = _get("lchown")
+fchown = _get("fchown")
+chflags = _get("chflags")
+lchflags = _get("lchflags")
+utime = os.utime
+setxattr = _get("setxattr")
+removexattr = _get("removexattr")
+getxattr = _get("getxattr")
+listxattr = _get("listxattr")
+
+truncate = os.truncate
+ftruncate = os.ftruncate
+posix_fallocate = _get("posix_fallocate")
+sendfile = _get("sendfile")
+copy_file_range = _get("copy_file_range")
+splice = _get("splice")

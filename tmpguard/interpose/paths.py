@@ -1,0 +1,145 @@
+"""From the path that the application gave to the path that the original function is called with."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from errno import EROFS
+from typing import Any, NoReturn
+
+from ..invocation import Invocation, descriptor_path
+from ..mounts import Place
+from . import originals
+
+
+def text(path: Any) -> str:
+    """The path as str. Raises TypeError as ``os.fsdecode`` does."""
+    return path if type(path) is str else os.fsdecode(path)
+
+
+def like(given: Any, real: str) -> Any:
+    """``real`` in the type of ``given``: bytes for bytes, so that listings come in bytes, too."""
+    if type(given) is str:
+        return real
+    return os.fsencode(real) if isinstance(os.fspath(given), bytes) else real
+
+
+def quick_real(invocation: Invocation, path: Any) -> str | None:
+    """The real path of most paths below /tmp by string work alone (DESIGN, decision 2); None: walk.
+
+    While the invocation has made no symlink, a path without dot names, doubled slashes or a mount point at
+    its start leads where its text says.
+    """
+    prefix = invocation.prefix
+    if (
+        prefix is None
+        or type(path) is not str
+        or not path.startswith("/tmp/")
+        or "/." in path
+        or "//" in path
+        or path.startswith(invocation.guard.mounts.prefixes)
+    ):
+        return None
+    return prefix + path[4:]
+
+
+def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
+    """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2)."""
+    if dir_fd is None:
+        return None
+    real = descriptor_path(dir_fd)
+    return invocation.namespace.virtual_of(real) if real.startswith("/") else None
+
+
+def place(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> Place:
+    """Where a look-up of ``path`` leads."""
+    name = text(path)
+    base = None if name.startswith("/") else base_of(invocation, dir_fd)
+    return invocation.namespace.resolve(name, follow=follow, base=base)
+
+
+def entry(invocation: Invocation, path: Any, dir_fd: int | None = None) -> Place:
+    """The directory entry that ``path`` names, for the calls that make or remove one."""
+    name = text(path)
+    base = None if name.startswith("/") else base_of(invocation, dir_fd)
+    return invocation.namespace.resolve_entry(name, base=base)
+
+
+def readable(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> str:
+    """The real path to read ``path`` from: absolute, free of links that lead elsewhere."""
+    real = quick_real(invocation, path)
+    if real is None and dir_fd is None:
+        real = known_real(invocation, path)
+    if real is None:
+        real = place(invocation, path, dir_fd, follow=follow).real
+    return real
+
+
+def known_real(invocation: Invocation, path: Any) -> str | None:
+    """The real path of something in a directory of the read-only file system that was walked before.
+
+    None where that is not known, or where the last component is itself a link and has to be walked.
+    """
+    if type(path) is not str:
+        return None
+    namespace = invocation.namespace
+    full = path if path.startswith("/") else f"{namespace.working_directory()}/{path}"
+    if "/." in full or not namespace.is_known_directory(full.rpartition("/")[0]):
+        return None
+    try:
+        return None if modes.S_ISLNK(originals.lstat(full).st_mode) else full
+    except OSError:
+        return full  # the call itself will say so
+
+
+def is_odd(path: Any) -> bool:
+    """Is ``path`` something that the originals refuse by themselves (a NUL byte, no path at all)?"""
+    try:
+        return "\0" in text(path)
+    except TypeError:
+        return True
+
+
+def reraise(exc: OSError, given: Any, second: Any = None) -> NoReturn:
+    """Raise ``exc`` again with the caller's own spelling in place of the real path (C7.1)."""
+    if exc.filename is not None or second is not None:
+        exc.filename = given
+    if second is not None:
+        exc.filename2 = second
+    raise exc
+
+
+def named(exc: OSError, given: Any) -> OSError:
+    """``exc`` with the caller's spelling, for errors that the walk raised before the call was made."""
+    exc.filename = given
+    return exc
+
+
+def alive(invocation: Invocation, operation: str, path: Any = None) -> None:
+    """Raises OSError(ESTALE) when the invocation is over (C4.5)."""
+    if invocation.ended:
+        raise invocation.stale(operation, path)
+
+
+def refuse(
+    invocation: Invocation, operation: str, given: Any, where: Place | None, second: Any = None
+) -> None:
+    """Refuse a change outside the writable mounts with EROFS (C2.1)."""
+    target = given if second is None else second
+    invocation.refuse(operation, EROFS, given, second, remedy=invocation.remedy_for(where, target))
+
+
+def exists(real: str) -> bool:
+    """Is there a directory entry ``real``? Raises OSError other than ENOENT, as a look-up would."""
+    try:
+        originals.lstat(real)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_directory(real: str) -> bool:
+    try:
+        return modes.S_ISDIR(originals.lstat(real).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,280 @@
+"""The calls that look at the file system and change nothing."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Callable
+from errno import EACCES, ENOENT, ENOTDIR
+from typing import Any
+
+from ..invocation import Invocation, descriptor_path, get_current
+from ..mounts import TMP, Mount, error
+from . import originals
+from .entries import Scan
+from .paths import alive, base_of, is_odd, known_real, like, place, quick_real, readable, reraise
+from .wrapper import quick
+
+_stat = originals.stat
+_lstat = originals.lstat
+
+
+def _looked_up(
+    invocation: Invocation,
+    operation: str,
+    call: Callable[[Any], Any],
+    path: Any,
+    dir_fd: int | None = None,
+    follow: bool = True,
+) -> Any:
+    """``call`` with the real path behind ``path``, or with a descriptor as it is; errors name ``path``."""
+    alive(invocation, operation, path)
+    if type(path) is int or is_odd(path):
+        return call(path)
+    try:
+        return call(like(path, readable(invocation, path, dir_fd, follow=follow)))
+    except OSError as exc:
+        reraise(exc, path)
+
+
+# --- stat: the two quick wrappers ----------------------------------------------------------------------
+
+
+def _quick_stat(_: object, path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> Any:
+    invocation = get_current()
+    if invocation is None:
+        if dir_fd is None and follow_symlinks is True:
+            return _stat(path)
+        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+    real = quick_real(invocation, path)
+    if real is None:
+        return _slow_stat(invocation, path, dir_fd, follow_symlinks)
+    try:
+        return _stat(real, follow_symlinks=follow_symlinks)
+    except OSError as exc:
+        reraise(exc, path)
+
+
+def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
+    invocation = get_current()
+    if invocation is None:
+        return _lstat(path) if dir_fd is None else _lstat(path, dir_fd=dir_fd)
+    real = quick_real(invocation, path)
+    if real is None:
+        return _slow_stat(invocation, path, dir_fd, False)
+    try:
+        return _lstat(real)
+    except OSError as exc:
+        reraise(exc, path)
+
+
+def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
+    alive(invocation, "os.stat" if follow else "os.lstat", path)
+    if type(path) is int or is_odd(path):
+        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
+    try:
+        real = known_real(invocation, path) if dir_fd is None else None
+        return _stat(real or place(invocation, path, dir_fd, follow=follow).real, follow_symlinks=follow)
+    except OSError as exc:
+        reraise(exc, path)
+
+
+stat = quick(_stat, _quick_stat, "os.stat")
+lstat = quick(_lstat, _quick_lstat, "os.lstat")
+
+
+# --- other look-ups ------------------------------------------------------------------------------------
+
+
+def access(
+    invocation: Invocation,
+    path: Any,
+    mode: int,
+    *,
+    dir_fd: int | None = None,
+    effective_ids: bool = False,
+    follow_symlinks: bool = True,
+) -> bool:
+    alive(invocation, "os.access", path)
+    if is_odd(path) and type(path) is not int:
+        return originals.access(path, mode)
+    try:
+        where = place(invocation, path, dir_fd, follow=follow_symlinks)
+        if mode & os.W_OK and not where.mount.writable and not _is_special(where.real):
+            return False  # a read-only mount: root may not write there either (C2.2)
+    except OSError:
+        return False
+    return originals.access(where.real, mode, effective_ids=effective_ids, follow_symlinks=follow_symlinks)
+
+
+def _is_special(real: str) -> bool:
+    mode = _stat(real).st_mode
+    return not (modes.S_ISREG(mode) or modes.S_ISDIR(mode) or modes.S_ISLNK(mode))
+
+
+def statvfs(invocation: Invocation, path: Any) -> Any:
+    alive(invocation, "os.statvfs", path)
+    if type(path) is int:
+        return fstatvfs(invocation, path)
+    if is_odd(path):
+        return originals.statvfs(path)
+    try:
+        where = place(invocation, path)
+        _stat(where.real)  # what is not there has no file system
+        return _statvfs_of(invocation, where.mount, where.real)
+    except OSError as exc:
+        reraise(exc, path)
+
+
+def fstatvfs(invocation: Invocation, fd: int) -> Any:
+    alive(invocation, "os.fstatvfs", fd)
+    originals.fstat(fd)
+    real = descriptor_path(fd)
+    table = invocation.guard.mounts
+    if not real.startswith("/") or invocation.owns(fd):
+        return _statvfs_of(invocation, table.scratch if real.startswith("/") else None, fd)
+    return _statvfs_of(invocation, table.mount_of(real), fd)
+
+
+def _statvfs_of(invocation: Invocation, mount: Mount | None, real: Any) -> Any:
+    if mount is not None and mount.charged:
+        return _quota_statvfs(invocation)
+    result = originals.statvfs(real)
+    if mount is None or mount.writable:
+        return result
+    return os.statvfs_result((*result[:8], result.f_flag | os.ST_RDONLY, result.f_namemax))
+
+
+def _quota_statvfs(invocation: Invocation) -> os.statvfs_result:
+    """The quota as ``df`` sees it, exactly (C3.6): blocks of 4 KiB, and inodes where they are limited."""
+    used = invocation.quota.measured()
+    blocks = invocation.guard.quota_bytes // 4096
+    free = max(0, blocks - used.bytes // 4096)
+    files = invocation.guard.max_files or 0
+    free_files = max(0, files - used.files)
+    flags = os.ST_NOSUID | os.ST_NODEV
+    return os.statvfs_result((4096, 4096, blocks, free, free, files, free_files, free_files, flags, 255))
+
+
+def pathconf(invocation: Invocation, path: Any, name: Any) -> Any:
+    return _looked_up(invocation, "os.pathconf", lambda real: originals.pathconf(real, name), path)
+
+
+def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> Any:
+    target = _looked_up(invocation, "os.readlink", originals.readlink, path, dir_fd, False)
+    root = invocation.namespace.root
+    if root is None:
+        return target
+    # A link holds the text that it was given; only those of /proc can name the scratch directory.
+    name = os.fsdecode(target)
+    if name.startswith(root):
+        name = TMP + name[len(root) :]
+    return os.fsencode(name) if isinstance(target, bytes) else name
+
+
+def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:
+    def call(real: Any) -> Any:
+        return originals.getxattr(real, attribute, follow_symlinks=follow_symlinks)
+
+    return _looked_up(invocation, "os.getxattr", call, path, None, follow_symlinks)
+
+
+def listxattr(invocation: Invocation, path: Any = None, *, follow_symlinks: bool = True) -> Any:
+    def call(real: Any) -> Any:
+        return originals.listxattr(real, follow_symlinks=follow_symlinks)
+
+    return _looked_up(invocation, "os.listxattr", call, "." if path is None else path, None, follow_symlinks)
+
+
+# --- listings ------------------------------------------------------------------------------------------
+
+
+def listdir(invocation: Invocation, path: Any = None) -> Any:
+    alive(invocation, "os.listdir", path)
+    real, _ = _listed(invocation, path)
+    try:
+        return originals.listdir(real)
+    except OSError as exc:
+        reraise(exc, path)
+
+
+def scandir(invocation: Invocation, path: Any = None) -> Scan:
+    alive(invocation, "os.scandir", path)
+    real, has_mounts = _listed(invocation, path)
+    try:
+        entries = originals.scandir(real)
+    except OSError as exc:
+        reraise(exc, path)
+    if type(path) is int:
+        return Scan(entries, invocation, "", base_of(invocation, path), has_mounts)
+    given = "." if path is None else os.fspath(path)
+    return Scan(entries, invocation, given, None, has_mounts)
+
+
+def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
+    """What to list for ``path``, and whether there are mount points in it, which are made first."""
+    ancestors = invocation.guard.mounts.ancestors
+    virtual: str | None
+    real: Any
+    if type(path) is int:
+        virtual, real = base_of(invocation, path), path
+    else:
+        given = "." if path is None else path
+        if is_odd(given):
+            return path, False
+        real = quick_real(invocation, given)
+        if real is not None and given.rstrip("/") not in ancestors:
+            return real, False
+        try:
+            where = place(invocation, given)
+        except OSError as exc:
+            reraise(exc, path)
+        virtual, real = where.virtual, like(given, where.real)
+    if virtual in ancestors:
+        invocation.make_mount_points()
+        return real, True
+    return real, False
+
+
+# --- the working directory -----------------------------------------------------------------------------
+
+
+def getcwd(invocation: Invocation) -> str:
+    alive(invocation, "os.getcwd")
+    namespace = invocation.namespace
+    here = namespace.working_directory()
+    if not os.path.isdir(here):
+        raise error(ENOENT)
+    return here
+
+
+def getcwdb(invocation: Invocation) -> bytes:
+    return os.fsencode(getcwd(invocation))
+
+
+def chdir(invocation: Invocation, path: Any) -> None:
+    """For this invocation only (C5.3)."""
+    alive(invocation, "os.chdir", path)
+    if type(path) is int:
+        fchdir(invocation, path)
+        return
+    if is_odd(path):
+        originals.chdir(path)
+    try:
+        where = place(invocation, path)
+        if not modes.S_ISDIR(_stat(where.real).st_mode):
+            raise error(ENOTDIR)
+        if not originals.access(where.real, os.X_OK):
+            raise error(EACCES)
+    except OSError as exc:
+        exc.filename = path
+        raise
+    invocation.namespace.cwd = where.virtual
+
+
+def fchdir(invocation: Invocation, fd: Any) -> None:
+    alive(invocation, "os.fchdir", fd)
+    descriptor = fd if isinstance(fd, int) else fd.fileno()
+    if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
+        raise error(ENOTDIR)
+    invocation.namespace.cwd = base_of(invocation, descriptor)

@@ -1,0 +1,150 @@
+"""The table of intercepted callables: one row each, with what it is used for and which paths it takes.
+
+The documentation's list is made from this table and held to it by a test.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from . import carry, changes, descriptors, files, native, reads
+from .wrapper import Wrapper
+
+
+class Call(NamedTuple):
+    """One intercepted callable.
+
+    ``owner`` is the module, or the class within a module as ``module:Class``; ``intent`` one of ``read``,
+    ``create``, ``modify``, ``metadata``, ``allocate``, ``process`` and ``carry``; ``paths`` names its path
+    arguments; ``replacement`` is a function of the invocation and the call's own arguments, or, where
+    ``ready`` is true, the object that takes the callable's place as it is.
+    """
+
+    owner: str
+    name: str
+    intent: str
+    paths: tuple[str, ...]
+    replacement: Any
+    ready: bool = False
+
+    @property
+    def public(self) -> str:
+        """The dotted name by which the callable is known: ``os.mkdir``."""
+        return f"{self.owner.replace(':', '.')}.{self.name}"
+
+
+_PATH: Final = ("path",)
+_PAIR: Final = ("src", "dst")
+
+TABLE: Final[tuple[Call, ...]] = (
+    Call("builtins", "open", "create", ("file",), files.open, ready=True),
+    Call("io", "open", "create", ("file",), files.open, ready=True),
+    Call("io", "FileIO", "create", ("file",), files.FileIO, ready=True),
+    Call("io", "open_code", "read", _PATH, files.open_code),
+    Call("os", "open", "create", _PATH, descriptors.open),
+    # looking
+    Call("os", "stat", "read", _PATH, reads.stat, ready=True),
+    Call("os", "lstat", "read", _PATH, reads.lstat, ready=True),
+    Call("os", "access", "read", _PATH, reads.access),
+    Call("os", "statvfs", "read", _PATH, reads.statvfs),
+    Call("os", "fstatvfs", "read", (), reads.fstatvfs),
+    Call("os", "pathconf", "read", _PATH, reads.pathconf),
+    Call("os", "readlink", "read", _PATH, reads.readlink),
+    Call("os", "getxattr", "read", _PATH, reads.getxattr),
+    Call("os", "listxattr", "read", _PATH, reads.listxattr),
+    Call("os", "listdir", "read", _PATH, reads.listdir),
+    Call("os", "scandir", "read", _PATH, reads.scandir),
+    # the working directory
+    Call("os", "getcwd", "process", (), reads.getcwd),
+    Call("os", "getcwdb", "process", (), reads.getcwdb),
+    Call("os", "chdir", "process", _PATH, reads.chdir),
+    Call("os", "fchdir", "process", (), reads.fchdir),
+    # directory entries
+    Call("os", "mkdir", "modify", _PATH, changes.mkdir),
+    Call("os", "mkfifo", "create", _PATH, changes.mkfifo),
+    Call("os", "mknod", "create", _PATH, changes.mknod),
+    Call("os", "symlink", "modify", ("dst",), changes.symlink),
+    Call("os", "link", "modify", _PAIR, changes.link),
+    Call("os", "unlink", "modify", _PATH, changes.unlink),
+    Call("os", "remove", "modify", _PATH, changes.remove),
+    Call("os", "rmdir", "modify", _PATH, changes.rmdir),
+    Call("os", "rename", "modify", _PAIR, changes.rename),
+    Call("os", "replace", "modify", _PAIR, changes.replace),
+    # metadata
+    Call("os", "chmod", "metadata", _PATH, changes.chmod),
+    Call("os", "lchmod", "metadata", _PATH, changes.lchmod),
+    Call("os", "fchmod", "metadata", (), changes.fchmod),
+    Call("os", "chown", "metadata", _PATH, changes.chown),
+    Call("os", "lchown", "metadata", _PATH, changes.lchown),
+    Call("os", "fchown", "metadata", (), changes.fchown),
+    Call("os", "utime", "metadata", _PATH, changes.utime),
+    Call("os", "setxattr", "metadata", _PATH, changes.setxattr),
+    Call("os", "removexattr", "metadata", _PATH, changes.removexattr),
+    # allocating
+    Call("os", "truncate", "allocate", _PATH, descriptors.truncate),
+    Call("os", "ftruncate", "allocate", (), descriptors.ftruncate),
+    Call("os", "write", "allocate", (), descriptors.write),
+    Call("os", "writev", "allocate", (), descriptors.writev),
+    Call("os", "pwrite", "allocate", (), descriptors.pwrite),
+    Call("os", "pwritev", "allocate", (), descriptors.pwritev),
+    Call("os", "posix_fallocate", "allocate", (), descriptors.posix_fallocate),
+    Call("os", "sendfile", "allocate", (), descriptors.sendfile),
+    Call("os", "copy_file_range", "allocate", (), descriptors.copy_file_range),
+    Call("os", "splice", "allocate", (), descriptors.splice),
+    Call("fcntl", "ioctl", "allocate", (), native.ioctl),
+    Call("mmap", "mmap", "allocate", (), native.mmap, ready=True),
+    # other ways in
+    Call("sqlite3", "connect", "create", ("database",), native.sqlite_connect),
+    Call("sqlite3.dbapi2", "connect", "create", ("database",), native.sqlite_connect),
+    Call("_sqlite3", "connect", "create", ("database",), native.sqlite_connect),
+    Call("socket:socket", "bind", "create", ("address",), native.bind, ready=True),
+    Call("socket:socket", "connect", "read", ("address",), native.connect, ready=True),
+    Call("socket:socket", "getsockname", "read", (), native.getsockname, ready=True),
+    Call("socket:socket", "getpeername", "read", (), native.getpeername, ready=True),
+    # handing on
+    Call("threading:Thread", "start", "carry", (), carry.thread_start, ready=True),
+    Call("concurrent.futures:ThreadPoolExecutor", "submit", "carry", (), carry.executor_submit, ready=True),
+)
+
+#: Wrapped where the interpreter has them: module, and the exception that they raise.
+_DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))
+
+
+def calls() -> Iterator[tuple[Any, str, Any, Any]]:
+    """What there is to patch here: the owner, the name, the original and what takes its place.
+
+    The same original gets the same replacement, wherever it is found.
+    """
+    made: dict[int, Any] = {}
+    for call in TABLE:
+        owner = _owner(call.owner)
+        original = getattr(owner, call.name, None)
+        if original is None:
+            continue  # not on this platform
+        if id(original) not in made:
+            made[id(original)] = (
+                call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
+            )
+        yield owner, call.name, original, made[id(original)]
+    yield from _dbm_calls()
+
+
+def _owner(name: str) -> Any:
+    module, _, attributes = name.partition(":")
+    return functools.reduce(getattr, filter(None, [attributes]), importlib.import_module(module))
+
+
+def _dbm_calls() -> Iterator[tuple[Any, str, Any, Any]]:
+    for name, implementation in _DBM:
+        try:
+            module: types.ModuleType = importlib.import_module(name)
+            failure = importlib.import_module(implementation).error
+        except ImportError:
+            continue
+        original: Callable[..., Any] = module.open
+        guarded = native.dbm_open(original, f"{name}.open", failure)
+        yield module, "open", original, Wrapper(original, guarded, f"{name}.open")

@@ -1,0 +1,93 @@
+"""The callable objects that stand where the standard library's functions stood.
+
+A wrapper is an object and no function: stored as a class attribute it does not bind. It compares and hashes
+as the original, so that it is found in ``os.supports_dir_fd`` and its like, and it carries the original's
+name, module, documentation and signature (C7.2). Its first step is "no invocation: the original".
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from ..invocation import get_current
+
+
+class Wrapper:
+    """Calls ``original`` outside an invocation and ``guarded(invocation, ...)`` within one."""
+
+    def __init__(self, original: Callable[..., Any], guarded: Callable[..., Any], public: str) -> None:
+        self._original = original
+        self._guarded = guarded
+        self._public = public
+        _impersonate(self, original)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        invocation = get_current()
+        if invocation is None:
+            return self._original(*args, **kwargs)
+        return self._guarded(invocation, *args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Wrapper):
+            return bool(self._original == other._original)
+        return bool(self._original == other)
+
+    def __hash__(self) -> int:
+        return hash(self._original)
+
+    def __repr__(self) -> str:
+        return repr(self._original)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__signature__":
+            return _signature(self._original)
+        if name.startswith("_") and not name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._original, name)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return _by_name(self._public)
+
+
+class _Receiver:
+    """What a :func:`quick` wrapper is bound to: tells pickle and copy what stands behind it."""
+
+    def __init__(self, public: str) -> None:
+        self._module = public.rpartition(".")[0]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return _by_name(self._module)
+
+
+def quick(original: Callable[..., Any], function: Callable[..., Any], public: str) -> MethodType:
+    """A wrapper for the calls that take a microsecond, where a call of a Wrapper object would be felt.
+
+    ``function`` takes a receiver that it ignores, asks for the invocation itself, and is handed out as a
+    bound method, which the interpreter calls without leaving its loop and which does not bind again.
+    It cannot compare equal to the original: the installation adds it to ``os.supports_dir_fd`` and its like.
+    """
+    _impersonate(function, original)
+    return MethodType(function, _Receiver(public))
+
+
+def _impersonate(wrapper: Any, original: Callable[..., Any]) -> None:
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(wrapper, name, getattr(original, name, None))
+
+
+def _signature(original: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(original)
+    except ValueError as exc:
+        raise AttributeError("__signature__") from exc
+
+
+def _by_name(public: str) -> tuple[Callable[..., Any], tuple[str]]:
+    """Pickle as "whatever has this name there": a wrapper is never needed to read the pickle."""
+    from pkgutil import resolve_name
+
+    module, _, name = public.rpartition(".")
+    return resolve_name, (f"{module}:{name}" if module else name,)

@@ -1,0 +1,397 @@
+"""One request's file system, from its first use to the wipe; and which invocation is the current one."""
+
+from __future__ import annotations
+
+import errno as codes
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Final
+
+from . import scratch
+from .interpose import originals
+from .mounts import TMP, Namespace, Place, error, is_below
+from .quota import Quota, open_unlinked
+from .report import Report, Violation, locate
+from .scratch import Usage
+from .wiper import wiper
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .guard import Guard
+
+logger = logging.getLogger("tmpguard")
+
+#: The invocation that the running code belongs to (C6.2). Every wrapper's first step is to ask for it.
+_current: Final[ContextVar[Invocation | None]] = ContextVar("tmpguard_invocation", default=None)
+get_current: Final = _current.get
+
+#: More than this is never wiped by the thread that served the request.
+_AT_ONCE_BYTES: Final = 1 << 20
+
+#: Handles kept per invocation before those already collected are sorted out.
+_HANDLES_KEPT: Final = 256
+
+
+def current() -> Invocation | None:
+    """The invocation that the calling code belongs to, or None."""
+    return _current.get()
+
+
+def activate(invocation: Invocation | None) -> Token[Invocation | None]:
+    """Make ``invocation`` the current one; the token goes to :func:`deactivate` in the same context."""
+    return _current.set(invocation)
+
+
+def deactivate(token: Token[Invocation | None]) -> None:
+    """Undo :func:`activate`."""
+    _current.reset(token)
+
+
+class Invocation:
+    """One request's file system (C4.1). Made by :meth:`tmpguard.Guard.invocation`; makes no file operation
+    until one is asked for (C4.7).
+
+    As a context manager it is the current invocation within the block and is wiped when the block is left.
+    """
+
+    # A request that touches no file must pay next to nothing, so what only file work needs starts as a
+    # class attribute and is made on first use.
+    ended = False
+    #: The real directory behind /tmp while a path below it may be translated by its text alone: the
+    #: directory exists, the invocation made no symlink, and it has not ended. None otherwise.
+    prefix: str | None = None
+    _namespace: Namespace | None = None
+    _quota: Quota | None = None
+    _report: Report | None = None
+    _scratch: str | None = None
+    _handles: list[weakref.ref[Any]] | None = None
+    _token: Token[Invocation | None] | None = None
+    _final: tuple[Usage, int] = (Usage(0, 0), 0)
+    _telling = False
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+
+    # --- the block -------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Invocation:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            _current.reset(token)
+        if self._finish():
+            self._clean_up()
+            self.guard.scratch.release()
+
+    @contextmanager
+    def bound(self) -> Iterator[Invocation]:
+        """Make this the current invocation for one step, without ending it."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End the invocation (C4.2, C4.4): idempotent, never raises, does not wait for the wipe.
+
+        The wipe, the final report and ``on_report`` happen on a background thread;
+        :func:`tmpguard.drain` waits for them.
+        """
+        self.ended = True
+        if self._scratch is None and self.guard.on_report is None:
+            return  # no file was touched and nobody waits for the report
+        if self._finish() and not self._clean_up_at_once():
+            wiper.put(self._clean_up, self.guard.scratch)
+
+    def _finish(self) -> bool:
+        """Mark the end; False if another thread or an earlier call did."""
+        self.ended = True
+        self.prefix = None
+        # Atomic without a lock: a garbage collection may end another invocation at any point of this.
+        mine = object()
+        if self.__dict__.setdefault("_ender", mine) is not mine:
+            return False
+        for handle in self._handles or ():
+            _retire(handle())
+        return True
+
+    def _clean_up_at_once(self) -> bool:
+        """Wipe a scratch directory that holds next to nothing: cheaper than to wake the background thread.
+
+        False where there is more to do: many files or large ones, directories, a callback to run.
+        """
+        quota, directory = self._quota, self._scratch
+        if self.guard.on_report is not None or quota is None or directory is None:
+            return False
+        peak = quota.peak
+        if peak > _AT_ONCE_BYTES:
+            return False
+        with unguarded():
+            usage = self.guard.scratch.discard_small(directory)
+        if usage is None:
+            return False
+        self._close_report(usage, peak)
+        wiper.watch(self.guard.scratch)
+        return True
+
+    def _clean_up(self) -> None:
+        """Wipe, make the report final and hand it out. Never raises."""
+        peak = self._quota.peak if self._quota is not None else 0
+        usage = Usage(0, 0)
+        if self._scratch is not None:
+            usage = self.guard.scratch.discard(self._scratch)
+            usage = usage._replace(files=usage.files - self._mount_points_made)
+        self._close_report(usage, peak)
+        if self.guard.on_report is not None:
+            try:
+                self.guard.on_report(self.report)
+            except Exception:
+                logger.exception("the on_report callback of tmpguard raised")
+
+    def _close_report(self, usage: Usage, peak: int) -> None:
+        self._final = (usage, max(peak, usage.bytes))
+        if self._report is not None or self.guard.on_report is not None:
+            self.report.close(*self._final)
+
+    def keep_handle(self, file: Any) -> None:
+        """Remember a file that is open for writing: past the end it refuses with ESTALE (C4.5)."""
+        handles = self._handles
+        if handles is None:
+            handles = self._handles = []
+        elif len(handles) > _HANDLES_KEPT:
+            handles[:] = [handle for handle in handles if handle() is not None]
+        handles.append(weakref.ref(file))
+
+    # --- what is behind /tmp ---------------------------------------------------------------------------
+
+    @property
+    def namespace(self) -> Namespace:
+        """The invocation's view of the file system. Raises OSError(ESTALE) when it is over (C4.5)."""
+        namespace = self._namespace
+        if namespace is None:
+            namespace = self._namespace = Namespace(self.guard.mounts, self._make_scratch)
+        return namespace
+
+    @property
+    def quota(self) -> Quota:
+        """What the invocation may still allocate (C3)."""
+        quota = self._quota
+        if quota is None:
+            self.namespace.scratch()
+            quota = self._quota
+            assert quota is not None
+        return quota
+
+    def _make_scratch(self) -> str:
+        with _scratch_lock:
+            if self._scratch is None:
+                if self.ended:
+                    raise error(codes.ESTALE)
+                with unguarded():  # the backstop must not take it for the application's own
+                    directory = self.guard.scratch.make()
+                self._quota = Quota(self.guard.quota_bytes, self.guard.max_files, self._measure)
+                self._scratch = directory
+                if "ended" in self.__dict__:  # since the check above, by another thread
+                    if self._finish():
+                        wiper.put(self._clean_up, self.guard.scratch)
+                    raise error(codes.ESTALE)
+                self.prefix = directory
+            return self._scratch
+
+    _mount_points_made = 0
+
+    def make_mount_points(self) -> None:
+        """Make the directories on which the bundle and others are mounted: a listing shows them (C5.1)."""
+        table = self.guard.mounts
+        if self._mount_points_made or not table.points:
+            return
+        made = sorted((table.points | table.ancestors) - {TMP}, key=len)
+        made = [path for path in made if table.mount_of(path.rpartition("/")[0]) is table.scratch]
+        for path in made:
+            with suppress(FileExistsError):
+                originals.mkdir(self.namespace.scratch() + path[len(TMP) :], 0o755)
+        self._mount_points_made = len(made)
+
+    def _measure(self) -> Usage:
+        """What the scratch directory and the unlinked files that are still open hold, from the disk."""
+        assert self._scratch is not None
+        head, _, tail = self._scratch.rpartition("/")
+        parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            usage = scratch.measure(parent, tail)
+        finally:
+            originals.close(parent)
+        unlinked = [status for path, status in open_unlinked() if is_below(path, self._scratch)]
+        return Usage(
+            usage.bytes + sum(scratch.allocated(status, "") for status in unlinked),
+            usage.files + len(unlinked) - self._mount_points_made,
+        )
+
+    def owns(self, descriptor: int) -> bool:
+        """Is ``descriptor`` a regular file in this invocation's scratch directory?"""
+        return self._scratch is not None and is_below(descriptor_path(descriptor), self._scratch)
+
+    # --- the report ------------------------------------------------------------------------------------
+
+    @property
+    def report(self) -> Report:
+        """What the invocation used and was refused: live, and final after the end."""
+        report = self._report
+        if report is None:
+            with _scratch_lock:
+                if self._report is None:
+                    self._report = Report(self.guard.quota_bytes, self._usage)
+                report = self._report
+        return report
+
+    def _usage(self) -> tuple[Usage, int]:
+        if self._scratch is None:
+            return self._final
+        if self.ended:
+            wiper.drain()  # what it left is known when the wipe is through
+            return self._final
+        return self.quota.measured(), self.quota.peak
+
+    def refuse(
+        self,
+        operation: str,
+        code: int,
+        path: Any,
+        second: Any = None,
+        *,
+        about: Any = None,
+        remedy: str = "",
+    ) -> None:
+        """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
+
+        ``path`` and ``second`` go into the error as the caller spelled them; ``about`` is the path to record
+        where the error bears another one or none. Returns where the guard only watches: the operation then
+        goes through (C2.5).
+        """
+        self._record(operation, code, path if about is None else about, late=False)
+        if self.guard.enforce:
+            raise self._refusal(code, path, second, remedy)
+
+    def stale(self, operation: str, path: Any = None) -> OSError:
+        """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
+        self._record(operation, codes.ESTALE, path, late=True)
+        return self._refusal(codes.ESTALE, path, None, "the invocation that this code runs for is over")
+
+    def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
+        message = os.strerror(code)
+        if path is None:
+            refusal = OSError(code, message)
+        elif second is None:
+            refusal = OSError(code, message, path)
+        else:
+            refusal = OSError(code, message, path, None, second)
+        if remedy:
+            refusal.add_note(f"tmpguard: {remedy}")
+        return refusal
+
+    def _record(self, operation: str, code: int, path: Any, *, late: bool) -> None:
+        location, library = locate()
+        violation = Violation(operation, printable(path), code, location, library)
+        self.report.add(violation, late=late)
+        if self._telling:
+            return  # a logging handler that was itself refused must not start it over again
+        self._telling = True
+        try:
+            logger.warning(
+                "%s%s %r: [Errno %d] %s (%s)",
+                "" if self.guard.enforce or late else "would refuse ",
+                operation,
+                violation.path,
+                code,
+                os.strerror(code),
+                location or library or "no Python frame of the application",
+            )
+        finally:
+            self._telling = False
+
+    def remedy_for(self, place: Place | None, path: Any) -> str:
+        """What to do instead of writing to ``path``: "only /tmp is writable; write to /tmp/a.txt" (C2.4)."""
+        spelled = printable(path)
+        if place is not None and is_below(place.virtual, TMP + "/package"):
+            tail = place.virtual[len(TMP + "/package") :].lstrip("/")
+            return f"{TMP}/package is the read-only bundle; write to {TMP}/{tail}".rstrip("/")
+        if spelled.startswith("/"):
+            project = self.namespace.working_directory()
+            inside = is_below(spelled, project) and project != "/"
+            spelled = os.path.relpath(spelled, project) if inside else spelled.rstrip("/").rpartition("/")[2]
+        parts = [part for part in spelled.split("/") if part not in ("", ".", "..")]
+        return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
+
+
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """Run a step of tmpguard's own outside of any invocation."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+_scratch_lock: Final = threading.RLock()
+
+
+def printable(path: Any) -> str:
+    """A path as the report shows it; a descriptor by the path it leads to."""
+    if path is None:
+        return ""
+    if isinstance(path, int):
+        return descriptor_path(path) or f"descriptor {path}"
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        return repr(path)
+
+
+def descriptor_path(descriptor: int) -> str:
+    """The real path that ``descriptor`` was opened by, "" where it has none or is not open."""
+    try:
+        return originals.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+class _StaleWrite:
+    """Stands for ``write`` on a file whose invocation is over."""
+
+    def __init__(self, invocation: Invocation, name: Any) -> None:
+        self._invocation = invocation
+        self._name = name
+
+    def __call__(self, *args: Any) -> int:
+        raise self._invocation.stale("write", self._name)
+
+
+def _retire(file: Any) -> None:
+    """Take what the file still holds in its buffers, and have every later write refused."""
+    if file is None or file.closed:
+        return
+    raw = getattr(getattr(file, "buffer", file), "raw", file)
+    with suppress(OSError, ValueError):
+        file.flush()
+    invocation = raw.invocation
+    if invocation is not None:
+        file.write = _StaleWrite(invocation, raw.name)
+        raw.retire()

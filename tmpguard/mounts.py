@@ -1,0 +1,281 @@
+"""Where does a path lead, and may it be written? This module is the only place that answers.
+
+A :class:`MountTable` belongs to a guard: the root file system (read-only, seen as it is on the machine),
+``/tmp`` (writable, charged to the quota), ``/tmp/package`` (the bundle, read-only), the writable mounts of
+``writable=`` and, where the project or the interpreter lie below the real ``/tmp``, those directories at
+their own paths (C1.1, C1.4, C1.5, C5.1).
+
+A :class:`Namespace` is one invocation's view of it: the scratch directory that stands behind ``/tmp``, the
+working directory, and the walk that resolves a path component by component as the kernel does (C1.2).
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Callable, Iterable
+from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
+from typing import Final, NamedTuple
+
+from .interpose import originals
+
+TMP: Final = "/tmp"
+PACKAGE: Final = "/tmp/package"
+
+#: The kernel's own limits: links followed in one resolution, bytes in a path with its terminating NUL.
+MAX_LINKS: Final = 40
+PATH_MAX: Final = 4096
+
+
+class Mount:
+    """One mounted file system: where it is seen, what stands behind it, whether it may be written."""
+
+    __slots__ = ("charged", "real", "virtual", "writable")
+
+    def __init__(self, virtual: str, real: str, *, writable: bool, charged: bool = False) -> None:
+        self.virtual = virtual
+        self.real = real
+        self.writable = writable
+        self.charged = charged
+
+    def __repr__(self) -> str:
+        return f"<Mount {self.virtual} {'rw' if self.writable else 'ro'}>"
+
+
+class Place(NamedTuple):
+    """Where a path leads.
+
+    ``virtual`` is the canonical path that the application would be told, ``real`` the one to call the
+    original functions with, ``mount`` what is mounted there, ``parent`` the mount that holds its directory
+    entry (they differ at a mount point), ``last`` the kind of the last component as the kernel's
+    ``LAST_NORM``, ``LAST_DOT``, ``LAST_DOTDOT`` and ``LAST_ROOT`` tell it: ``""``, ``"."``, ``".."`` and
+    ``"/"``, and ``slash`` whether the path ended in a slash.
+    """
+
+    virtual: str
+    real: str
+    mount: Mount
+    parent: Mount
+    last: str
+    slash: bool
+
+
+def error(code: int) -> OSError:
+    """The OSError of ``code``; the wrapper that lets it out adds the caller's own spelling of the path."""
+    return OSError(code, os.strerror(code))
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Is ``path`` the ``directory`` or something in it? Both are canonical."""
+    return path == directory or path.startswith(directory if directory == "/" else directory + "/")
+
+
+def _last_kind(path: str) -> str:
+    tail = path.rstrip("/").rpartition("/")[2]
+    if tail in (".", ".."):
+        return tail
+    return "" if tail else "/"
+
+
+class MountTable:
+    """The mounts of one guard. Immutable, shared by all of its invocations."""
+
+    __slots__ = ("_inner", "_writable", "ancestors", "cwd", "points", "prefixes", "root", "scratch")
+
+    def __init__(
+        self, *, bundle: str | None, writable: Iterable[str], pinned: Iterable[str], cwd: str | None
+    ):
+        self.root = Mount("/", "", writable=False)
+        self.scratch = Mount(TMP, "", writable=True, charged=True)
+        self.cwd = cwd
+        inner = [Mount(path, path, writable=False) for path in pinned]
+        inner += [Mount(path, path, writable=True) for path in writable if is_below(path, TMP)]
+        if bundle is not None:
+            inner.append(Mount(PACKAGE, bundle.rstrip("/"), writable=False))
+        # The longest first: a mount inside another one hides what the outer one has there.
+        self._inner = tuple(sorted(inner, key=lambda mount: -len(mount.virtual)))
+        self._writable = tuple(
+            Mount(path, path.rstrip("/"), writable=True)
+            for path in sorted(writable, key=len, reverse=True)
+            if not is_below(path, TMP)
+        )
+        #: The mount points below /tmp, and the directories on the way to them (/tmp included).
+        self.points = frozenset(mount.virtual for mount in inner)
+        self.ancestors = frozenset(
+            ancestor for point in self.points for ancestor in _ancestors(point) if is_below(ancestor, TMP)
+        )
+        #: Textual prefixes under which the quick path of a Namespace must not decide by itself.
+        self.prefixes = tuple(sorted(self.points))
+
+    def mount_of(self, virtual: str) -> Mount:
+        """The mount on which the canonical path ``virtual`` lies."""
+        if is_below(virtual, TMP):
+            for mount in self._inner:
+                if is_below(virtual, mount.virtual):
+                    return mount
+            return self.scratch
+        for mount in self._writable:
+            if is_below(virtual, mount.virtual):
+                return mount
+        return self.root
+
+
+def _ancestors(path: str) -> list[str]:
+    found = []
+    while path not in ("", "/"):
+        path = path.rpartition("/")[0]
+        found.append(path or "/")
+    return found
+
+
+class Namespace:
+    """One invocation's view of the file system.
+
+    ``make_scratch`` makes the real directory behind ``/tmp`` and returns its path; it is called on first use
+    (C4.7), and ``root`` holds what it gave.
+    """
+
+    __slots__ = ("_directories", "_make_scratch", "cwd", "root", "table")
+
+    def __init__(self, table: MountTable, make_scratch: Callable[[], str]) -> None:
+        self.table = table
+        self.cwd = table.cwd
+        self.root: str | None = None
+        self._make_scratch = make_scratch
+        # Read-only directories that turned out to be no links. They cannot change under an invocation, so
+        # each is looked at once.
+        self._directories: set[str] = set()
+
+    def scratch(self) -> str:
+        """The real directory behind ``/tmp``."""
+        if self.root is None:
+            self.root = self._make_scratch()
+        return self.root
+
+    def working_directory(self) -> str:
+        """The canonical working directory: the project's, until the invocation changes it (C5.3)."""
+        if self.cwd is None:
+            self.cwd = originals.getcwd()
+        return self.cwd
+
+    def real(self, virtual: str, mount: Mount) -> str:
+        """What stands on the real disk at the canonical path ``virtual`` of ``mount``."""
+        if mount is self.table.scratch:
+            return self.scratch() + virtual[len(TMP) :]
+        if mount is self.table.root:
+            return virtual
+        return mount.real + virtual[len(mount.virtual) :] or "/"
+
+    def virtual_of(self, real: str) -> str:
+        """The path under which the application sees what has the real path ``real``."""
+        if self.root is not None and is_below(real, self.root):
+            return TMP + real[len(self.root) :]
+        return real
+
+    def is_known_directory(self, virtual: str) -> bool:
+        """Was ``virtual`` found to be a directory of a read-only file system, and no link?"""
+        return virtual in self._directories
+
+    def resolve(self, path: str, *, follow: bool, base: str | None = None) -> Place:
+        """Walk ``path`` as a look-up does, from ``base`` (the working directory if None) if it is relative.
+
+        ``follow`` says whether a link in the last component is followed (a trailing slash or a last ``.``
+        or ``..`` follows it in any case). A missing last component is no error here.
+
+        Raises OSError: ENOENT, ENOTDIR, ELOOP, EACCES, ENAMETOOLONG as the kernel would.
+        """
+        return self._resolve(path, base, follow=follow or path.endswith("/"))
+
+    def resolve_entry(self, path: str, *, base: str | None = None) -> Place:
+        """Walk to the directory entry that ``path`` names: what mkdir, unlink, rename and their like act on.
+
+        Never follows the last component, trailing slash or not. Raises as :meth:`resolve` does.
+        """
+        return self._resolve(path, base, follow=False)
+
+    def _resolve(self, path: str, base: str | None, *, follow: bool) -> Place:
+        if not path:
+            raise error(ENOENT)
+        if len(path) >= PATH_MAX // 4 and len(os.fsencode(path)) >= PATH_MAX:
+            raise error(ENAMETOOLONG)
+        last = _last_kind(path)
+        slash = path.endswith("/") and last != "/"
+        here = "/" if path.startswith("/") else base or self.working_directory()
+        here, magic = self._walk(here, path, follow=follow or bool(last))
+        if magic is not None:
+            return magic
+        mount = self.table.mount_of(here)
+        real = self.real(here, mount)
+        if slash or last == ".":
+            real += "/"  # whether that may be, the kernel tells: only a directory's name may end so
+        # At a mount point the directory entry belongs to the file system around it.
+        parent = self.table.mount_of(here.rpartition("/")[0] or "/") if here != "/" else mount
+        return Place(here, real, mount, parent, last, slash)
+
+    def _walk(self, here: str, path: str, *, follow: bool) -> tuple[str, Place | None]:
+        """The canonical path that ``path`` leads to, or the Place of a link of /proc that has no path."""
+        table = self.table
+        names = _components(path)
+        links = 0
+        while names:
+            name = names.pop()
+            if name == "..":
+                here = here.rpartition("/")[0] or "/"
+                continue
+            child = f"{here}/{name}" if here != "/" else "/" + name
+            if child in self._directories or child in table.ancestors or child in table.points:
+                here = child
+                continue
+            if not names and not follow:
+                return child, None
+            mount = table.mount_of(child)
+            real = self.real(child, mount)
+            try:
+                mode = originals.lstat(real).st_mode
+            except FileNotFoundError:
+                if names:
+                    raise
+                return child, None
+            if modes.S_ISLNK(mode):
+                links += 1
+                if links > MAX_LINKS:
+                    raise error(ELOOP)
+                target = originals.readlink(real)
+                if _is_magic(child):
+                    if _has_no_path(target):
+                        return child, self._magic_place(child, target)
+                    target = self.virtual_of(target)
+                if target.startswith("/"):
+                    here = "/"
+                names.extend(_components(target))
+                continue
+            if modes.S_ISDIR(mode):
+                if not mount.writable:
+                    self._directories.add(child)
+            elif names:
+                raise error(ENOTDIR)
+            here = child
+        return here, None
+
+    def _magic_place(self, virtual: str, target: str) -> Place:
+        """A pipe, a socket or an unlinked file behind a descriptor: the link itself is the only way to it."""
+        table = self.table
+        ours = self.root is not None and target.startswith(self.root + "/")
+        return Place(virtual, virtual, table.scratch if ours else table.root, table.root, "", False)
+
+
+def _components(path: str) -> list[str]:
+    """The components of ``path`` that move, the first one last."""
+    return [name for name in reversed(path.split("/")) if name and name != "."]
+
+
+def _is_magic(virtual: str) -> bool:
+    """Is it one of the links of /proc that the kernel follows without reading their text?"""
+    if not virtual.startswith("/proc/"):
+        return False
+    head, _, tail = virtual.rpartition("/")
+    return head.endswith("/fd") or tail in ("cwd", "root", "exe")
+
+
+def _has_no_path(target: str) -> bool:
+    return not target.startswith("/") or target.endswith(" (deleted)")

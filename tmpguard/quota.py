@@ -1,0 +1,262 @@
+"""Pages and inodes charged to one invocation (C3).
+
+The quota is kept by credit: a number of bytes that surely still fit. A write only subtracts the most that
+it can cost. When the credit does not suffice, the growth of that write is worked out exactly; then the
+unlinked files that were closed meanwhile are given back; then the scratch directory is measured; and only
+then is anything refused. So there is never a wrong refusal and never an overrun, and the usual write pays
+one subtraction. All sizes are in bytes, all charges in whole 4 KiB pages as tmpfs charges them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat as modes
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from errno import ENOSPC
+from typing import Any, Final
+
+from .interpose import originals
+from .mounts import error
+from .scratch import PAGE, Usage, allocated, data_ranges, pages
+
+#: Unlinked files that are remembered before those that are closed by now are looked for.
+_LIMBO_LIMIT: Final = 1024
+
+
+def most(size: int) -> int:
+    """The most that writing ``size`` bytes at an unknown offset can cost: it may straddle one page more."""
+    return ((size + PAGE - 2) // PAGE + 1) * PAGE if size else 0
+
+
+class Quota:
+    """What one invocation may still allocate. Thread-safe; ``lock`` is held across each charged write."""
+
+    __slots__ = (
+        "_files_credit",
+        "_limbo",
+        "_limbo_bytes",
+        "_measure",
+        "_peak",
+        "credit",
+        "limit",
+        "lock",
+        "max_files",
+    )
+
+    def __init__(self, limit: int, max_files: int | None, measure: Callable[[], Usage]) -> None:
+        self.limit = limit
+        self.max_files = max_files
+        self.credit = limit
+        # Re-entrant: a garbage collection within may flush a forgotten file of the same invocation.
+        self.lock = threading.RLock()
+        self._measure = measure
+        self._files_credit = max_files or 0
+        self._peak = 0
+        # Unlinked files by inode: given back to the credit once nothing has them open.
+        self._limbo: dict[int, int] = {}
+        self._limbo_bytes = 0
+
+    # --- what is used ----------------------------------------------------------------------------------
+
+    def measured(self) -> Usage:
+        """What is used right now, from the disk; the credit is set anew from it."""
+        with self.lock:
+            while True:
+                before = self.credit
+                usage = self._measure()
+                if self.credit == before:  # else a write came in between, by a finalizer in this thread
+                    break
+            self.credit = self.limit - usage.bytes
+            self._files_credit = (self.max_files or 0) - usage.files
+            self._limbo.clear()
+            self._limbo_bytes = 0
+            self._peak = max(self._peak, usage.bytes)
+            return usage
+
+    @property
+    def peak(self) -> int:
+        """The most that was used at one time, in bytes: never too low, and a page too high for each write
+        that straddled pages at an offset unknown to tmpguard."""
+        with self.lock:
+            self._note_peak()
+            return self._peak
+
+    def _note_peak(self) -> None:
+        used = self.limit - self.credit - self._limbo_bytes
+        self._peak = max(self._peak, min(used, self.limit))
+
+    # --- charging --------------------------------------------------------------------------------------
+
+    def charge(self, descriptor: int, size: int, offset: int | None = None) -> int:
+        """Charge a write of ``size`` bytes at ``offset`` (None: where the descriptor stands); hold the lock.
+
+        Returns how many of them fit. Raises OSError(ENOSPC) when none does (C3.4).
+        """
+        cost = most(size)
+        if cost <= self.credit:
+            self.credit -= cost
+            return size
+        if offset is None:
+            offset = position(descriptor)
+        growth = self._growth(descriptor, offset, size)
+        if self._afford(growth):
+            return size
+        fits = self._fitting(descriptor, offset, size)
+        if not fits:
+            raise error(ENOSPC)
+        self.credit -= self._growth(descriptor, offset, fits)
+        return fits
+
+    def charge_whole(self, descriptor: int, size: int, offset: int) -> None:
+        """Charge ``size`` bytes at ``offset`` all or nothing, as fallocate does; hold the lock."""
+        if not self._afford(self._growth(descriptor, offset, size)):
+            raise error(ENOSPC)
+
+    def charge_most(self, size: int) -> None:
+        """Charge ``size`` bytes wherever they go, all or nothing; hold the lock. Raises OSError(ENOSPC)."""
+        if not self._afford(most(size)):
+            raise error(ENOSPC)
+
+    def _afford(self, growth: int) -> bool:
+        """Take ``growth`` from the credit; look for space that was freed unseen if it does not fit."""
+        for find_space in (_nothing, self._settle, self.measured):
+            if growth > self.credit:
+                find_space()
+            if growth <= self.credit:
+                self.credit -= growth
+                return True
+        return False
+
+    def _growth(self, descriptor: int, offset: int, size: int) -> int:
+        """The bytes that a write of ``size`` at ``offset`` newly allocates."""
+        start, end = offset // PAGE * PAGE, pages(offset + size)
+        status = originals.fstat(descriptor)
+        if status.st_blocks * 512 >= pages(status.st_size):
+            return max(0, end - max(start, pages(status.st_size)))
+        return end - start - sum(stop - begin for begin, stop in _data_of(descriptor, start, end))
+
+    def _fitting(self, descriptor: int, offset: int, size: int) -> int:
+        """How many of ``size`` bytes at ``offset`` fit: up to the first page that does not."""
+        low, high = 0, size
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._growth(descriptor, offset, middle) <= self.credit:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def making(self, real: str, make: Callable[[], Any]) -> Any:
+        """Run ``make``, which may make the directory entry ``real``, within ``max_files``.
+
+        Raises OSError(ENOSPC) past it (C3.6), but not for an entry that is there already.
+        """
+        if self.max_files is None:
+            return make()
+        with self.lock:
+            if _is_there(real):
+                return make()
+            if self._files_credit <= 0:
+                self.measured()
+            if self._files_credit <= 0:
+                raise error(ENOSPC)
+            result = make()
+            self._files_credit -= 1
+            return result
+
+    # --- giving back -----------------------------------------------------------------------------------
+
+    def changing(self, descriptor: int, change: Callable[[], Any]) -> Any:
+        """Run ``change`` (a truncation) and settle what it did to the file's pages, up or down."""
+        with self.lock:
+            self._note_peak()
+            before = _file_bytes(descriptor)
+            try:
+                return change()
+            finally:
+                self.credit += before - _file_bytes(descriptor)
+
+    def freed(self, size: int) -> None:
+        """``size`` bytes are surely free again."""
+        with self.lock:
+            self._note_peak()
+            self.credit += size
+
+    def unlinked(self, status: os.stat_result, size: int) -> None:
+        """A name of the file of ``status`` is gone; its ``size`` bytes are free once its last descriptor is
+        closed, if it was the last name (C3.2)."""
+        with self.lock:
+            if self.max_files is not None:
+                self._files_credit += 1
+            if status.st_nlink > 1 or not size:
+                return
+            self._note_peak()
+            self._limbo_bytes += size - self._limbo.get(status.st_ino, 0)
+            self._limbo[status.st_ino] = size
+            if len(self._limbo) > _LIMBO_LIMIT:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Give back the unlinked files that nothing has open any more."""
+        if not self._limbo:
+            return
+        still_open = {status.st_ino for _, status in open_unlinked()}
+        for inode in [inode for inode in self._limbo if inode not in still_open]:
+            size = self._limbo.pop(inode)
+            self.credit += size
+            self._limbo_bytes -= size
+
+
+def _is_there(real: str) -> bool:
+    try:
+        originals.lstat(real)
+    except OSError:
+        return False
+    return True
+
+
+def _nothing() -> None:
+    pass
+
+
+def position(descriptor: int) -> int:
+    """Where the next write of ``descriptor`` goes: its offset, or the end of a file opened for appending."""
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+        return originals.fstat(descriptor).st_size
+    return originals.lseek(descriptor, 0, os.SEEK_CUR)
+
+
+def _own_description(descriptor: int) -> int:
+    """A second open file of the same file: to look for holes without moving the caller's offset."""
+    return originals.os_open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _data_of(descriptor: int, start: int, end: int) -> list[tuple[int, int]]:
+    own = _own_description(descriptor)
+    try:
+        return list(data_ranges(own, start, end))
+    finally:
+        originals.close(own)
+
+
+def _file_bytes(descriptor: int) -> int:
+    return allocated(originals.fstat(descriptor), f"/proc/self/fd/{descriptor}", follow=0)
+
+
+def open_unlinked() -> list[tuple[str, os.stat_result]]:
+    """The unlinked regular files that this process has open: the path they had, and their status.
+
+    Linux only (through /proc/self/fd): elsewhere it finds none.
+    """
+    found: dict[tuple[int, int], tuple[str, os.stat_result]] = {}
+    with suppress(FileNotFoundError):
+        for name in originals.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                status = originals.fstat(int(name))
+                if modes.S_ISREG(status.st_mode) and not status.st_nlink:
+                    path = originals.readlink(f"/proc/self/fd/{name}")
+                    found[status.st_dev, status.st_ino] = (path, status)
+    return list(found.values())

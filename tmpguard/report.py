@@ -1,0 +1,161 @@
+"""What an invocation used, what was refused and which line of the application caused it (C2.3)."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from types import FrameType
+from typing import Final, NamedTuple
+
+from .scratch import Usage
+
+#: Violations kept per invocation; more are only counted, so that a loop of refusals cannot fill the memory.
+KEPT: Final = 1000
+
+
+class Location(NamedTuple):
+    """A line of code: file, line number (from 1) and the function it is in."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+class Violation(NamedTuple):
+    """A refused operation (C2.3).
+
+    ``operation`` is the call by its usual name (``open``, ``os.mkdir``), ``path`` the path as the application
+    gave it, ``errno`` the number it got (or would have got where the guard only watches), ``location`` the
+    first frame outside the standard library, installed packages and tmpguard, ``library`` the frame of the
+    library that made the call, None where the application made it itself.
+    """
+
+    operation: str
+    path: str
+    errno: int
+    location: Location | None
+    library: Location | None
+
+
+class Report:
+    """What one invocation used and was refused: live while it runs, final after its end. Sizes in bytes."""
+
+    def __init__(self, quota_bytes: int, measure: Callable[[], tuple[Usage, int]]) -> None:
+        self.quota_bytes = quota_bytes
+        self._measure: Callable[[], tuple[Usage, int]] | None = measure
+        self._final = (Usage(0, 0), 0)
+        self._violations: list[Violation] = []
+        self._late: list[Violation] = []
+        self._lock = threading.Lock()
+        #: Every refusal, those past the first thousand included that ``violations`` no longer keeps.
+        self.violation_count = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that the invocation's ``/tmp`` holds; after the end, what was left in it (C3.2)."""
+        return self._usage()[0].bytes
+
+    @property
+    def files(self) -> int:
+        """The files, directories and links in the invocation's ``/tmp``; after the end, those left in it."""
+        return self._usage()[0].files
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes that were in use at one time."""
+        return self._usage()[1]
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """The refused operations in their order, the first thousand of them (C2.3)."""
+        with self._lock:
+            return tuple(self._violations)
+
+    @property
+    def late_writes(self) -> tuple[Violation, ...]:
+        """File operations by code that still ran for the invocation after its end (C4.5)."""
+        with self._lock:
+            return tuple(self._late)
+
+    def _usage(self) -> tuple[Usage, int]:
+        measure = self._measure
+        return self._final if measure is None else measure()
+
+    def add(self, violation: Violation, *, late: bool = False) -> None:
+        """Record a refusal."""
+        with self._lock:
+            kept = self._late if late else self._violations
+            if not late:
+                self.violation_count += 1
+            if len(kept) < KEPT:
+                kept.append(violation)
+
+    def close(self, usage: Usage, peak: int) -> None:
+        """The invocation is over: what is told from now on is what it left behind."""
+        self._final = (usage, peak)
+        self._measure = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report {self.used_bytes} of {self.quota_bytes} bytes, {self.files} files, "
+            f"{len(self._violations)} violations, {len(self._late)} late writes>"
+        )
+
+
+# --- which line caused it ------------------------------------------------------------------------------
+
+_PACKAGE: Final = __file__.rpartition("/")[0] + "/"
+
+
+def _library_roots() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    roots = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if paths.get(name)}
+    return tuple(sorted(root.rstrip("/") + "/" for root in roots))
+
+
+_LIBRARIES: Final = _library_roots()
+
+
+@lru_cache(maxsize=4096)
+def _kind(filename: str) -> str:
+    """Whose code is it: ``tmpguard``, ``library`` or ``application``?"""
+    if filename.startswith(_PACKAGE):
+        return "tmpguard"
+    if filename.startswith(("<frozen ", *_LIBRARIES)):
+        return "library"
+    if "/site-packages/" in filename or "/dist-packages/" in filename:
+        return "library"
+    return "application"
+
+
+Origin = tuple[Location | None, Location | None]
+
+#: The line that handed the running job to a thread in which no frame of the application may be found.
+handed_on_by: Final[ContextVar[Origin]] = ContextVar("tmpguard_handed_on_by", default=(None, None))
+
+
+def locate() -> Origin:
+    """The application's line that is running, and the library's line that made the call, if one did."""
+    library: Location | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        kind = _kind(frame.f_code.co_filename)
+        if kind == "application":
+            return _location(frame), library
+        if kind == "library" and library is None:
+            library = _location(frame)
+        frame = frame.f_back
+    origin, through = handed_on_by.get()
+    return origin, library or through
+
+
+def _location(frame: FrameType) -> Location:
+    code = frame.f_code
+    return Location(code.co_filename, frame.f_lineno, code.co_qualname)

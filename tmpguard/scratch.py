@@ -1,0 +1,420 @@
+"""The private directories on the real disk: make, measure, wipe, sweep up after dead processes.
+
+Each process has one directory ``tmpguard-<random>`` below the scratch root, mode 0700, made without races
+and held by an exclusive ``flock`` for as long as the process lives; each invocation has a numbered
+directory in it. A directory whose lock can be had belongs to a process that is gone: the next process to
+start wipes it, and no other (C4.6).
+
+Everything here goes by descriptors and follows no link (C4.2). Sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import logging
+import os
+import secrets
+import stat as modes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EACCES, EAGAIN, ENOTEMPTY, EPERM, EWOULDBLOCK
+from functools import cache
+from typing import Final, NamedTuple
+
+from .interpose import originals
+
+PREFIX: Final = "tmpguard-"
+PAGE: Final = 4096
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WIPE_ROUNDS: Final = 5
+_SMALL: Final = 8
+
+logger = logging.getLogger("tmpguard")
+
+
+class Usage(NamedTuple):
+    """What a scratch directory holds: bytes in whole pages as tmpfs charges them, and directory entries."""
+
+    bytes: int
+    files: int
+
+
+# --- the process's directory ---------------------------------------------------------------------------
+
+
+class ScratchRoot:
+    """The process's own directory below ``path``: made on first use, removed when nothing is in it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._live: set[str] = set()
+        self._base: str | None = None
+        self._descriptor = -1
+
+    def make(self) -> str:
+        """A new, empty directory for one invocation, mode 0700. Raises OSError as mkdir does."""
+        with self._lock:
+            if self._base is None:
+                self._base, self._descriptor = _claim(self.path)
+            directory = f"{self._base}/{next(self._numbers)}"
+            originals.mkdir(directory, 0o700)
+            self._live.add(directory)
+            return directory
+
+    def discard(self, directory: str) -> Usage:
+        """Measure and wipe an invocation's directory. Returns what was left in it."""
+        usage = Usage(0, 0)
+        base, _, name = directory.rpartition("/")
+        if directory not in self._live:
+            return usage  # the parent's of this forked process
+        try:
+            parent = originals.os_open(base, _DIRECTORY)
+            try:
+                with suppress(OSError):
+                    usage = measure(parent, name)
+                wipe(parent, name)
+            finally:
+                originals.close(parent)
+        except FileNotFoundError:
+            pass  # somebody else removed it: it is gone, which is what was wanted
+        except OSError:
+            logger.exception("tmpguard could not wipe the scratch directory %s", directory)
+        finally:
+            with self._lock:
+                self._live.discard(directory)
+        return usage
+
+    def discard_small(self, directory: str) -> Usage | None:
+        """Wipe an invocation's directory if it holds a few files and no directory; None if it holds more."""
+        base = self._descriptor
+        name = directory.rpartition("/")[2]
+        if directory not in self._live:
+            return None
+        try:
+            usage = _wipe_small(base, name)
+        except OSError:
+            return None  # whatever it is: the thorough wipe will find it, and tell
+        if usage is not None:
+            with self._lock:
+                self._live.discard(directory)
+        return usage
+
+    def release(self) -> None:
+        """Remove the process's directory if no invocation has anything in it; the next one makes it anew."""
+        with self._lock:
+            if self._base is None or self._live:
+                return
+            # Removed first, unlocked second: a name that can be seen is always locked by a living owner.
+            with suppress(OSError):
+                originals.rmdir(self._base)
+            originals.close(self._descriptor)
+            self._base, self._descriptor = None, -1
+
+    def holds(self, path: str) -> bool:
+        """Is the real ``path`` in this process's directory?"""
+        return self._base is not None and path.startswith(self._base + "/")
+
+    def forget(self) -> None:
+        """In a forked child: the directories are the parent's, so let go of them without touching them."""
+        if self._descriptor >= 0:
+            with suppress(OSError):
+                originals.close(self._descriptor)
+        self.__init__(self.path)  # type: ignore[misc]
+
+
+def _claim(root: str) -> tuple[str, int]:
+    """Make a directory of our own below ``root`` and lock it: its path and the descriptor of the lock."""
+    while True:
+        path = f"{root.rstrip('/')}/{PREFIX}{secrets.token_hex(6)}"
+        try:
+            originals.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        try:
+            descriptor = originals.os_open(path, _DIRECTORY)
+        except FileNotFoundError:
+            continue  # a sweeper took it for a dead process's before it was locked
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if originals.fstat(descriptor).st_nlink:
+                return path, descriptor
+        except OSError as exc:
+            if exc.errno not in (EAGAIN, EWOULDBLOCK):
+                originals.close(descriptor)
+                originals.rmdir(path)
+                raise
+        originals.close(descriptor)
+
+
+def sweep(root: str) -> int:
+    """Wipe the directories that dead processes of this user left below ``root``; returns how many.
+
+    Never raises: what cannot be removed is left to the next start.
+    """
+    removed = 0
+    with suppress(OSError):
+        parent = originals.os_open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            names = [name for name in originals.listdir(parent) if name.startswith(PREFIX)]
+            removed = sum(_sweep_one(parent, name) for name in names)
+        finally:
+            originals.close(parent)
+    return removed
+
+
+def _sweep_one(parent: int, name: str) -> bool:
+    try:
+        descriptor = originals.os_open(name, _DIRECTORY, dir_fd=parent)
+    except OSError:
+        return False  # no directory, a link, or somebody else's
+    try:
+        status = originals.fstat(descriptor)
+        if status.st_uid != os.geteuid() or modes.S_IMODE(status.st_mode) != 0o700:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its owner lives: BlockingIOError
+        wipe(parent, name)
+    except OSError:
+        return False
+    finally:
+        originals.close(descriptor)
+    return True
+
+
+@cache
+def root_at(path: str) -> ScratchRoot:
+    """The process's directory below ``path``; the first call sweeps up what dead processes left there."""
+    sweep(path)
+    root = ScratchRoot(path)
+    os.register_at_fork(after_in_child=root.forget)
+    return root
+
+
+# --- measuring -----------------------------------------------------------------------------------------
+
+
+def pages(size: int) -> int:
+    """``size`` bytes rounded up to whole pages, in bytes."""
+    return -(-size // PAGE) * PAGE
+
+
+def allocated(
+    status: os.stat_result, path: str, dir_fd: int | None = None, follow: int = os.O_NOFOLLOW
+) -> int:
+    """The bytes that tmpfs would charge for the file of ``status``: its whole pages of data (C3.2).
+
+    Holes cost nothing. Where the disk has allocated less or more than the length tells, the file itself is
+    asked where its data lie, since file systems count extents, delayed and compressed blocks differently.
+    """
+    if modes.S_ISLNK(status.st_mode):
+        return pages(status.st_size) if status.st_size >= 128 else 0  # a short target lies in the inode
+    if not modes.S_ISREG(status.st_mode):
+        return 0
+    on_disk = status.st_blocks * 512
+    length = pages(status.st_size)
+    if on_disk >= length:
+        return length
+    try:
+        descriptor = originals.os_open(path, os.O_RDONLY | os.O_CLOEXEC | follow, dir_fd=dir_fd)
+    except OSError:
+        return pages(on_disk)
+    try:
+        ranges = list(data_ranges(descriptor, 0, status.st_size))
+    finally:
+        originals.close(descriptor)
+    data = sum(end - start for start, end in ranges)
+    overhead = PAGE * (1 + len(ranges) // 256)  # blocks that hold the extent tree of a scattered file
+    return data if data >= on_disk - overhead else pages(on_disk)
+
+
+def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of ``start`` to ``end`` that are no hole, in whole pages. Moves the descriptor's offset."""
+    start = start // PAGE * PAGE
+    while start < end:
+        try:
+            first = originals.lseek(descriptor, start, os.SEEK_DATA) // PAGE * PAGE
+            if first >= end:
+                return
+            last = pages(originals.lseek(descriptor, first, os.SEEK_HOLE))
+        except OSError:
+            return  # ENXIO: no data up to the end of the file
+        yield first, min(last, pages(end))
+        start = last
+
+
+def measure(parent: int, name: str) -> Usage:
+    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2)."""
+    total = files = 0
+    linked: set[int] = set()
+    pending = [name]
+    while pending:
+        path = pending.pop()
+        try:
+            with _readable_directory(parent, path) as directory, originals.scandir(directory) as entries:
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{path}/{entry.name}")
+                    else:
+                        total += _entry_bytes(entry, directory, linked)
+        except FileNotFoundError:
+            continue  # removed by another thread meanwhile
+    return Usage(total, files)
+
+
+def _entry_bytes(entry: os.DirEntry[str], directory: int, linked: set[int]) -> int:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    if status.st_nlink > 1:
+        if status.st_ino in linked:
+            return 0
+        linked.add(status.st_ino)
+    return allocated(status, entry.name, directory)
+
+
+@contextmanager
+def _readable_directory(parent: int, path: str) -> Iterator[int]:
+    """A descriptor of the directory ``path``; one without rights for its owner keeps the mode that it has."""
+    before = None
+    try:
+        descriptor = originals.os_open(path, _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        before = modes.S_IMODE(originals.stat(path, dir_fd=parent, follow_symlinks=False).st_mode)
+        descriptor = open_directory(parent, path)
+    try:
+        yield descriptor
+    finally:
+        if before is not None:
+            originals.fchmod(descriptor, before)
+        originals.close(descriptor)
+
+
+def open_directory(parent: int, name: str) -> int:
+    """A descriptor of the directory ``name``, made readable for its owner if it is not; follows no link."""
+    try:
+        return originals.os_open(name, _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        unlock(parent, name)
+        return originals.os_open(name, _DIRECTORY, dir_fd=parent)
+
+
+def unlock(parent: int, name: str) -> None:
+    """Give the owner all rights on the directory ``name``. chmod follows links, so it goes by descriptor."""
+    descriptor = originals.os_open(
+        name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
+    )
+    try:
+        originals.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+    finally:
+        originals.close(descriptor)
+
+
+# --- wiping --------------------------------------------------------------------------------------------
+
+
+def wipe(parent: int, name: str) -> None:
+    """Remove the directory ``name`` of the descriptor ``parent`` and all that is in it.
+
+    A directory that lies in a directory is first moved up to the top: so any depth is wiped with two
+    descriptors. Late writers may add entries meanwhile, so it goes over the tree until it is empty.
+
+    Raises OSError when something cannot be removed (an immutable file, say).
+    """
+    for round_left in reversed(range(_WIPE_ROUNDS)):
+        with _directory(parent, name) as top:
+            _empty(top)
+        try:
+            originals.rmdir(name, dir_fd=parent)
+            return
+        except OSError as exc:
+            if exc.errno != ENOTEMPTY or not round_left:
+                raise
+
+
+def _wipe_small(parent: int, name: str) -> Usage | None:
+    with _directory(parent, name) as directory:
+        names = originals.listdir(directory)
+        if len(names) > _SMALL:
+            return None
+        total = 0
+        for entry in names:
+            status = originals.stat(entry, dir_fd=directory, follow_symlinks=False)
+            if not modes.S_ISREG(status.st_mode):
+                return None
+            total += allocated(status, entry, directory)
+            originals.unlink(entry, dir_fd=directory)
+    originals.rmdir(name, dir_fd=parent)
+    return Usage(total, len(names))
+
+
+@contextmanager
+def _directory(parent: int, name: str) -> Iterator[int]:
+    descriptor = open_directory(parent, name)
+    try:
+        yield descriptor
+    finally:
+        originals.close(descriptor)
+
+
+def _empty(top: int) -> None:
+    pending = _clear(top, top)
+    numbers = itertools.count()
+    while pending:
+        name = pending.pop()
+        with _directory(top, name) as inner:
+            for child in _clear(top, inner):
+                pending.append(_hoist(inner, child, top, numbers))
+        originals.rmdir(name, dir_fd=top)
+
+
+def _clear(top: int, directory: int) -> list[str]:
+    """Unlink all that is no directory in ``directory``; the names of those that are."""
+    with originals.scandir(directory) as found:
+        entries = list(found)
+    directories = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            directories.append(entry.name)
+        else:
+            _unlink(entry.name, directory)
+    return directories
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        originals.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        if exc.errno not in (EACCES, EPERM):
+            raise
+        # The directory may not be writable for its owner.
+        originals.fchmod(directory, 0o700)
+        originals.unlink(name, dir_fd=directory)
+
+
+def _hoist(directory: int, name: str, top: int, numbers: Iterator[int]) -> str:
+    """Move the directory ``name`` to the top under a name that is free there; returns that name."""
+    repaired = False
+    while True:
+        target = f"{PREFIX}{next(numbers)}"
+        try:
+            originals.stat(target, dir_fd=top, follow_symlinks=False)
+            continue  # the application's own name
+        except FileNotFoundError:
+            pass
+        try:
+            originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
+            return target
+        except PermissionError:
+            if repaired:
+                raise
+            # Moving a directory changes its "..", which wants it writable, and its parent too.
+            originals.fchmod(directory, 0o700)
+            unlock(directory, name)
+            repaired = True

@@ -1,0 +1,106 @@
+"""The background thread that wipes and reports, off the client's path (C4.4)."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
+
+from .interpose import originals
+
+if TYPE_CHECKING:
+    from .scratch import ScratchRoot
+
+#: Seconds without work after which the process's empty scratch directory is removed, too.
+_IDLE: Final = 0.5
+
+logger = logging.getLogger("tmpguard")
+
+
+class Wiper:
+    """One daemon thread per process, started by the first job."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.RLock()  # a garbage collection within may queue a job, too
+        self._roots: set[ScratchRoot] = set()
+
+    def watch(self, root: ScratchRoot) -> None:
+        """``root`` may be empty now: have its directory removed when nothing uses it for a while."""
+        if root not in self._roots:
+            self.put(_nothing, root)
+
+    def put(self, job: Callable[[], None], root: ScratchRoot) -> None:
+        """Queue ``job``, after which ``root`` may be empty. Never raises, never waits."""
+        self._roots.add(root)
+        self._jobs.put(job)
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    # An empty context and not the patched start: the thread belongs to no invocation.
+                    thread = threading.Thread(
+                        target=Context().run, args=(self._run,), name="tmpguard-wiper", daemon=True
+                    )
+                    self._thread = thread
+                    originals.thread_start(thread)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until all that was queued so far is done; False when ``timeout`` seconds were too few."""
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        done = threading.Event()
+        self._jobs.put(done.set)
+        return done.wait(timeout)
+
+    def _run(self) -> None:
+        jobs = self._jobs
+        while True:
+            try:
+                job = jobs.get(timeout=_IDLE) if self._roots else jobs.get()
+            except queue.Empty:
+                self._release()
+                continue
+            try:
+                if job is not None:
+                    job()
+            except Exception:
+                logger.exception("tmpguard's background thread")
+
+    def _release(self) -> None:
+        while self._roots:
+            self._roots.pop().release()
+
+    def finish(self) -> None:
+        """At the interpreter's exit: do what is left, and leave no directory behind."""
+        self.drain(timeout=30)
+        self._release()
+
+    def restart(self) -> None:
+        """In a forked child: the thread and its jobs are the parent's."""
+        self._start()
+
+
+def _nothing() -> None:
+    pass
+
+
+wiper: Final = Wiper()
+atexit.register(wiper.finish)
+os.register_at_fork(after_in_child=wiper.restart)
+
+
+def drain(timeout: float | None = None) -> bool:
+    """Wait until every wipe and every ``on_report`` callback queued so far is done.
+
+    ``timeout`` is in seconds (None: as long as it takes); returns False when it ran out.
+    """
+    return wiper.drain(timeout)
