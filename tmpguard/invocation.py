@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .guard import Guard
+    from .interpose.charge import Charge
 
 logger = logging.getLogger("tmpguard")
 
@@ -70,8 +71,8 @@ class Invocation:
     _quota: Quota | None = None
     _report: Report | None = None
     _scratch: str | None = None
-    _handles: list[weakref.ref[Any]] | None = None
-    _token: Token[Invocation | None] | None = None
+    _handles: list[tuple[weakref.ref[Any], Charge]] | None = None
+    _tokens: tuple[Token[Invocation | None], ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _telling = False
 
@@ -81,7 +82,7 @@ class Invocation:
     # --- the block -------------------------------------------------------------------------------------
 
     def __enter__(self) -> Invocation:
-        self._token = _current.set(self)
+        self._tokens += (_current.set(self),)
         return self
 
     def __exit__(
@@ -90,12 +91,16 @@ class Invocation:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            _current.reset(token)
-        if self._finish():
-            self._clean_up()
+        *outer, token = self._tokens
+        self._tokens = tuple(outer)
+        _current.reset(token)
+        if outer or not self._finish():
+            return
+        with unguarded():
+            self._wipe()
             self.guard.scratch.release()
+        if self.guard.on_report is not None:
+            wiper.put(self._hand_out, self.guard.scratch)
 
     @contextmanager
     def bound(self) -> Iterator[Invocation]:
@@ -128,8 +133,8 @@ class Invocation:
         mine = object()
         if self.__dict__.setdefault("_ender", mine) is not mine:
             return False
-        for handle in self._handles or ():
-            _retire(handle())
+        for handle, charge in self._handles or ():
+            _retire(handle(), charge)
         return True
 
     def _clean_up_at_once(self) -> bool:
@@ -143,8 +148,7 @@ class Invocation:
         peak = quota.peak
         if peak > _AT_ONCE_BYTES:
             return False
-        with unguarded():
-            usage = self.guard.scratch.discard_small(directory)
+        usage = self.guard.scratch.discard_small(directory)
         if usage is None:
             return False
         self._close_report(usage, peak)
@@ -153,31 +157,38 @@ class Invocation:
 
     def _clean_up(self) -> None:
         """Wipe, make the report final and hand it out. Never raises."""
+        self._wipe()
+        if self.guard.on_report is not None:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        try:
+            assert self.guard.on_report is not None
+            self.guard.on_report(self.report)
+        except Exception:
+            logger.exception("the on_report callback of tmpguard raised")
+
+    def _wipe(self) -> None:
         peak = self._quota.peak if self._quota is not None else 0
         usage = Usage(0, 0)
         if self._scratch is not None:
             usage = self.guard.scratch.discard(self._scratch)
             usage = usage._replace(files=usage.files - self._mount_points_made)
         self._close_report(usage, peak)
-        if self.guard.on_report is not None:
-            try:
-                self.guard.on_report(self.report)
-            except Exception:
-                logger.exception("the on_report callback of tmpguard raised")
 
     def _close_report(self, usage: Usage, peak: int) -> None:
         self._final = (usage, max(peak, usage.bytes))
         if self._report is not None or self.guard.on_report is not None:
             self.report.close(*self._final)
 
-    def keep_handle(self, file: Any) -> None:
+    def keep_handle(self, file: Any, charge: Charge) -> None:
         """Remember a file that is open for writing: past the end it refuses with ESTALE (C4.5)."""
         handles = self._handles
         if handles is None:
             handles = self._handles = []
         elif len(handles) > _HANDLES_KEPT:
-            handles[:] = [handle for handle in handles if handle() is not None]
-        handles.append(weakref.ref(file))
+            handles[:] = [kept for kept in handles if kept[0]() is not None]
+        handles.append((weakref.ref(file), charge))
 
     # --- what is behind /tmp ---------------------------------------------------------------------------
 
@@ -233,11 +244,12 @@ class Invocation:
         """What the scratch directory and the unlinked files that are still open hold, from the disk."""
         assert self._scratch is not None
         head, _, tail = self._scratch.rpartition("/")
-        parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            usage = scratch.measure(parent, tail)
-        finally:
-            originals.close(parent)
+        with unguarded():
+            parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                usage = scratch.measure(parent, tail)
+            finally:
+                originals.close(parent)
         unlinked = [status for path, status in open_unlinked() if is_below(path, self._scratch)]
         return Usage(
             usage.bytes + sum(scratch.allocated(status, "") for status in unlinked),
@@ -308,7 +320,7 @@ class Invocation:
 
     def _record(self, operation: str, code: int, path: Any, *, late: bool) -> None:
         location, library = locate()
-        violation = Violation(operation, printable(path), code, location, library)
+        violation = Violation(operation, self._shown(path), code, location, library)
         self.report.add(violation, late=late)
         if self._telling:
             return  # a logging handler that was itself refused must not start it over again
@@ -325,6 +337,15 @@ class Invocation:
             )
         finally:
             self._telling = False
+
+    def _shown(self, path: Any) -> str:
+        """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""
+        if path is None:
+            return ""
+        if isinstance(path, int):
+            real = descriptor_path(path)
+            return self.namespace.virtual_of(real) if real else f"descriptor {path}"
+        return printable(path)
 
     def remedy_for(self, place: Place | None, path: Any) -> str:
         """What to do instead of writing to ``path``: "only /tmp is writable; write to /tmp/a.txt" (C2.4)."""
@@ -354,11 +375,7 @@ _scratch_lock: Final = threading.RLock()
 
 
 def printable(path: Any) -> str:
-    """A path as the report shows it; a descriptor by the path it leads to."""
-    if path is None:
-        return ""
-    if isinstance(path, int):
-        return descriptor_path(path) or f"descriptor {path}"
+    """A path as text, whatever it is."""
     try:
         return os.fsdecode(path)
     except TypeError:
@@ -384,14 +401,27 @@ class _StaleWrite:
         raise self._invocation.stale("write", self._name)
 
 
-def _retire(file: Any) -> None:
+class _StaleClose:
+    """Stands for ``close`` there: what was written too late is lost, and the close is none the worse."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = weakref.ref(file)
+
+    def __call__(self) -> None:
+        file = self._file()
+        if file is not None:
+            with suppress(OSError):
+                type(file).close(file)
+
+
+def _retire(file: Any, charge: Charge) -> None:
     """Take what the file still holds in its buffers, and have every later write refused."""
     if file is None or file.closed:
         return
-    raw = getattr(getattr(file, "buffer", file), "raw", file)
     with suppress(OSError, ValueError):
         file.flush()
-    invocation = raw.invocation
-    if invocation is not None:
-        file.write = _StaleWrite(invocation, raw.name)
-        raw.retire()
+    charge.quota = None
+    for door in (file, getattr(file, "buffer", None)):
+        if door is not None:
+            door.write = _StaleWrite(charge.invocation, file.name)
+            door.close = _StaleClose(door)

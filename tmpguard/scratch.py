@@ -20,7 +20,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN, ENOTEMPTY, EPERM, EWOULDBLOCK
-from functools import cache
 from typing import Final, NamedTuple
 
 from .interpose import originals
@@ -54,6 +53,7 @@ class ScratchRoot:
         self._live: set[str] = set()
         self._base: str | None = None
         self._descriptor = -1
+        self._inherited: str | None = None
 
     def make(self) -> str:
         """A new, empty directory for one invocation, mode 0700. Raises OSError as mkdir does."""
@@ -89,18 +89,26 @@ class ScratchRoot:
         return usage
 
     def discard_small(self, directory: str) -> Usage | None:
-        """Wipe an invocation's directory if it holds a few files and no directory; None if it holds more."""
-        base = self._descriptor
-        name = directory.rpartition("/")[2]
+        """Wipe an invocation's directory if it holds a few files and no directory; None if it holds more.
+
+        Cheaper than :meth:`discard`: the usual request leaves a file or two.
+        """
         if directory not in self._live:
             return None
+        base = self._descriptor
+        name = directory.rpartition("/")[2]
         try:
-            usage = _wipe_small(base, name)
+            descriptor = originals.os_open(name, _DIRECTORY, dir_fd=base)
+            try:
+                usage = _wipe_small(descriptor)
+            finally:
+                originals.close(descriptor)
+            if usage is None:
+                return None
+            originals.rmdir(name, dir_fd=base)
         except OSError:
             return None  # whatever it is: the thorough wipe will find it, and tell
-        if usage is not None:
-            with self._lock:
-                self._live.discard(directory)
+        self._live.discard(directory)
         return usage
 
     def release(self) -> None:
@@ -115,15 +123,23 @@ class ScratchRoot:
             self._base, self._descriptor = None, -1
 
     def holds(self, path: str) -> bool:
-        """Is the real ``path`` in this process's directory?"""
-        return self._base is not None and path.startswith(self._base + "/")
+        """Is the real ``path`` in this process's directory, or in that of the process it was forked from?"""
+        return path.startswith(tuple(base + "/" for base in (self._base, self._inherited) if base))
 
     def forget(self) -> None:
         """In a forked child: the directories are the parent's, so let go of them without touching them."""
         if self._descriptor >= 0:
             with suppress(OSError):
                 originals.close(self._descriptor)
+        inherited = self._base or self._inherited
         self.__init__(self.path)  # type: ignore[misc]
+        self._inherited = inherited
+
+    def abandon(self) -> None:
+        """At the interpreter's exit: wipe what was never ended, too, and leave nothing."""
+        for directory in list(self._live):
+            self.discard(directory)
+        self.release()
 
 
 def _claim(root: str) -> tuple[str, int]:
@@ -173,7 +189,7 @@ def _sweep_one(parent: int, name: str) -> bool:
         return False  # no directory, a link, or somebody else's
     try:
         status = originals.fstat(descriptor)
-        if status.st_uid != os.geteuid() or modes.S_IMODE(status.st_mode) != 0o700:
+        if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its owner lives: BlockingIOError
         wipe(parent, name)
@@ -184,13 +200,30 @@ def _sweep_one(parent: int, name: str) -> bool:
     return True
 
 
-@cache
+_roots: dict[str, ScratchRoot] = {}
+
+
 def root_at(path: str) -> ScratchRoot:
     """The process's directory below ``path``; the first call sweeps up what dead processes left there."""
-    sweep(path)
-    root = ScratchRoot(path)
-    os.register_at_fork(after_in_child=root.forget)
+    root = _roots.get(path)
+    if root is None:
+        sweep(path)
+        root = _roots.setdefault(path, ScratchRoot(path))
     return root
+
+
+def _forget_all() -> None:
+    for root in _roots.values():
+        root.forget()
+
+
+def abandon_all() -> None:
+    """At the interpreter's exit: leave no directory behind."""
+    for root in _roots.values():
+        root.abandon()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 # --- measuring -----------------------------------------------------------------------------------------
@@ -336,19 +369,19 @@ def wipe(parent: int, name: str) -> None:
                 raise
 
 
-def _wipe_small(parent: int, name: str) -> Usage | None:
-    with _directory(parent, name) as directory:
-        names = originals.listdir(directory)
-        if len(names) > _SMALL:
+def _wipe_small(directory: int) -> Usage | None:
+    """Unlink the files of ``directory`` if they are few and nothing else is there; None if not."""
+    names = originals.listdir(directory)
+    if len(names) > _SMALL:
+        return None
+    total = 0
+    for name in names:
+        status = originals.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
             return None
-        total = 0
-        for entry in names:
-            status = originals.stat(entry, dir_fd=directory, follow_symlinks=False)
-            if not modes.S_ISREG(status.st_mode):
-                return None
-            total += allocated(status, entry, directory)
-            originals.unlink(entry, dir_fd=directory)
-    originals.rmdir(name, dir_fd=parent)
+        total += allocated(status, name, directory)
+    for name in names:
+        originals.unlink(name, dir_fd=directory)
     return Usage(total, len(names))
 
 

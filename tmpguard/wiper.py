@@ -9,12 +9,10 @@ import queue
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .interpose import originals
-
-if TYPE_CHECKING:
-    from .scratch import ScratchRoot
+from .scratch import ScratchRoot, abandon_all
 
 #: Seconds without work after which the process's empty scratch directory is removed, too.
 _IDLE: Final = 0.5
@@ -82,7 +80,8 @@ class Wiper:
     def finish(self) -> None:
         """At the interpreter's exit: do what is left, and leave no directory behind."""
         self.drain(timeout=30)
-        self._release()
+        # An empty context: the code that ends may still be bound to an invocation.
+        Context().run(abandon_all)
 
     def restart(self) -> None:
         """In a forked child: the thread and its jobs are the parent's."""

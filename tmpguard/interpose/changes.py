@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EBUSY, EEXIST, EROFS, EXDEV
+from errno import EBUSY, EEXIST, EISDIR, EROFS, EXDEV
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from .paths import alive, entry, is_odd, place, quick_real, refuse
 from .refusals import (
     change_error,
     making_error,
+    mount_point_error,
     rename_error,
     rmdir_error,
     unlink_error,
@@ -169,7 +170,7 @@ def _remove(
             if not where.parent.writable:
                 _stop(invocation, operation, code_of(where), given, where)
             elif where.virtual in invocation.guard.mounts.points:
-                raise error(EBUSY)
+                raise error(EBUSY if call is originals.rmdir else EISDIR)
             real = where.real
             if not where.parent.charged:
                 call(real)
@@ -230,9 +231,12 @@ def _rename(
             )
         else:
             _stop(invocation, operation, code, src, target, dst)
+        if source.virtual == target.virtual:
+            originals.lstat(source.real)
+            return  # it has that name
         points = invocation.guard.mounts.points
         if source.virtual in points or target.virtual in points:
-            raise error(EBUSY)
+            raise error(mount_point_error(source, target))
         if target.parent.charged and source.parent.charged:
             _rename_charged(invocation, source.real, target.real, call)
         else:

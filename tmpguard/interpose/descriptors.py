@@ -12,7 +12,8 @@ from typing import Any, Final
 from ..invocation import Invocation
 from ..mounts import error
 from . import originals
-from .files import full, locate, opening
+from .charge import full
+from .files import locate, opening
 from .paths import alive, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 

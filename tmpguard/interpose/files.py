@@ -7,23 +7,26 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from errno import ENOSPC, EROFS
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EROFS
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..invocation import Invocation, get_current
 from ..mounts import Place
-from ..quota import Quota
-from ..scratch import allocated, pages
+from ..scratch import allocated
 from . import originals
+from .charge import Charge
 from .paths import alive, is_odd, like, place, quick_real, readable, refuse, reraise
 from .refusals import open_error
 from .wrapper import quick
 
+_FileIO = originals.FileIO
 _open = originals.open
 _write = originals.FileIO.write
 _init = originals.FileIO.__init__
+_new = originals.FileIO.__new__
 
 
 class Unopened(str):
@@ -41,151 +44,90 @@ class _FileIOType(type):
 
 
 class FileIO(originals.FileIO, metaclass=_FileIOType):  # type: ignore[metaclass]
-    """:class:`io.FileIO`; opened for writing below ``/tmp`` it charges the invocation's quota.
+    """:class:`io.FileIO`, for those who call or subclass it themselves.
 
-    Raises OSError(EROFS) outside the writable mounts (C2.1), OSError(ENOSPC) past the quota (C3.4) and
-    OSError(ESTALE) when the invocation is over (C4.5).
+    Raises OSError(EROFS) outside the writable mounts (C2.1) and what :class:`Charge` raises below ``/tmp``.
     """
 
-    #: The invocation whose quota it charges; None where writing is free.
-    invocation: Invocation | None = None
-    #: The same invocation's quota until that is over.
-    _quota: Quota | None = None
-    #: The offset of the next write while the file was empty at first and only ever appended to: then the
-    #: cost of a write is known exactly. None where it is not.
-    _end: int | None = None
-    _anonymous = False
+    _charge: Charge | None = None
 
     def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
+        self._charge = None
         invocation = get_current()
-        if invocation is None:
+        plan = plan_of(mode) if invocation is not None else None
+        if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
-        plan = plan_of(mode)
-        if plan is None or type(file) is int or opener is not None:
+        if type(file) is int or opener is not None:
             alive(invocation, "open", file)
-            self._open_by(invocation, file, mode, closefd, opener)
-            return
-        real, charged = locate(invocation, file, plan.flags)
-        self._open(invocation, real, os.fspath(file), plan, charged)
-
-    def _open(self, invocation: Invocation, real: Any, name: Any, plan: Plan, charged: bool) -> None:
-        """Open the real path ``real`` under the application's ``name``."""
-        try:
-            if charged:
-                opening(invocation, real, plan.flags, lambda: _init(self, real, plan.raw_mode))
-            else:
-                _init(self, real, plan.raw_mode)
-        except OSError as exc:
-            reraise(exc, name)
-        self.name = name
-        if charged:
-            self._charge(invocation)
-            if plan.flags & (os.O_TRUNC | os.O_EXCL):
-                self._end = 0
-
-    def _charge(self, invocation: Invocation) -> None:
-        self.invocation = invocation
-        self._quota = invocation.quota
-        invocation.keep_handle(self)
-
-    def _open_by(self, invocation: Invocation, file: Any, mode: str, closefd: bool, opener: Any) -> None:
-        """Take up a descriptor, or what ``opener`` gives for ``file``; a file of the scratch is charged."""
-        if opener is None:
-            _init(self, file, mode, closefd)
-        else:
-            name = os.fspath(file) if type(file) is not int else file
-            try:
-                _init(self, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
-            except OSError as exc:
-                reraise(exc, name)
+            self._charge = open_by(invocation, self, file, mode, closefd, opener)
+        elif not plan.flags & _WRITING:
+            name = os.fspath(file)
+            with _spelled(name):
+                _init(self, like(name, readable(invocation, name)), mode, closefd)
             self.name = name
-        if self.writable() and invocation.owns(self.fileno()):
-            self._charge(invocation)
-            self._anonymous = not originals.fstat(self.fileno()).st_nlink
+        else:
+            real, charged = locate(invocation, file, plan.flags)
+            self._charge = open_at(invocation, self, real, os.fspath(file), plan, charged)
+        if self._charge is not None:
+            invocation.keep_handle(self, self._charge)
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]
-        quota = self._quota
-        if quota is None:
-            return self._write_free(data)
-        kind = type(data)
-        size = len(data) if kind is bytes or kind is bytearray else memoryview(data).nbytes
-        with quota.lock:
-            end = self._end
-            if end is not None:
-                # What is new are the pages between the one it ends in now and the one it will end in.
-                cost = ((end + size + 4095) & -4096) - ((end + 4095) & -4096)
-                if cost <= quota.credit:
-                    quota.credit -= cost
-                    written = _write(self, data)
-                    self._end = end + written if written is not None else None
-                    return written
-            return self._write_charged(quota, data, size)
-
-    def _write_free(self, data: Any) -> int | None:
-        invocation = self.invocation
-        if invocation is not None:
-            raise invocation.stale("write", self.name)
-        return _write(self, data)
-
-    def _write_charged(self, quota: Quota, data: Any, size: int) -> int | None:
-        """Write what fits (C3.4); the lock is held."""
-        invocation = self.invocation
-        assert invocation is not None
-        try:
-            fits = quota.charge(self.fileno(), size)
-        except OSError as exc:
-            if exc.errno != ENOSPC:
-                raise
-            invocation.refuse("write", ENOSPC, None, remedy=full(invocation), about=self.name)
-            fits = size
-        written = _write(self, data if fits == size else memoryview(data).cast("B")[:fits])
-        if self._end is not None:
-            self._end = self._end + written if written is not None else None
-        return written
-
-    def retire(self) -> None:
-        """The invocation is over: every later write is refused (C4.5)."""
-        self._quota = None
+        return _write(self, data) if self._charge is None else self._charge.write(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        # From here on its end is no longer known without asking the disk.
-        self._end = None
-        return super().seek(offset, whence)
+        return super().seek(offset, whence) if self._charge is None else self._charge.seek(offset, whence)
 
     def truncate(self, size: int | None = None, /) -> int:
-        invocation, quota = self.invocation, self._quota
-        if invocation is None:
-            return super().truncate(size)
-        if quota is None:
-            raise invocation.stale("truncate", self.name)
-        self._end = None
-        change = super().truncate
-        return quota.changing(self.fileno(), lambda: change(size))  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        if self._anonymous and not self.closed:
-            self._anonymous = False
-            quota = self._quota
-            if quota is not None and self.closefd:
-                status = originals.fstat(self.fileno())
-                quota.unlinked(status, pages(status.st_size))
-        super().close()
+        return super().truncate(size) if self._charge is None else self._charge.truncate(size)
 
 
 FileIO.__name__ = FileIO.__qualname__ = "FileIO"
 FileIO.__module__ = "_io"
 
 
-def full(invocation: Invocation) -> str:
-    """What to do when ``/tmp`` is full (C2.4)."""
-    size = invocation.guard.storage_size
-    return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
+def open_at(
+    invocation: Invocation, raw: Any, real: Any, name: Any, plan: Plan, charged: bool
+) -> Charge | None:
+    """Open the real path ``real`` for ``raw`` under the application's ``name``."""
+    with _spelled(name):
+        call = partial(_init, raw, real, plan.raw_mode)
+        if charged:
+            opening(invocation, real, plan.flags, call)
+        else:
+            call()
+    raw.name = name
+    if not charged:
+        return None
+    return Charge(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
+
+
+def open_by(
+    invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
+) -> Charge | None:
+    """Take up a descriptor, or what ``opener`` gives for ``file``; one in the scratch is charged."""
+    if opener is None:
+        _init(raw, file, mode, closefd)
+    else:
+        name = os.fspath(file) if type(file) is not int else file
+        with _spelled(name):
+            _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
+        raw.name = name
+    if raw.writable() and invocation.owns(raw.fileno()):
+        return Charge(invocation, raw)
+    return None
+
+
+@contextmanager
+def _spelled(name: Any) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        reraise(exc, name)
 
 
 # --- modes ---------------------------------------------------------------------------------------------
 
-_QUICK_MODES: Final = frozenset({"r", "rt", "rb"})
 _WRITING: Final = os.O_WRONLY | os.O_RDWR
 _FLAGS: Final = {
     "r": 0,
@@ -233,6 +175,10 @@ def _parse(mode: Any) -> Plan | None:
     text_mode = "b" not in mode
     raw_mode = verbs[0] + ("+" if updating else "")
     return Plan(_FLAGS[verbs[0]] | access, raw_mode, text_mode, updating, not ("t" in mode and "b" in mode))
+
+
+_QUICK_READS: Final = frozenset({"r", "rt", "rb"})
+_QUICK_WRITES: Final = {mode: plan for mode in ("w", "wt", "wb", "x", "xb") if (plan := _parse(mode))}
 
 
 # --- where it leads ------------------------------------------------------------------------------------
@@ -308,16 +254,52 @@ def _quick_open(
     invocation = get_current()
     if invocation is None:
         return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-    if mode in _QUICK_MODES and opener is None and buffering == -1:
+    if opener is None and buffering == -1 and closefd is True and type(mode) is str:
         real = quick_real(invocation, file)
         if real is not None:
             try:
-                opened = _open(real, mode, -1, encoding, errors, newline, closefd)
+                if mode in _QUICK_READS:
+                    opened: Any = _open(real, mode, -1, encoding, errors, newline)
+                    (opened if mode == "rb" else opened.buffer).raw.name = file
+                    return opened
+                plan = _QUICK_WRITES.get(mode)
+                if plan is not None and (plan.text or encoding is errors is newline is None):
+                    return _quick_write(invocation, file, real, mode, plan, encoding, errors, newline)
             except OSError as exc:
                 reraise(exc, file)
-            (opened if mode == "rb" else opened.buffer).raw.name = file
-            return opened
     return _open_within(invocation, file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+
+def _quick_write(
+    invocation: Invocation,
+    file: str,
+    real: str,
+    mode: str,
+    plan: Plan,
+    encoding: Any,
+    errors: Any,
+    newline: Any,
+) -> Any:
+    """Open a new or emptied file below /tmp under the standard buffers: the usual case without detours."""
+    raw = _new(_FileIO)
+    quota = invocation.quota
+    if quota.credit < quota.limit or quota.max_files is not None:
+        opening(invocation, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
+    else:
+        _init(raw, real, plan.raw_mode)
+    raw.name = file
+    charge = Charge(invocation, raw, empty=True)
+    charge.attach(raw)
+    try:
+        result: Any = io.BufferedWriter(raw, _buffer_size(raw))
+        if plan.text:
+            result = io.TextIOWrapper(result, encoding, errors, newline)
+            result.mode = mode
+    except BaseException:
+        raw.close()
+        raise
+    invocation.keep_handle(result, charge)
+    return result
 
 
 #: What :func:`open` is within an invocation, and how it is reached from outside of one.
@@ -341,21 +323,25 @@ def _open_within(
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
         # Not a way to open a file: the original finds the words for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
+    raw = _new(_FileIO)
     if type(file) is int or opener is not None:
         alive(invocation, "open", file)
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        raw = FileIO.__new__(FileIO)
-        raw._open_by(invocation, file, plan.raw_mode, closefd, opener)
+        charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
     elif not plan.flags & _WRITING:
         return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline, closefd)
     else:
         real, charged = locate(invocation, file, plan.flags)
         if not charged or not closefd:
             return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
-        raw = FileIO.__new__(FileIO)
-        raw._open(invocation, real, os.fspath(file), plan, charged)
-    return _buffered(invocation, raw, mode, plan, buffering, encoding, errors, newline)
+        charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
+    if charge is not None:
+        charge.attach(raw)
+    result = _buffered(raw, charge, mode, plan, buffering, encoding, errors, newline)
+    if charge is not None:
+        invocation.keep_handle(result, charge)
+    return result
 
 
 def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: Any) -> bool:
@@ -399,8 +385,8 @@ def raw_of(file: Any) -> Any:
 
 
 def _buffered(
-    invocation: Invocation,
-    raw: FileIO,
+    raw: Any,
+    charge: Charge | None,
     mode: str,
     plan: Plan,
     buffering: int,
@@ -409,10 +395,10 @@ def _buffered(
     newline: Any,
 ) -> Any:
     """The standard buffers over ``raw``, chosen as :func:`io.open` chooses them."""
+    if buffering == 0:
+        return raw
     result: Any = raw
     try:
-        if buffering == 0:
-            return raw
         line_buffering = False
         if buffering == 1:
             line_buffering = plan.text
@@ -423,16 +409,13 @@ def _buffered(
                     RuntimeWarning,
                     stacklevel=4,
                 )
-        elif buffering < 0 and raw.invocation is None:
+        elif buffering < 0 and charge is None:
             line_buffering = raw.isatty()  # nothing in a scratch directory is a terminal
         size = buffering if buffering > 1 else _buffer_size(raw)
-        kind: Any = io.BufferedRandom if plan.updating else io.BufferedWriter
-        result = kind(raw, size)
+        result = (io.BufferedRandom if plan.updating else io.BufferedWriter)(raw, size)
         if plan.text:
-            result = io.TextIOWrapper(result, encoding, errors, newline, line_buffering and plan.text)
+            result = io.TextIOWrapper(result, encoding, errors, newline, line_buffering)
             result.mode = mode
-        if raw.invocation is not None:
-            invocation.keep_handle(result)
         return result
     except BaseException:
         result.close()
@@ -442,9 +425,7 @@ def _buffered(
 def _buffer_size(raw: Any) -> int:
     """As large as the interpreter's own :func:`io.open` makes it: since 3.14 not only a block."""
     size: int = raw._blksize
-    if sys.version_info >= (3, 14):
-        size = max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
-    return size
+    return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
 
 
 def open_code(invocation: Invocation, path: Any) -> Any:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import abc
 import os
 import sys
-import tempfile
 import threading
 import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..invocation import get_current
 from . import audit
 from .surface import calls
 
@@ -46,7 +44,6 @@ def install() -> None:
             if not isinstance(owner, type):
                 _replacements[id(original)] = (original, replacement)
         _declare_capabilities()
-        _set(tempfile, "_gettempdir", _tempdir(tempfile._gettempdir))  # type: ignore[attr-defined]
         _rebind({key: replacement for key, (_, replacement) in _replacements.items()})
 
 
@@ -92,18 +89,6 @@ def _declare_capabilities() -> None:
             if original in functions and replacement not in functions:
                 functions.add(replacement)
                 _restore.append((functions.discard, (replacement,)))
-
-
-def _tempdir(original: Callable[[], Any]) -> Callable[[], Any]:
-    """``tempfile``'s choice: within an invocation TMPDIR's directory is read-only, so it is /tmp (C1.1)."""
-
-    def _gettempdir() -> Any:
-        if get_current() is None or tempfile.tempdir not in (None, _system_tempdir):
-            return original()
-        return "/tmp"
-
-    _system_tempdir = original()
-    return _gettempdir
 
 
 # --- references taken before ---------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from ..invocation import Invocation, get_current
 from ..mounts import error
 from . import originals
-from .files import full
+from .charge import full
 from .paths import alive, entry, place, text
 from .refusals import making_error
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from errno import EROFS
+from errno import ENOTDIR, EROFS
 from typing import Any, NoReturn
 
 from ..invocation import Invocation, descriptor_path
-from ..mounts import Place
+from ..mounts import Place, error
 from . import originals
 
 
@@ -44,11 +44,17 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
 
 
 def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
-    """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2)."""
+    """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2).
+
+    Raises OSError(EBADF) for one that is not open, OSError(ENOTDIR) for one that is no file.
+    """
     if dir_fd is None:
         return None
     real = descriptor_path(dir_fd)
-    return invocation.namespace.virtual_of(real) if real.startswith("/") else None
+    if not real.startswith("/"):
+        originals.fstat(dir_fd)
+        raise error(ENOTDIR)
+    return invocation.namespace.virtual_of(real)
 
 
 def place(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> Place:
@@ -68,17 +74,25 @@ def entry(invocation: Invocation, path: Any, dir_fd: int | None = None) -> Place
 def readable(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> str:
     """The real path to read ``path`` from: absolute, free of links that lead elsewhere."""
     real = quick_real(invocation, path)
-    if real is None and dir_fd is None:
-        real = known_real(invocation, path)
-    if real is None:
-        real = place(invocation, path, dir_fd, follow=follow).real
-    return real
+    if real is not None:
+        return real
+    known = known_path(invocation, path) if dir_fd is None else None
+    if known is not None and not _is_link(known):
+        return known
+    return place(invocation, path, dir_fd, follow=follow).real
 
 
-def known_real(invocation: Invocation, path: Any) -> str | None:
-    """The real path of something in a directory of the read-only file system that was walked before.
+def _is_link(real: str) -> bool:
+    try:
+        return modes.S_ISLNK(originals.lstat(real).st_mode)
+    except OSError:
+        return False  # the call itself will say so
 
-    None where that is not known, or where the last component is itself a link and has to be walked.
+
+def known_path(invocation: Invocation, path: Any) -> str | None:
+    """The absolute path of an entry of a directory of the read-only file system that was walked before.
+
+    Its last component may be a link. None where nothing is known about the directory.
     """
     if type(path) is not str:
         return None
@@ -86,10 +100,7 @@ def known_real(invocation: Invocation, path: Any) -> str | None:
     full = path if path.startswith("/") else f"{namespace.working_directory()}/{path}"
     if "/." in full or not namespace.is_known_directory(full.rpartition("/")[0]):
         return None
-    try:
-        return None if modes.S_ISLNK(originals.lstat(full).st_mode) else full
-    except OSError:
-        return full  # the call itself will say so
+    return full
 
 
 def is_odd(path: Any) -> bool:

@@ -12,7 +12,7 @@ from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import TMP, Mount, error
 from . import originals
 from .entries import Scan
-from .paths import alive, base_of, is_odd, known_real, like, place, quick_real, readable, reraise
+from .paths import alive, base_of, is_odd, known_path, like, place, quick_real, readable, reraise
 from .wrapper import quick
 
 _stat = originals.stat
@@ -73,8 +73,12 @@ def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bo
     if type(path) is int or is_odd(path):
         return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
     try:
-        real = known_real(invocation, path) if dir_fd is None else None
-        return _stat(real or place(invocation, path, dir_fd, follow=follow).real, follow_symlinks=follow)
+        known = known_path(invocation, path) if dir_fd is None else None
+        if known is not None:
+            status = _lstat(known)
+            if not follow or not modes.S_ISLNK(status.st_mode):
+                return status
+        return _stat(place(invocation, path, dir_fd, follow=follow).real, follow_symlinks=follow)
     except OSError as exc:
         reraise(exc, path)
 

@@ -85,6 +85,16 @@ def rename_error(source: Place, target: Place) -> int:
     return 0 if source.parent.writable else EROFS
 
 
+def mount_point_error(source: Place, target: Place) -> int:
+    """For rename from or to a mount point: what fits together is asked before whether it is busy."""
+    kinds = [_mode(place.real) for place in (source, target)]
+    if kinds[0] is None:
+        return ENOENT
+    if kinds[1] is not None and modes.S_ISDIR(kinds[0]) != modes.S_ISDIR(kinds[1]):
+        return ENOTDIR if modes.S_ISDIR(kinds[0]) else EISDIR
+    return EBUSY
+
+
 def change_error(where: Place) -> int:
     """For chmod, chown, utime and the extended attributes: the file has to be there."""
     return ENOENT if _mode(where.real) is None else EROFS

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from . import carry, changes, descriptors, files, native, reads
+from . import carry, changes, descriptors, files, native, reads, temporary
 from .wrapper import Wrapper
 
 
@@ -105,6 +105,11 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("socket:socket", "connect", "read", ("address",), native.connect, ready=True),
     Call("socket:socket", "getsockname", "read", (), native.getsockname, ready=True),
     Call("socket:socket", "getpeername", "read", (), native.getpeername, ready=True),
+    # temporary files remove themselves by name
+    Call("tempfile", "_gettempdir", "process", (), temporary.gettempdir, ready=True),
+    Call("tempfile:_TemporaryFileCloser", "__init__", "carry", (), temporary.closer_init, ready=True),
+    Call("tempfile:_TemporaryFileCloser", temporary.CLOSING, "carry", (), temporary.closing, ready=True),
+    Call("tempfile:TemporaryDirectory", "__init__", "carry", (), temporary.directory_init, ready=True),
     # handing on
     Call("threading:Thread", "start", "carry", (), carry.thread_start, ready=True),
     Call("concurrent.futures:ThreadPoolExecutor", "submit", "carry", (), carry.executor_submit, ready=True),

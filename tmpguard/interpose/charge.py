@@ -1,0 +1,116 @@
+"""Charges what is written through a raw file to the quota of its invocation."""
+
+from __future__ import annotations
+
+import weakref
+from errno import ENOSPC
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..scratch import pages
+from . import originals
+
+if TYPE_CHECKING:
+    from ..invocation import Invocation
+    from ..quota import Quota
+
+_write = originals.FileIO.write
+
+
+class Charge:
+    """Charges the writes of one raw file to the quota of its invocation (C3.5).
+
+    Its methods take the place of the raw file's own, on the instance: so the raw file is an ordinary
+    :class:`io.FileIO`, which the standard buffers know how to ask quickly whether it is closed.
+
+    Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
+    """
+
+    __slots__ = ("_end", "_raw", "invocation", "quota")
+
+    def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
+        self.invocation = invocation
+        #: None once the invocation is over.
+        self.quota: Quota | None = invocation.quota
+        # The raw file holds its charge: a reference back would leave a forgotten file to the collector.
+        self._raw = weakref.ref(raw)
+        # The offset of the next write while the file was empty at first and only ever appended to: then the
+        # cost of a write is known exactly. None where it is not.
+        self._end = 0 if empty else None
+
+    def attach(self, raw: Any) -> None:
+        """Have the writes of the raw file charged; a nameless file is given back when it is closed (C3.2)."""
+        raw.write = self.write
+        raw.seek = self.seek
+        raw.truncate = self.truncate
+        if self._end is None and not originals.fstat(raw.fileno()).st_nlink:
+            raw.close = self.close
+
+    def raw(self) -> Any:
+        """The raw file. Raises ValueError when it is gone."""
+        raw = self._raw()
+        if raw is None:
+            raise ValueError("I/O operation on closed file.")
+        return raw
+
+    def write(self, data: Any, /) -> int | None:
+        raw = self._raw() or self.raw()
+        quota = self.quota
+        if quota is None:
+            raise self.invocation.stale("write", raw.name)
+        kind = type(data)
+        size = data.nbytes if kind is memoryview else len(data) if kind is bytes else memoryview(data).nbytes
+        with quota.lock:
+            end = self._end
+            if end is not None:
+                # What is new are the pages between the one it ends in now and the one it will end in.
+                cost = ((end + size + 4095) & -4096) - ((end + 4095) & -4096)
+                if cost <= quota.credit:
+                    quota.credit -= cost
+                    written: int | None = _write(raw, data)
+                    self._end = end + written if written is not None else None
+                    return written
+            return self._write_what_fits(raw, quota, data, size)
+
+    def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
+        """The lock is held (C3.4)."""
+        try:
+            fits = quota.charge(raw.fileno(), size)
+        except OSError as exc:
+            if exc.errno != ENOSPC:
+                raise
+            self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
+            fits = size
+        written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
+        if self._end is not None:
+            self._end = self._end + written if written is not None else None
+        return written
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        # From here on its end is no longer known without asking the disk.
+        self._end = None
+        return originals.FileIO.seek(self.raw(), offset, whence)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        raw, quota = self.raw(), self.quota
+        if quota is None:
+            raise self.invocation.stale("truncate", raw.name)
+        self._end = None
+        change = partial(originals.FileIO.truncate, raw, size)
+        return quota.changing(raw.fileno(), change)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Of a nameless file: its pages are free when nothing has it open any more."""
+        raw, quota = self._raw(), self.quota
+        if raw is None:
+            return
+        if quota is not None and not raw.closed and raw.closefd:
+            status = originals.fstat(raw.fileno())
+            quota.unlinked(status, pages(status.st_size))
+        originals.FileIO.close(raw)
+
+
+def full(invocation: Invocation) -> str:
+    """What to do when ``/tmp`` is full (C2.4)."""
+    size = invocation.guard.storage_size
+    return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"

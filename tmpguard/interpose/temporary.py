@@ -1,0 +1,84 @@
+"""Temporary files and directories of ``tempfile`` that outlive the invocation they were made in.
+
+They remove themselves by name, whenever they are closed or collected: outside of the invocation that name
+would be one in the real ``/tmp``. So each remembers its invocation.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..invocation import Invocation, get_current
+
+_Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
+#: Where the file is unlinked: ``cleanup`` since 3.12.
+CLOSING: Final = "cleanup" if hasattr(_Closer, "cleanup") else "close"
+
+_closer_init: Final = _Closer.__init__
+_closing: Final = getattr(_Closer, CLOSING)
+_directory_init: Final = tempfile.TemporaryDirectory.__init__
+_system_directory: Final = tempfile._gettempdir  # type: ignore[attr-defined]
+
+
+@functools.wraps(_system_directory)
+def gettempdir() -> Any:
+    """Within an invocation TMPDIR's directory is read-only, so the default is /tmp (C1.1)."""
+    if get_current() is None:
+        return _system_directory()
+    chosen = tempfile.tempdir
+    if chosen is None or chosen in tempfile._candidate_tempdir_list():  # type: ignore[attr-defined]
+        return "/tmp"
+    return chosen  # the application's own choice
+
+
+@functools.wraps(_closer_init)
+def closer_init(self: Any, *args: Any, **options: Any) -> None:
+    _closer_init(self, *args, **options)
+    self.invocation = get_current()
+
+
+@functools.wraps(_closing)
+def closing(self: Any, *args: Any, **options: Any) -> None:
+    invocation = getattr(self, "invocation", None)
+    options.setdefault("unlink", os.unlink)  # its own default was taken before there was a patched layer
+    if invocation is None:
+        _closing(self, *args, **options)
+    elif invocation.ended:
+        _closing(self, *args, **{**options, "unlink": _wiped_already})
+    else:
+        with invocation.bound():
+            _closing(self, *args, **options)
+
+
+def _wiped_already(name: Any) -> None:
+    pass
+
+
+class _Within:
+    """Calls ``call`` for ``invocation``, and no more when that is over: then the wipe has done it."""
+
+    def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
+        self._invocation = invocation
+        self._call = call
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self._invocation.ended:
+            return None
+        with self._invocation.bound():
+            return self._call(*args, **options)
+
+
+@functools.wraps(_directory_init)
+def directory_init(self: Any, *args: Any, **options: Any) -> None:
+    _directory_init(self, *args, **options)
+    invocation = get_current()
+    if invocation is None:
+        return
+    self._rmtree = _Within(invocation, self._rmtree)
+    _, call, arguments, keywords = self._finalizer.detach()
+    self._finalizer = weakref.finalize(self, _Within(invocation, call), *arguments, **keywords)
