@@ -58,21 +58,22 @@ class Guard:
     ) -> None:
         for name in unknown:
             raise ConfigurationError(_unknown_option(name))
-        self.storage_size = _checked_size(storage_size, plan)
-        self.plan = plan
-        self.bundle = None if bundle is None else _checked_directory("bundle", bundle)
-        self.writable = _checked_writable(writable)
-        self.enforce = _checked_bool("enforce", enforce)
-        self.max_files = _checked_max_files(max_files)
-        self.on_report = _checked_callable("on_report", on_report)
-        root = _checked_scratch_root(scratch_root, self.bundle)
+        with unguarded():  # it may be built within another one's invocation
+            self.storage_size = _checked_size(storage_size, plan)
+            self.plan = plan
+            self.bundle = None if bundle is None else _checked_directory("bundle", bundle)
+            self.writable = _checked_writable(writable)
+            self.enforce = _checked_bool("enforce", enforce)
+            self.max_files = _checked_max_files(max_files)
+            self.on_report = _checked_callable("on_report", on_report)
+            root = _checked_scratch_root(scratch_root, self.bundle)
 
-        self.quota_bytes = self.storage_size * MB
-        self.mounts = MountTable(
-            bundle=self.bundle, writable=self.writable, pinned=_pinned(self.bundle), cwd=self.bundle
-        )
-        with unguarded():  # a guard may be built within another one's invocation
+            self.quota_bytes = self.storage_size * MB
+            self.mounts = MountTable(
+                bundle=self.bundle, writable=self.writable, pinned=_pinned(self.bundle), cwd=self.bundle
+            )
             self.scratch = scratch.root_at(root)
+
         # The patched layer needs the rest of the package first.
         from .interpose import install
 

@@ -311,9 +311,9 @@ class Invocation:
         if path is None:
             refusal = OSError(code, message)
         elif second is None:
-            refusal = OSError(code, message, path)
+            refusal = OSError(code, message, spelled(path))
         else:
-            refusal = OSError(code, message, path, None, second)
+            refusal = OSError(code, message, spelled(path), None, spelled(second))
         if remedy:
             refusal.add_note(f"tmpguard: {remedy}")
         return refusal
@@ -372,6 +372,11 @@ def unguarded() -> Iterator[None]:
 
 
 _scratch_lock: Final = threading.RLock()
+
+
+def spelled(path: Any) -> Any:
+    """A path as it stands in an error: as it was given, and what a PathLike gave for itself (C2.1)."""
+    return path if path is None or isinstance(path, (str, bytes, int)) else os.fspath(path)
 
 
 def printable(path: Any) -> str:

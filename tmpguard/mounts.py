@@ -206,8 +206,11 @@ class Namespace:
             return magic
         mount = self.table.mount_of(here)
         real = self.real(here, mount)
-        if slash or last == ".":
-            real += "/"  # whether that may be, the kernel tells: only a directory's name may end so
+        # Whether the name may end like that, the kernel tells: only a directory's may.
+        if slash:
+            real += "/"
+        elif last == ".":
+            real += "/."
         # At a mount point the directory entry belongs to the file system around it.
         parent = self.table.mount_of(here.rpartition("/")[0] or "/") if here != "/" else mount
         return Place(here, real, mount, parent, last, slash)
@@ -242,7 +245,9 @@ class Namespace:
                     raise error(ELOOP)
                 target = originals.readlink(real)
                 if _is_magic(child):
-                    if _has_no_path(target):
+                    if child.endswith("/cwd"):
+                        target = self.working_directory()
+                    elif _has_no_path(target):
                         return child, self._magic_place(child, target)
                     target = self.virtual_of(target)
                 if target.startswith("/"):

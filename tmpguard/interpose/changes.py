@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, EROFS, EXDEV
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from ..invocation import Invocation, descriptor_path
+from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import Place, error
 from ..scratch import allocated
 from . import originals
@@ -21,6 +22,8 @@ from .refusals import (
     rmdir_error,
     unlink_error,
 )
+
+_O_PATH: Final = getattr(os, "O_PATH", 0)
 
 
 def _stop(
@@ -66,7 +69,7 @@ def _make(
                 return call(real)
         return invocation.quota.making(real, partial(call, real))
     except OSError as exc:
-        exc.filename = given if names else None
+        exc.filename = spelled(given) if names else None
         raise
 
 
@@ -102,7 +105,7 @@ def symlink(
     try:
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
-        exc.filename, exc.filename2 = src, dst
+        exc.filename, exc.filename2 = spelled(src), spelled(dst)
         raise
 
 
@@ -135,7 +138,7 @@ def link(
         else:
             call()
     except OSError as exc:
-        exc.filename, exc.filename2 = src, dst
+        exc.filename, exc.filename2 = spelled(src), spelled(dst)
         raise
 
 
@@ -166,6 +169,7 @@ def _remove(
         if real is None:
             where = entry(invocation, given, dir_fd)
             if where.last:
+                originals.lstat(where.real)
                 raise error(code_of(where))
             if not where.parent.writable:
                 _stop(invocation, operation, code_of(where), given, where)
@@ -177,7 +181,7 @@ def _remove(
                 return
         _remove_charged(invocation, real, call)
     except OSError as exc:
-        exc.filename = given
+        exc.filename = spelled(given)
         raise
 
 
@@ -242,7 +246,7 @@ def _rename(
         else:
             call(source.real, target.real)
     except OSError as exc:
-        exc.filename, exc.filename2 = src, dst
+        exc.filename, exc.filename2 = spelled(src), spelled(dst)
         raise
 
 
@@ -311,14 +315,14 @@ def _alter(
             _stop(invocation, operation, change_error(where), given, where)
         return call(where.real)
     except OSError as exc:
-        exc.filename = given if names else None
+        exc.filename = spelled(given) if names else None
         raise
 
 
 def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
     """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
     real = descriptor_path(fd)
-    if not real.startswith("/") or invocation.owns(fd):
+    if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & _O_PATH:
         return
     if not invocation.guard.mounts.mount_of(real).writable:
         invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))

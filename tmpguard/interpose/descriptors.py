@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat as modes
 from collections.abc import Callable, Sequence
-from errno import ENOSPC, EROFS
+from errno import EINVAL, ENOSPC, EROFS
 from functools import partial
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ from ..invocation import Invocation
 from ..mounts import error
 from . import originals
 from .charge import full
-from .files import locate, opening
-from .paths import alive, is_odd, place, readable, refuse, reraise
+from .files import Unopened, locate, opening
+from .paths import alive, alive_to_read, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 _O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
+_WITH_O_PATH: Final = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -26,15 +27,19 @@ def open(
     invocation: Invocation, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
 ) -> int:
     """:func:`os.open`: the descriptor is a real one, of the file behind the invocation's path."""
-    alive(invocation, "os.open", path)
     if is_odd(path):
         return originals.os_open(path, flags, mode)
-    if flags & _O_PATH or not flags & _CHANGING:
+    if flags & _O_PATH:
+        flags &= _WITH_O_PATH  # the kernel ignores the others
+    if not flags & _CHANGING:
+        alive_to_read(invocation, "os.open", path)
         try:
             follow = not flags & os.O_NOFOLLOW
             return originals.os_open(readable(invocation, path, dir_fd, follow=follow), flags, mode)
         except OSError as exc:
             reraise(exc, path)
+    alive(invocation, "os.open", path)
+    _check_flags(path, flags)
     real, charged = locate(invocation, path, flags, dir_fd, "os.open")
     call = partial(originals.os_open, real, flags, mode)
     try:
@@ -45,6 +50,16 @@ def open(
         return opening(invocation, real, flags, call)  # type: ignore[no-any-return]
     except OSError as exc:
         reraise(exc, path)
+
+
+def _check_flags(path: Any, flags: int) -> None:
+    """Flags that do not go together are told before the path is looked at; which, the kernel knows."""
+    if (flags & os.O_CREAT and flags & os.O_DIRECTORY) or (_O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE):
+        try:
+            originals.close(originals.os_open(Unopened("/dev/null/"), flags))
+        except OSError as exc:
+            if exc.errno == EINVAL:
+                reraise(exc, path)
 
 
 # --- which descriptors are charged ---------------------------------------------------------------------
@@ -218,6 +233,8 @@ def truncate(invocation: Invocation, path: Any, length: int) -> None:
     if is_odd(path):
         return originals.truncate(path, length)
     try:
+        if length < 0:
+            raise error(EINVAL)
         where = place(invocation, path)
         if not where.mount.writable:
             code = truncate_error(where, length)
@@ -235,8 +252,7 @@ def truncate(invocation: Invocation, path: Any, length: int) -> None:
         finally:
             originals.close(fd)
     except OSError as exc:
-        exc.filename = path
-        raise
+        reraise(exc, path)
     return None
 
 

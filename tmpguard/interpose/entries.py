@@ -7,7 +7,7 @@ import stat as modes
 from typing import TYPE_CHECKING, Any
 
 from . import originals
-from .paths import place
+from .paths import place, reraise
 
 if TYPE_CHECKING:
     from ..invocation import Invocation
@@ -89,7 +89,10 @@ class DirEntry:
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         if self._leads_elsewhere():
             if follow_symlinks:
-                return originals.stat(self._real())
+                try:
+                    return originals.stat(self._real())
+                except OSError as exc:
+                    reraise(exc, self.path)
             if not self._entry.is_symlink():
                 return originals.lstat(self._real())
         return self._entry.stat(follow_symlinks=False)  # type: ignore[no-any-return]
@@ -112,6 +115,8 @@ class DirEntry:
             return bool(kind(originals.stat(self._real()).st_mode))
         except FileNotFoundError:
             return False
+        except OSError as exc:
+            reraise(exc, self.path)
 
     def __repr__(self) -> str:
         return f"<DirEntry {self.name!r}>"

@@ -18,7 +18,7 @@ from ..mounts import Place
 from ..scratch import allocated
 from . import originals
 from .charge import Charge
-from .paths import alive, is_odd, like, place, quick_real, readable, refuse, reraise
+from .paths import alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
 from .refusals import open_error
 from .wrapper import quick
 
@@ -203,7 +203,7 @@ def locate(
         if not where.mount.writable:
             _check_read_only(invocation, file, where, flags, operation)
     except OSError as exc:
-        reraise(exc, file if exc.filename is not None or exc.filename2 is None else exc.filename)
+        reraise(exc, file)
     return like(file, where.real), where.mount.charged
 
 
@@ -325,7 +325,6 @@ def _open_within(
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
     raw = _new(_FileIO)
     if type(file) is int or opener is not None:
-        alive(invocation, "open", file)
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
         charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
@@ -351,7 +350,7 @@ def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: 
 
 
 def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: Any, *rest: Any) -> Any:
-    alive(invocation, "open", file)
+    alive_to_read(invocation, "open", file)
     if is_odd(file):
         return _open(file, mode, buffering, *rest)
     name = os.fspath(file)

@@ -59,6 +59,7 @@ readlink = os.readlink
 listdir = os.listdir
 scandir = os.scandir
 getcwd = os.getcwd
+ismount = os.path.ismount
 getcwdb = os.getcwdb
 chdir = os.chdir
 fchdir = _get("fchdir")

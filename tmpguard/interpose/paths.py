@@ -7,7 +7,7 @@ import stat as modes
 from errno import ENOTDIR, EROFS
 from typing import Any, NoReturn
 
-from ..invocation import Invocation, descriptor_path
+from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import Place, error
 from . import originals
 
@@ -96,6 +96,8 @@ def known_path(invocation: Invocation, path: Any) -> str | None:
     """
     if type(path) is not str:
         return None
+    if not path:
+        return None
     namespace = invocation.namespace
     full = path if path.startswith("/") else f"{namespace.working_directory()}/{path}"
     if "/." in full or not namespace.is_known_directory(full.rpartition("/")[0]):
@@ -111,24 +113,28 @@ def is_odd(path: Any) -> bool:
         return True
 
 
-def reraise(exc: OSError, given: Any, second: Any = None) -> NoReturn:
-    """Raise ``exc`` again with the caller's own spelling in place of the real path (C7.1)."""
-    if exc.filename is not None or second is not None:
-        exc.filename = given
-    if second is not None:
-        exc.filename2 = second
+def reraise(exc: OSError, given: Any) -> NoReturn:
+    """Raise ``exc`` again with the caller's own spelling in place of the real path (C2.1, C7.1)."""
+    exc.filename = spelled(given)
     raise exc
 
 
-def named(exc: OSError, given: Any) -> OSError:
-    """``exc`` with the caller's spelling, for errors that the walk raised before the call was made."""
-    exc.filename = given
-    return exc
-
-
 def alive(invocation: Invocation, operation: str, path: Any = None) -> None:
-    """Raises OSError(ESTALE) when the invocation is over (C4.5)."""
+    """Before a change: raises OSError(ESTALE) when the invocation is over (C4.5)."""
     if invocation.ended:
+        raise invocation.stale(operation, path)
+
+
+def alive_to_read(invocation: Invocation, operation: str, path: Any) -> None:
+    """Before a look: raises OSError(ESTALE) when the invocation is over and ``path`` lies in its /tmp.
+
+    The read-only rest can still be read: the printer of a traceback looks for the sources there.
+    """
+    if not invocation.ended or type(path) is int or is_odd(path):
+        return
+    namespace = invocation.namespace
+    virtual = os.path.normpath(os.path.join(namespace.working_directory(), text(path)))
+    if namespace.table.mount_of(virtual).charged:
         raise invocation.stale(operation, path)
 
 

@@ -12,7 +12,7 @@ from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import TMP, Mount, error
 from . import originals
 from .entries import Scan
-from .paths import alive, base_of, is_odd, known_path, like, place, quick_real, readable, reraise
+from .paths import alive_to_read, base_of, is_odd, known_path, like, place, quick_real, readable, reraise
 from .wrapper import quick
 
 _stat = originals.stat
@@ -28,7 +28,7 @@ def _looked_up(
     follow: bool = True,
 ) -> Any:
     """``call`` with the real path behind ``path``, or with a descriptor as it is; errors name ``path``."""
-    alive(invocation, operation, path)
+    alive_to_read(invocation, operation, path)
     if type(path) is int or is_odd(path):
         return call(path)
     try:
@@ -69,7 +69,7 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
 
 
 def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
-    alive(invocation, "os.stat" if follow else "os.lstat", path)
+    alive_to_read(invocation, "os.stat" if follow else "os.lstat", path)
     if type(path) is int or is_odd(path):
         return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
     try:
@@ -78,9 +78,20 @@ def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bo
             status = _lstat(known)
             if not follow or not modes.S_ISLNK(status.st_mode):
                 return status
-        return _stat(place(invocation, path, dir_fd, follow=follow).real, follow_symlinks=follow)
+        where = place(invocation, path, dir_fd, follow=follow)
+        status = _stat(where.real, follow_symlinks=follow)
+        return _as_tmp(status) if where.virtual == TMP else status
     except OSError as exc:
         reraise(exc, path)
+
+
+def _as_tmp(status: os.stat_result) -> os.stat_result:
+    """The scratch directory is its owner's alone, the /tmp for which it stands is everybody's."""
+    if modes.S_IMODE(status.st_mode) != 0o700:
+        return status  # the application has changed it
+    reduced: Any = status.__reduce__()
+    make, (visible, hidden) = reduced
+    return make((modes.S_IFDIR | 0o1777, *visible[1:]), hidden)  # type: ignore[no-any-return]
 
 
 stat = quick(_stat, _quick_stat, "os.stat")
@@ -99,7 +110,7 @@ def access(
     effective_ids: bool = False,
     follow_symlinks: bool = True,
 ) -> bool:
-    alive(invocation, "os.access", path)
+    alive_to_read(invocation, "os.access", path)
     if is_odd(path) and type(path) is not int:
         return originals.access(path, mode)
     try:
@@ -117,7 +128,7 @@ def _is_special(real: str) -> bool:
 
 
 def statvfs(invocation: Invocation, path: Any) -> Any:
-    alive(invocation, "os.statvfs", path)
+    alive_to_read(invocation, "os.statvfs", path)
     if type(path) is int:
         return fstatvfs(invocation, path)
     if is_odd(path):
@@ -131,7 +142,6 @@ def statvfs(invocation: Invocation, path: Any) -> Any:
 
 
 def fstatvfs(invocation: Invocation, fd: int) -> Any:
-    alive(invocation, "os.fstatvfs", fd)
     originals.fstat(fd)
     real = descriptor_path(fd)
     table = invocation.guard.mounts
@@ -176,6 +186,17 @@ def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) ->
     return os.fsencode(name) if isinstance(target, bytes) else name
 
 
+def ismount(invocation: Invocation, path: Any) -> bool:
+    """:func:`os.path.ismount`, which cannot tell by the device numbers behind the mounts."""
+    try:
+        virtual = place(invocation, path, follow=False).virtual
+    except (OSError, ValueError):
+        return False
+    if virtual == TMP or virtual in invocation.guard.mounts.points:
+        return True
+    return originals.ismount(path)
+
+
 def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:
     def call(real: Any) -> Any:
         return originals.getxattr(real, attribute, follow_symlinks=follow_symlinks)
@@ -194,7 +215,7 @@ def listxattr(invocation: Invocation, path: Any = None, *, follow_symlinks: bool
 
 
 def listdir(invocation: Invocation, path: Any = None) -> Any:
-    alive(invocation, "os.listdir", path)
+    alive_to_read(invocation, "os.listdir", "." if path is None else path)
     real, _ = _listed(invocation, path)
     try:
         return originals.listdir(real)
@@ -203,7 +224,7 @@ def listdir(invocation: Invocation, path: Any = None) -> Any:
 
 
 def scandir(invocation: Invocation, path: Any = None) -> Scan:
-    alive(invocation, "os.scandir", path)
+    alive_to_read(invocation, "os.scandir", "." if path is None else path)
     real, has_mounts = _listed(invocation, path)
     try:
         entries = originals.scandir(real)
@@ -244,7 +265,6 @@ def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
 
 
 def getcwd(invocation: Invocation) -> str:
-    alive(invocation, "os.getcwd")
     namespace = invocation.namespace
     here = namespace.working_directory()
     if not os.path.isdir(here):
@@ -258,9 +278,12 @@ def getcwdb(invocation: Invocation) -> bytes:
 
 def chdir(invocation: Invocation, path: Any) -> None:
     """For this invocation only (C5.3)."""
-    alive(invocation, "os.chdir", path)
+    alive_to_read(invocation, "os.chdir", path)
     if type(path) is int:
-        fchdir(invocation, path)
+        try:
+            fchdir(invocation, path)
+        except OSError as exc:
+            reraise(exc, path)
         return
     if is_odd(path):
         originals.chdir(path)
@@ -271,13 +294,11 @@ def chdir(invocation: Invocation, path: Any) -> None:
         if not originals.access(where.real, os.X_OK):
             raise error(EACCES)
     except OSError as exc:
-        exc.filename = path
-        raise
+        reraise(exc, path)
     invocation.namespace.cwd = where.virtual
 
 
 def fchdir(invocation: Invocation, fd: Any) -> None:
-    alive(invocation, "os.fchdir", fd)
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise error(ENOTDIR)

@@ -36,7 +36,7 @@ def open_error(where: Place, flags: int) -> int:
         return EISDIR
     mode = _mode(where.real)
     if mode is None:
-        return EROFS if creating else ENOENT
+        return EROFS if creating and not where.last else ENOENT
     if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
         return EROFS if modes.S_ISDIR(mode) else ENOTDIR
     if creating and flags & os.O_EXCL:
@@ -56,8 +56,10 @@ def open_error(where: Place, flags: int) -> int:
 
 def making_error(where: Place, *, directory: bool) -> int:
     """For mkdir, mknod, mkfifo, symlink and the new name of link: whether it exists is asked first."""
-    if where.last or _mode(where.real.rstrip("/")) is not None:
+    if _mode(where.real.rstrip("/") or "/") is not None:
         return EEXIST
+    if where.last:
+        return ENOENT
     if where.slash and not directory:
         return ENOENT
     return EROFS

@@ -58,6 +58,7 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "listxattr", "read", _PATH, reads.listxattr),
     Call("os", "listdir", "read", _PATH, reads.listdir),
     Call("os", "scandir", "read", _PATH, reads.scandir),
+    Call("posixpath", "ismount", "read", _PATH, reads.ismount),
     # the working directory
     Call("os", "getcwd", "process", (), reads.getcwd),
     Call("os", "getcwdb", "process", (), reads.getcwdb),
