@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from . import scratch
-from .interpose import originals
 from .invocation import Invocation, unguarded
 from .mounts import TMP, MountTable, is_below
 from .report import Report
@@ -125,8 +124,8 @@ OPTIONS: Final = (
 
 def _unknown_option(name: str) -> str:
     close = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"; did you mean {close[0]}=?" if close else ""
-    return f"{name}= is no option of tmpguard{hint} The options are {', '.join(OPTIONS)}"
+    hint = f"did you mean {close[0]}=? " if close else ""
+    return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(OPTIONS)}"
 
 
 def _checked_size(size: object, plan: object) -> int:
@@ -205,8 +204,10 @@ def _checked_scratch_root(value: object, bundle: str | None) -> str:
     if value is None:
         return os.path.realpath(tempfile.gettempdir())
     path = _checked_directory("scratch_root", value)
-    if not originals.access(path, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"scratch_root={value!r} is not writable: give a directory that is")
+    if reason := scratch.cannot_write(path):
+        raise ConfigurationError(
+            f"scratch_root={value!r} is not writable ({reason}): give a directory in which one can be made"
+        )
     if bundle is not None and is_below(path, bundle):
         raise ConfigurationError(
             f"scratch_root={value!r} lies inside the bundle {bundle!r}: give a directory outside of it"

@@ -210,6 +210,12 @@ class Invocation:
             assert quota is not None
         return quota
 
+    def first_prefix(self) -> str | None:
+        """Make the scratch directory if there was none: the prefix from then on. None where there is none."""
+        if self._scratch is None and not self.ended:
+            self.namespace.scratch()
+        return self.prefix
+
     def _make_scratch(self) -> str:
         with _scratch_lock:
             if self._scratch is None:
@@ -301,6 +307,10 @@ class Invocation:
         if self.guard.enforce:
             raise self._refusal(code, path, second, remedy)
 
+    def note(self, operation: str, code: int, path: Any) -> None:
+        """Record a violation whose error somebody else raises."""
+        self._record(operation, code, path, late=False)
+
     def stale(self, operation: str, path: Any = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
         self._record(operation, codes.ESTALE, path, late=True)
@@ -361,14 +371,16 @@ class Invocation:
         return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
 
 
-@contextmanager
-def unguarded() -> Iterator[None]:
-    """Run a step of tmpguard's own outside of any invocation."""
-    token = _current.set(None)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class unguarded:
+    """Runs a step of tmpguard's own outside of any invocation: ``with unguarded(): ...``"""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _current.set(None)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _current.reset(self._token)
 
 
 _scratch_lock: Final = threading.RLock()

@@ -191,7 +191,15 @@ class Namespace:
 
         Never follows the last component, trailing slash or not. Raises as :meth:`resolve` does.
         """
-        return self._resolve(path, base, follow=False)
+        where = self._resolve(path, base, follow=False)
+        if where.last in (".", ".."):
+            # The entry stands in the directory before it, which has to be one.
+            head = path.rstrip("/").removesuffix(where.last)
+            holder = self._resolve(head or ".", base, follow=True)
+            if not modes.S_ISDIR(originals.stat(holder.real).st_mode):
+                raise error(ENOTDIR)
+            where = where._replace(parent=holder.mount)
+        return where
 
     def _resolve(self, path: str, base: str | None, *, follow: bool) -> Place:
         if not path:
@@ -255,7 +263,7 @@ class Namespace:
                 names.extend(_components(target))
                 continue
             if modes.S_ISDIR(mode):
-                if not mount.writable:
+                if real == child and not mount.writable:
                     self._directories.add(child)
             elif names:
                 raise error(ENOTDIR)

@@ -19,11 +19,17 @@ from errno import ENOSPC
 from typing import Any, Final
 
 from .interpose import originals
-from .mounts import error
 from .scratch import PAGE, Usage, allocated, data_ranges, pages
 
 #: Unlinked files that are remembered before those that are closed by now are looked for.
 _LIMBO_LIMIT: Final = 1024
+
+
+class Full(OSError):
+    """The ENOSPC of the quota, told apart from one of the real disk; the caller makes a refusal of it."""
+
+    def __init__(self) -> None:
+        super().__init__(ENOSPC, os.strerror(ENOSPC))
 
 
 def most(size: int) -> int:
@@ -93,7 +99,7 @@ class Quota:
     def charge(self, descriptor: int, size: int, offset: int | None = None) -> int:
         """Charge a write of ``size`` bytes at ``offset`` (None: where the descriptor stands); hold the lock.
 
-        Returns how many of them fit. Raises OSError(ENOSPC) when none does (C3.4).
+        Returns how many of them fit. Raises Full when none does (C3.4).
         """
         cost = most(size)
         if cost <= self.credit:
@@ -106,19 +112,19 @@ class Quota:
             return size
         fits = self._fitting(descriptor, offset, size)
         if not fits:
-            raise error(ENOSPC)
+            raise Full
         self.credit -= self._growth(descriptor, offset, fits)
         return fits
 
     def charge_whole(self, descriptor: int, size: int, offset: int) -> None:
         """Charge ``size`` bytes at ``offset`` all or nothing, as fallocate does; hold the lock."""
         if not self._afford(self._growth(descriptor, offset, size)):
-            raise error(ENOSPC)
+            raise Full
 
     def charge_most(self, size: int) -> None:
-        """Charge ``size`` bytes wherever they go, all or nothing; hold the lock. Raises OSError(ENOSPC)."""
+        """Charge ``size`` bytes wherever they go, all or nothing; hold the lock. Raises Full."""
         if not self._afford(most(size)):
-            raise error(ENOSPC)
+            raise Full
 
     def _afford(self, growth: int) -> bool:
         """Take ``growth`` from the credit; look for space that was freed unseen if it does not fit."""
@@ -152,7 +158,7 @@ class Quota:
     def making(self, real: str, make: Callable[[], Any]) -> Any:
         """Run ``make``, which may make the directory entry ``real``, within ``max_files``.
 
-        Raises OSError(ENOSPC) past it (C3.6), but not for an entry that is there already.
+        Raises Full past it (C3.6), but not for an entry that is there already.
         """
         if self.max_files is None:
             return make()
@@ -162,7 +168,7 @@ class Quota:
             if self._files_credit <= 0:
                 self.measured()
             if self._files_credit <= 0:
-                raise error(ENOSPC)
+                raise Full
             result = make()
             self._files_credit -= 1
             return result

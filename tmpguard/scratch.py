@@ -29,6 +29,7 @@ PAGE: Final = 4096
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WIPE_ROUNDS: Final = 5
 _SMALL: Final = 8
+_LONG: Final = 1000
 
 logger = logging.getLogger("tmpguard")
 
@@ -140,6 +141,17 @@ class ScratchRoot:
         for directory in list(self._live):
             self.discard(directory)
         self.release()
+
+
+def cannot_write(root: str) -> str:
+    """Why no directory can be made below ``root``; "" if one can, which only trying tells for sure."""
+    path = f"{root.rstrip('/')}/.{PREFIX}{secrets.token_hex(6)}"  # a name that no sweeper looks at
+    try:
+        originals.mkdir(path, 0o700)
+        originals.rmdir(path)
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
 
 
 def _claim(root: str) -> tuple[str, int]:
@@ -280,8 +292,11 @@ def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, in
 
 def measure(parent: int, name: str) -> Usage:
     """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2)."""
+    return _measure_below(parent, name, set())
+
+
+def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
     total = files = 0
-    linked: set[int] = set()
     pending = [name]
     while pending:
         path = pending.pop()
@@ -290,7 +305,12 @@ def measure(parent: int, name: str) -> Usage:
                 for entry in entries:
                     files += 1
                     if entry.is_dir(follow_symlinks=False):
-                        pending.append(f"{path}/{entry.name}")
+                        if len(path) < _LONG:
+                            pending.append(f"{path}/{entry.name}")
+                            continue
+                        # Too deep to be named from the top: go on from here.
+                        below = _measure_below(directory, entry.name, linked)
+                        total, files = total + below.bytes, files + below.files
                     else:
                         total += _entry_bytes(entry, directory, linked)
         except FileNotFoundError:

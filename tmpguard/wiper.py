@@ -27,7 +27,7 @@ class Wiper:
         self._start()
 
     def _start(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], ScratchRoot | None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()  # a garbage collection within may queue a job, too
         self._roots: set[ScratchRoot] = set()
@@ -39,8 +39,7 @@ class Wiper:
 
     def put(self, job: Callable[[], None], root: ScratchRoot) -> None:
         """Queue ``job``, after which ``root`` may be empty. Never raises, never waits."""
-        self._roots.add(root)
-        self._jobs.put(job)
+        self._jobs.put((job, root))
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -56,22 +55,23 @@ class Wiper:
         if self._thread is None or self._thread is threading.current_thread():
             return True
         done = threading.Event()
-        self._jobs.put(done.set)
+        self._jobs.put((done.set, None))
         return done.wait(timeout)
 
     def _run(self) -> None:
         jobs = self._jobs
         while True:
             try:
-                job = jobs.get(timeout=_IDLE) if self._roots else jobs.get()
+                job, root = jobs.get(timeout=_IDLE) if self._roots else jobs.get()
             except queue.Empty:
                 self._release()
                 continue
             try:
-                if job is not None:
-                    job()
+                job()
             except Exception:
                 logger.exception("tmpguard's background thread")
+            if root is not None:
+                self._roots.add(root)
 
     def _release(self) -> None:
         while self._roots:

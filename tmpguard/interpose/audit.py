@@ -101,11 +101,11 @@ def is_armed() -> bool:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    paths_of = _active.get(event)
-    if paths_of is None or (paths_of is _opened and not _is_change(args[2])):
-        return
     invocation = get_current()
     if invocation is None:
+        return
+    paths_of = _active.get(event)
+    if paths_of is None or (paths_of is _opened and not _is_change(args[2])):
         return
     for path, dir_fd in paths_of(args):
         _check(invocation, event, path, dir_fd)

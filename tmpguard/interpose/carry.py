@@ -11,7 +11,8 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from ..invocation import Invocation, activate, deactivate, get_current
 from ..report import Origin, handed_on_by, locate
@@ -41,7 +42,10 @@ class Carried:
 @functools.wraps(originals.thread_start)
 def thread_start(self: threading.Thread) -> None:
     invocation = get_current()
-    if invocation is not None:
+    served = _served.get()
+    if served is not None:
+        _carry_initializer(self, *served)
+    elif invocation is not None:
         # The run of this one thread: whatever class it is of, and whoever overrode it.
         self.run = _OneRun(self, Carried(invocation, self.run))  # type: ignore[method-assign]
     originals.thread_start(self)
@@ -71,7 +75,37 @@ def executor_submit(
     job = Carried(invocation, fn)
     # A worker thread that is started by this job serves others' jobs, too: it belongs to no invocation.
     token = activate(None)
+    served = _served.set((invocation, self))
     try:
         return originals.executor_submit(self, job, *args, **kwargs)
     finally:
+        _served.reset(served)
         deactivate(token)
+
+
+#: The invocation and the executor whose job is being submitted.
+_served: Final[ContextVar[tuple[Invocation, ThreadPoolExecutor] | None]] = ContextVar(
+    "tmpguard_served", default=None
+)
+
+
+def _carry_initializer(thread: Any, invocation: Invocation, executor: Any) -> None:
+    """A worker thread belongs to no invocation, but its initializer runs for the one that made it start."""
+    initializer = getattr(executor, "_initializer", None)
+    if initializer is not None:
+        carried = Carried(invocation, initializer)
+        thread._args = tuple(carried if value is initializer else value for value in thread._args)
+
+
+def carrying(original: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """``original``, which starts the function at ``position`` of its arguments elsewhere, with it carried."""
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> Any:
+        invocation = get_current()
+        if invocation is not None and len(args) > position and callable(args[position]):
+            call = Carried(invocation, args[position])
+            args = (*args[:position], call, *args[position + 1 :])
+        return original(*args, **kwargs)
+
+    return start

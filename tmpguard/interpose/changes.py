@@ -13,6 +13,7 @@ from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import Place, error
 from ..scratch import allocated
 from . import originals
+from .files import making
 from .paths import alive, entry, is_odd, place, quick_real, refuse
 from .refusals import (
     change_error,
@@ -60,14 +61,15 @@ def _make(
         real = quick_real(invocation, given)
         if real is None:
             where = entry(invocation, given, dir_fd)
-            if where.virtual in invocation.guard.mounts.points:
+            if where.last or where.virtual in invocation.guard.mounts.points:
+                originals.lstat(where.real)
                 raise error(EEXIST)
             if not where.parent.writable:
                 _stop(invocation, operation, making_error(where, directory=directory), given, where)
             real = where.real
             if not where.parent.charged:
                 return call(real)
-        return invocation.quota.making(real, partial(call, real))
+        return making(invocation, operation, given, real, partial(call, real))
     except OSError as exc:
         exc.filename = spelled(given) if names else None
         raise
@@ -127,27 +129,20 @@ def link(
         source = place(invocation, src, src_dir_fd, follow=follow)
         originals.lstat(source.real)
         target = entry(invocation, dst, dst_dir_fd)
-        if not target.parent.writable or target.virtual in invocation.guard.mounts.points:
-            _stop(invocation, "os.link", making_error(target, directory=False), src, target, dst)
-        elif source.mount is not target.parent:
+        foreign = source.mount is not target.parent
+        if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
             originals.lstat(os.path.dirname(target.real.rstrip("/")))
-            raise error(EEXIST if _exists(target) else EXDEV)
+            code = making_error(target, directory=False)
+            code = EXDEV if code == EROFS and target.parent.writable else code
+            _stop(invocation, "os.link", code, src, target, dst)
         call = partial(originals.link, source.real, target.real)
         if target.parent.charged:
-            invocation.quota.making(target.real, call)
+            making(invocation, "os.link", dst, target.real, call)
         else:
             call()
     except OSError as exc:
         exc.filename, exc.filename2 = spelled(src), spelled(dst)
         raise
-
-
-def _exists(where: Place) -> bool:
-    try:
-        originals.lstat(where.real)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 # --- removing ------------------------------------------------------------------------------------------
@@ -191,7 +186,7 @@ def _remove_charged(invocation: Invocation, real: str, call: Callable[[Any], Non
         call(real)  # nothing was charged, so nothing can be given back
         return
     with quota.lock:
-        status = originals.lstat(real)
+        status = originals.lstat(real.rstrip("/"))
         size = allocated(status, real)
         call(real)
         quota.unlinked(status, size)
@@ -235,10 +230,9 @@ def _rename(
             )
         else:
             _stop(invocation, operation, code, src, target, dst)
-        if source.virtual == target.virtual:
-            originals.lstat(source.real)
-            return  # it has that name
         points = invocation.guard.mounts.points
+        if source.virtual == target.virtual and source.virtual in points:
+            return  # it has that name
         if source.virtual in points or target.virtual in points:
             raise error(mount_point_error(source, target))
         if target.parent.charged and source.parent.charged:

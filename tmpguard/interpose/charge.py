@@ -7,6 +7,7 @@ from errno import ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..quota import Full
 from ..scratch import pages
 from . import originals
 
@@ -43,8 +44,12 @@ class Charge:
         raw.write = self.write
         raw.seek = self.seek
         raw.truncate = self.truncate
-        if self._end is None and not originals.fstat(raw.fileno()).st_nlink:
+        if self.is_nameless(raw):
             raw.close = self.close
+
+    def is_nameless(self, raw: Any) -> bool:
+        """Was the file unlinked before it was opened here?"""
+        return self._end is None and not originals.fstat(raw.fileno()).st_nlink
 
     def raw(self) -> Any:
         """The raw file. Raises ValueError when it is gone."""
@@ -76,9 +81,7 @@ class Charge:
         """The lock is held (C3.4)."""
         try:
             fits = quota.charge(raw.fileno(), size)
-        except OSError as exc:
-            if exc.errno != ENOSPC:
-                raise
+        except Full:
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
             fits = size
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
@@ -114,3 +117,8 @@ def full(invocation: Invocation) -> str:
     """What to do when ``/tmp`` is full (C2.4)."""
     size = invocation.guard.storage_size
     return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
+
+
+def too_many(invocation: Invocation) -> str:
+    """What to do when ``max_files`` are there (C2.4)."""
+    return f"/tmp has its {invocation.guard.max_files} files (max_files); remove some or allow more"

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from ..invocation import Invocation
 from ..mounts import error
+from ..quota import Full
 from . import originals
 from .charge import full
 from .files import Unopened, locate, opening
-from .paths import alive, alive_to_read, is_odd, place, readable, refuse, reraise
+from .paths import alive, alive_to_read, exists, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
@@ -41,13 +42,15 @@ def open(
     alive(invocation, "os.open", path)
     _check_flags(path, flags)
     real, charged = locate(invocation, path, flags, dir_fd, "os.open")
+    if not charged and not flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC) and exists(real):
+        flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
     call = partial(originals.os_open, real, flags, mode)
     try:
         if not charged:
             return call()
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
             return call()  # nameless: the descriptor is all there is of it
-        return opening(invocation, real, flags, call)  # type: ignore[no-any-return]
+        return opening(invocation, path, real, flags, call, "os.open")  # type: ignore[no-any-return]
     except OSError as exc:
         reraise(exc, path)
 
@@ -90,9 +93,7 @@ def _charged(
     with quota.lock:
         try:
             size = quota.charge(fd, size, offset)
-        except OSError as exc:
-            if exc.errno != ENOSPC:
-                raise
+        except Full:
             invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
         return call(size)
 
@@ -263,8 +264,6 @@ def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /
     with quota.lock:
         try:
             quota.charge_whole(fd, length, offset)
-        except OSError as exc:
-            if exc.errno != ENOSPC:
-                raise
+        except Full:
             invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
         return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]

@@ -9,15 +9,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EROFS
+from errno import ENOSPC, EROFS
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..invocation import Invocation, get_current
 from ..mounts import Place
+from ..quota import Full
 from ..scratch import allocated
 from . import originals
-from .charge import Charge
+from .charge import Charge, too_many
 from .paths import alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
 from .refusals import open_error
 from .wrapper import quick
@@ -50,6 +51,7 @@ class FileIO(originals.FileIO, metaclass=_FileIOType):  # type: ignore[metaclass
     """
 
     _charge: Charge | None = None
+    _nameless = False
 
     def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
         self._charge = None
@@ -69,8 +71,14 @@ class FileIO(originals.FileIO, metaclass=_FileIOType):  # type: ignore[metaclass
         else:
             real, charged = locate(invocation, file, plan.flags)
             self._charge = open_at(invocation, self, real, os.fspath(file), plan, charged)
-        if self._charge is not None:
-            invocation.keep_handle(self, self._charge)
+        self._hold(self._charge)
+
+    def _hold(self, charge: Charge | None) -> None:
+        """Have the writes charged by the methods of this class."""
+        self._charge = charge
+        if charge is not None:
+            self._nameless = charge.is_nameless(self)
+            charge.invocation.keep_handle(self, charge)
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]
         return _write(self, data) if self._charge is None else self._charge.write(data)
@@ -80,6 +88,11 @@ class FileIO(originals.FileIO, metaclass=_FileIOType):  # type: ignore[metaclass
 
     def truncate(self, size: int | None = None, /) -> int:
         return super().truncate(size) if self._charge is None else self._charge.truncate(size)
+
+    def close(self) -> None:
+        if self._nameless and self._charge is not None:
+            self._charge.close()
+        super().close()
 
 
 FileIO.__name__ = FileIO.__qualname__ = "FileIO"
@@ -93,7 +106,7 @@ def open_at(
     with _spelled(name):
         call = partial(_init, raw, real, plan.raw_mode)
         if charged:
-            opening(invocation, real, plan.flags, call)
+            opening(invocation, name, real, plan.flags, call)
         else:
             call()
     raw.name = name
@@ -106,10 +119,10 @@ def open_by(
     invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
 ) -> Charge | None:
     """Take up a descriptor, or what ``opener`` gives for ``file``; one in the scratch is charged."""
-    if opener is None:
+    if opener is None or type(file) is int:
         _init(raw, file, mode, closefd)
     else:
-        name = os.fspath(file) if type(file) is not int else file
+        name = os.fspath(file)
         with _spelled(name):
             _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
         raw.name = name
@@ -219,11 +232,13 @@ def _check_read_only(invocation: Invocation, file: Any, where: Place, flags: int
         raise OSError(code, os.strerror(code), file)
 
 
-def opening(invocation: Invocation, real: str, flags: int, call: Callable[[], Any]) -> Any:
+def opening(
+    invocation: Invocation, name: Any, real: str, flags: int, call: Callable[[], Any], operation: str = "open"
+) -> Any:
     """Run ``call``, which opens ``real`` in the scratch directory, and charge what it frees and makes."""
     quota = invocation.quota
     if flags & os.O_CREAT and quota.max_files is not None:
-        call = partial(quota.making, real, call)
+        call = partial(making, invocation, operation, name, real, call)
     if not flags & os.O_TRUNC or quota.credit >= quota.limit:
         return call()
     with quota.lock:
@@ -235,6 +250,15 @@ def opening(invocation: Invocation, real: str, flags: int, call: Callable[[], An
         if before:
             quota.freed(before)
         return result
+
+
+def making(invocation: Invocation, operation: str, name: Any, real: str, call: Callable[[], Any]) -> Any:
+    """Run ``call``, which may make ``real``, within ``max_files`` (C3.6)."""
+    try:
+        return invocation.quota.making(real, call)
+    except Full:
+        invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
+        return call()
 
 
 # --- open ----------------------------------------------------------------------------------------------
@@ -284,7 +308,7 @@ def _quick_write(
     raw = _new(_FileIO)
     quota = invocation.quota
     if quota.credit < quota.limit or quota.max_files is not None:
-        opening(invocation, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
+        opening(invocation, file, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
     else:
         _init(raw, real, plan.raw_mode)
     raw.name = file
@@ -323,7 +347,8 @@ def _open_within(
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
         # Not a way to open a file: the original finds the words for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
-    raw = _new(_FileIO)
+    # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
+    raw: Any = _new(_FileIO if buffering else FileIO)
     if type(file) is int or opener is not None:
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -335,6 +360,9 @@ def _open_within(
         if not charged or not closefd:
             return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
         charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
+    if not buffering:
+        raw._hold(charge)
+        return raw
     if charge is not None:
         charge.attach(raw)
     result = _buffered(raw, charge, mode, plan, buffering, encoding, errors, newline)
@@ -394,8 +422,6 @@ def _buffered(
     newline: Any,
 ) -> Any:
     """The standard buffers over ``raw``, chosen as :func:`io.open` chooses them."""
-    if buffering == 0:
-        return raw
     result: Any = raw
     try:
         line_buffering = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import gc
+import operator
 import os
 import sys
 import threading
@@ -19,6 +21,9 @@ _replacements: dict[int, tuple[Any, Any]] = {}
 
 #: These keep the originals: the interpreter reads sources and writes bytecode by them (SURFACE rule 1.1).
 _LEFT_ALONE: Final = frozenset({"posix", "_io", "_pyio", "tokenize", "linecache", "importlib", "zipimport"})
+
+#: What a dict has that is the namespace of a module, a class, or a wrapper.
+_NAMESPACE_KEYS: Final = frozenset({"__module__", "__name__", "__builtins__", "_original"})
 
 #: The sets of ``os`` that tell which functions take what; a quick wrapper has to be added to them.
 _CAPABILITIES: Final = (
@@ -45,6 +50,7 @@ def install() -> None:
                 _replacements[id(original)] = (original, replacement)
         _declare_capabilities()
         _rebind({key: replacement for key, (_, replacement) in _replacements.items()})
+        _rebind_tables(list(_replacements.values()))
 
 
 def is_ready() -> bool:
@@ -70,6 +76,7 @@ def uninstall() -> None:
             undo(*arguments)
         # Modules that were imported meanwhile took the wrappers.
         _rebind({id(replacement): original for original, replacement in _replacements.values()})
+        _rebind_tables([(replacement, original) for original, replacement in _replacements.values()])
         _restore.clear()
         _replacements.clear()
 
@@ -99,8 +106,8 @@ def _rebind(table: dict[int, Any]) -> None:
 
     By identity alone, and without asking any object for an attribute: lazy modules and settings stay asleep.
     """
-    for module in list(sys.modules.values()):
-        if not isinstance(module, types.ModuleType) or _is_left_alone(module.__name__):
+    for key, module in list(sys.modules.items()):
+        if not isinstance(module, types.ModuleType) or _is_left_alone(key):
             continue
         namespace = vars(module)
         for name, value in list(namespace.items()):
@@ -112,8 +119,22 @@ def _rebind(table: dict[int, Any]) -> None:
                 _rebind_class(value, table)
 
 
-def _is_left_alone(name: Any) -> bool:
-    return not isinstance(name, str) or name.partition(".")[0] in _LEFT_ALONE or name.startswith("tmpguard.")
+def _rebind_tables(pairs: list[tuple[Any, Any]]) -> None:
+    """Replace the functions that stand as values in dicts, wherever those are: tables of openers and the like.
+
+    Not in namespaces: those of modules and classes were dealt with, or are left alone.
+    """
+    table = {id(old): new for old, new in pairs}
+    for holder in gc.get_referrers(*(old for old, _ in pairs)):
+        if type(holder) is not dict or not _NAMESPACE_KEYS.isdisjoint(holder):
+            continue
+        for key, value in list(holder.items()):
+            if id(value) in table:
+                _replace(operator.setitem, (holder, key), value, table)
+
+
+def _is_left_alone(name: str) -> bool:
+    return name.partition(".")[0] in _LEFT_ALONE or name.startswith("tmpguard.")
 
 
 def _replace(setter: Callable[..., None], where: tuple[Any, ...], value: Any, table: dict[int, Any]) -> None:

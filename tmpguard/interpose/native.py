@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap as mmap_module
 import os
 import socket as _socket
+import sqlite3
 import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from urllib.parse import quote, unquote
 
 from ..invocation import Invocation, get_current
 from ..mounts import error
+from ..quota import Full
 from . import originals
 from .charge import full
-from .paths import alive, entry, place, text
+from .paths import alive, entry, exists, place, text
 from .refusals import making_error
 
 # --- mmap ----------------------------------------------------------------------------------------------
@@ -90,9 +92,7 @@ def _allocate_mapped(
     with quota.lock:
         try:
             quota.charge_whole(fd, size, offset)
-        except OSError as exc:
-            if exc.errno != ENOSPC:
-                raise
+        except Full:
             invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full(invocation))
         originals.posix_fallocate(fd, offset, size)
     return True
@@ -182,7 +182,24 @@ def sqlite_connect(invocation: Invocation, database: Any, *args: Any, **options:
     connection = originals.sqlite_connect(target, *args, **{**options, "uri": uri})
     if charged:
         _limit(invocation, connection)
+    originals.SqliteConnection.set_authorizer(connection, _Authorizer(invocation))
     return connection
+
+
+class _Authorizer:
+    """Denies what would have SQLite open another file: ATTACH, and VACUUM INTO, which attaches too.
+
+    SQLite would open it by the path in the statement, past the invocation's view of the file system.
+    """
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+
+    def __call__(self, action: int, name: str | None, *rest: Any) -> int:
+        if action != sqlite3.SQLITE_ATTACH or not name or name == ":memory:" or "mode=memory" in name:
+            return sqlite3.SQLITE_OK
+        self._invocation.note("sqlite3 ATTACH", EROFS, name)
+        return sqlite3.SQLITE_DENY if self._invocation.guard.enforce else sqlite3.SQLITE_OK
 
 
 def _database(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
@@ -200,6 +217,9 @@ def _database(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bo
     if where.mount.charged:
         invocation.namespace.scratch()
     if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:
+        if not exists(where.real):
+            # SQLite says itself that it is unable to open the file; the report says why.
+            invocation.note("sqlite3.connect", EROFS, database)
         query = "&".join(
             [part for part in query.split("&") if part and not part.startswith("mode=")] + ["mode=ro"]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from errno import ENOTDIR, EROFS
+from errno import ENAMETOOLONG, ENOTDIR, EROFS
 from typing import Any, NoReturn
 
 from ..invocation import Invocation, descriptor_path, spelled
@@ -30,44 +30,45 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
     While the invocation has made no symlink, a path without dot names, doubled slashes or a mount point at
     its start leads where its text says.
     """
-    prefix = invocation.prefix
     if (
-        prefix is None
-        or type(path) is not str
+        type(path) is not str
         or not path.startswith("/tmp/")
         or "/." in path
         or "//" in path
+        or path == "/tmp/"
         or path.startswith(invocation.guard.mounts.prefixes)
     ):
         return None
-    return prefix + path[4:]
+    prefix = invocation.prefix or invocation.first_prefix()
+    return prefix and prefix + path[4:]
 
 
 def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2).
 
-    Raises OSError(EBADF) for one that is not open, OSError(ENOTDIR) for one that is no file.
+    Raises OSError(EBADF) for one that is not open, OSError(ENOTDIR) for one that is no directory.
     """
     if dir_fd is None:
         return None
+    if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
+        raise error(ENOTDIR)
     real = descriptor_path(dir_fd)
     if not real.startswith("/"):
-        originals.fstat(dir_fd)
-        raise error(ENOTDIR)
+        raise error(ENAMETOOLONG)  # too deep for the kernel to tell where it is
     return invocation.namespace.virtual_of(real)
 
 
 def place(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> Place:
     """Where a look-up of ``path`` leads."""
     name = text(path)
-    base = None if name.startswith("/") else base_of(invocation, dir_fd)
+    base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
     return invocation.namespace.resolve(name, follow=follow, base=base)
 
 
 def entry(invocation: Invocation, path: Any, dir_fd: int | None = None) -> Place:
     """The directory entry that ``path`` names, for the calls that make or remove one."""
     name = text(path)
-    base = None if name.startswith("/") else base_of(invocation, dir_fd)
+    base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
     return invocation.namespace.resolve_entry(name, base=base)
 
 

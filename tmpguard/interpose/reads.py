@@ -61,6 +61,8 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
         return _lstat(path) if dir_fd is None else _lstat(path, dir_fd=dir_fd)
     real = quick_real(invocation, path)
     if real is None:
+        if is_odd(path):
+            return _lstat(path)
         return _slow_stat(invocation, path, dir_fd, False)
     try:
         return _lstat(real)

@@ -32,7 +32,7 @@ def open_error(where: Place, flags: int) -> int:
     if flags & _O_PATH:
         return 0
     creating = flags & os.O_CREAT
-    if where.slash and creating:
+    if where.slash and creating and not where.last:
         return EISDIR
     mode = _mode(where.real)
     if mode is None:
@@ -92,6 +92,8 @@ def mount_point_error(source: Place, target: Place) -> int:
     kinds = [_mode(place.real) for place in (source, target)]
     if kinds[0] is None:
         return ENOENT
+    if target.slash and not modes.S_ISDIR(kinds[0]):
+        return ENOTDIR
     if kinds[1] is not None and modes.S_ISDIR(kinds[0]) != modes.S_ISDIR(kinds[1]):
         return ENOTDIR if modes.S_ISDIR(kinds[0]) else EISDIR
     return EBUSY

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -116,6 +117,16 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("concurrent.futures:ThreadPoolExecutor", "submit", "carry", (), carry.executor_submit, ready=True),
 )
 
+#: Wrapped where gevent was imported before: the owner, the name, and where the function to start stands.
+_GEVENT: Final = (
+    ("gevent", "spawn", 0),
+    ("gevent", "spawn_later", 1),
+    ("gevent", "spawn_raw", 0),
+    ("gevent.pool:GroupMappingMixin", "spawn", 1),
+    ("gevent.pool:Group", "spawn", 1),
+    ("gevent.threadpool:ThreadPool", "spawn", 1),
+)
+
 #: Wrapped where the interpreter has them: module, and the exception that they raise.
 _DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))
 
@@ -137,11 +148,22 @@ def calls() -> Iterator[tuple[Any, str, Any, Any]]:
             )
         yield owner, call.name, original, made[id(original)]
     yield from _dbm_calls()
+    yield from _gevent_calls()
 
 
 def _owner(name: str) -> Any:
     module, _, attributes = name.partition(":")
     return functools.reduce(getattr, filter(None, [attributes]), importlib.import_module(module))
+
+
+def _gevent_calls() -> Iterator[tuple[Any, str, Any, Any]]:
+    for name, attribute, position in _GEVENT:
+        if name.partition(":")[0] not in sys.modules:
+            continue
+        owner = _owner(name)
+        original = vars(owner).get(attribute)
+        if original is not None:
+            yield owner, attribute, original, carry.carrying(original, position)
 
 
 def _dbm_calls() -> Iterator[tuple[Any, str, Any, Any]]:
