@@ -197,7 +197,9 @@ class Invocation:
         """The invocation's view of the file system. Raises OSError(ESTALE) when it is over (C4.5)."""
         namespace = self._namespace
         if namespace is None:
-            namespace = self._namespace = Namespace(self.guard.mounts, self._make_scratch)
+            namespace = self._namespace = Namespace(
+                self.guard.mounts, self._make_scratch, self.make_mount_points
+            )
         return namespace
 
     @property
@@ -382,6 +384,16 @@ class unguarded:
     def __exit__(self, *exc_info: object) -> None:
         _current.reset(self._token)
 
+
+def _prepare_fork() -> None:
+    """A forked child shares its parent's invocation, and so its /tmp: there has to be one to share."""
+    invocation = _current.get()
+    if invocation is not None and not invocation.ended:
+        with suppress(OSError):
+            invocation.namespace.scratch()
+
+
+os.register_at_fork(before=_prepare_fork)
 
 _scratch_lock: Final = threading.RLock()
 

@@ -105,7 +105,7 @@ class MountTable:
             ancestor for point in self.points for ancestor in _ancestors(point) if is_below(ancestor, TMP)
         )
         #: Textual prefixes under which the quick path of a Namespace must not decide by itself.
-        self.prefixes = tuple(sorted(self.points))
+        self.prefixes = tuple(sorted((self.points | self.ancestors) - {TMP}))
 
     def mount_of(self, virtual: str) -> Mount:
         """The mount on which the canonical path ``virtual`` lies."""
@@ -132,16 +132,20 @@ class Namespace:
     """One invocation's view of the file system.
 
     ``make_scratch`` makes the real directory behind ``/tmp`` and returns its path; it is called on first use
-    (C4.7), and ``root`` holds what it gave.
+    (C4.7), and ``root`` holds what it gave. ``make_mount_points`` makes the directories in it on which others
+    are mounted; it is called when the walk passes through one that leads to them.
     """
 
-    __slots__ = ("_directories", "_make_scratch", "cwd", "root", "table")
+    __slots__ = ("_directories", "_make_mount_points", "_make_scratch", "cwd", "root", "table")
 
-    def __init__(self, table: MountTable, make_scratch: Callable[[], str]) -> None:
+    def __init__(
+        self, table: MountTable, make_scratch: Callable[[], str], make_mount_points: Callable[[], None]
+    ) -> None:
         self.table = table
         self.cwd = table.cwd
         self.root: str | None = None
         self._make_scratch = make_scratch
+        self._make_mount_points = make_mount_points
         # Read-only directories that turned out to be no links. They cannot change under an invocation, so
         # each is looked at once.
         self._directories: set[str] = set()
@@ -234,7 +238,12 @@ class Namespace:
                 here = here.rpartition("/")[0] or "/"
                 continue
             child = f"{here}/{name}" if here != "/" else "/" + name
-            if child in self._directories or child in table.ancestors or child in table.points:
+            if child in self._directories or child in table.points:
+                here = child
+                continue
+            if child in table.ancestors:
+                if child != TMP:
+                    self._make_mount_points()
                 here = child
                 continue
             if not names and not follow:

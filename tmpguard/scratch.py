@@ -19,7 +19,7 @@ import stat as modes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EAGAIN, ENOTEMPTY, EPERM, EWOULDBLOCK
+from errno import EACCES, EAGAIN, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EWOULDBLOCK
 from typing import Final, NamedTuple
 
 from .interpose import originals
@@ -61,8 +61,15 @@ class ScratchRoot:
         with self._lock:
             if self._base is None:
                 self._base, self._descriptor = _claim(self.path)
-            directory = f"{self._base}/{next(self._numbers)}"
-            originals.mkdir(directory, 0o700)
+            name = str(next(self._numbers))
+            try:
+                originals.mkdir(f"{self._base}/{name}", 0o700)
+            except FileNotFoundError:
+                # Somebody who cleans up temporary files removed it.
+                originals.close(self._descriptor)
+                self._base, self._descriptor = _claim(self.path)
+                originals.mkdir(f"{self._base}/{name}", 0o700)
+            directory = f"{self._base}/{name}"
             self._live.add(directory)
             return directory
 
@@ -379,14 +386,25 @@ def wipe(parent: int, name: str) -> None:
     Raises OSError when something cannot be removed (an immutable file, say).
     """
     for round_left in reversed(range(_WIPE_ROUNDS)):
-        with _directory(parent, name) as top:
-            _empty(top)
         try:
+            with _directory(parent, name) as top:
+                _empty(top)
             originals.rmdir(name, dir_fd=parent)
             return
         except OSError as exc:
-            if exc.errno != ENOTEMPTY or not round_left:
+            if exc.errno == ENOENT and not _is_there(parent, name):
+                return
+            # Somebody added, removed or replaced an entry between the listing and the step.
+            if exc.errno not in (ENOENT, ENOTDIR, ENOTEMPTY) or not round_left:
                 raise
+
+
+def _is_there(parent: int, name: str) -> bool:
+    try:
+        originals.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _wipe_small(directory: int) -> Usage | None:
@@ -456,11 +474,8 @@ def _hoist(directory: int, name: str, top: int, numbers: Iterator[int]) -> str:
     repaired = False
     while True:
         target = f"{PREFIX}{next(numbers)}"
-        try:
-            originals.stat(target, dir_fd=top, follow_symlinks=False)
+        if _is_there(top, target):
             continue  # the application's own name
-        except FileNotFoundError:
-            pass
         try:
             originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
             return target

@@ -82,6 +82,8 @@ class Charge:
         try:
             fits = quota.charge(raw.fileno(), size)
         except Full:
+            fits = 0
+        if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
             fits = size
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])

@@ -92,10 +92,13 @@ def _charged(
     quota = invocation.quota
     with quota.lock:
         try:
-            size = quota.charge(fd, size, offset)
+            fits = quota.charge(fd, size, offset)
         except Full:
+            fits = 0
+        if (size and not fits) or (fits < size and not invocation.guard.enforce):
             invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
-        return call(size)
+            fits = size
+        return call(fits)
 
 
 # --- writing -------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from .surface import calls
 _lock: Final = threading.RLock()
 _restore: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
+#: The modules that were looked through when the layer was put in place, by identity.
+_seen: set[int] = set()
 
 #: These keep the originals: the interpreter reads sources and writes bytecode by them (SURFACE rule 1.1).
 _LEFT_ALONE: Final = frozenset({"posix", "_io", "_pyio", "tokenize", "linecache", "importlib", "zipimport"})
@@ -50,6 +52,7 @@ def install() -> None:
                 _replacements[id(original)] = (original, replacement)
         _declare_capabilities()
         _rebind({key: replacement for key, (_, replacement) in _replacements.items()})
+        _seen.update(id(module) for module in sys.modules.values())
         _rebind_tables(list(_replacements.values()))
 
 
@@ -79,6 +82,7 @@ def uninstall() -> None:
         _rebind_tables([(replacement, original) for original, replacement in _replacements.values()])
         _restore.clear()
         _replacements.clear()
+        _seen.clear()
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
@@ -107,14 +111,15 @@ def _rebind(table: dict[int, Any]) -> None:
     By identity alone, and without asking any object for an attribute: lazy modules and settings stay asleep.
     """
     for key, module in list(sys.modules.items()):
-        if not isinstance(module, types.ModuleType) or _is_left_alone(key):
+        if not isinstance(module, types.ModuleType) or id(module) in _seen or _is_left_alone(key):
             continue
         namespace = vars(module)
         for name, value in list(namespace.items()):
             if id(value) in table:
                 _replace(setattr, (module, name), value, table)
             elif type(value) is types.FunctionType:
-                _rebind_function(value, table)
+                if value.__defaults__ or value.__kwdefaults__:
+                    _rebind_function(value, table)
             elif type(value) in (type, abc.ABCMeta) and value.__module__ == module.__name__:
                 _rebind_class(value, table)
 
@@ -126,11 +131,18 @@ def _rebind_tables(pairs: list[tuple[Any, Any]]) -> None:
     """
     table = {id(old): new for old, new in pairs}
     for holder in gc.get_referrers(*(old for old, _ in pairs)):
-        if type(holder) is not dict or not _NAMESPACE_KEYS.isdisjoint(holder):
+        if type(holder) is not dict or not (_is_seen_namespace(holder) or _NAMESPACE_KEYS.isdisjoint(holder)):
             continue
         for key, value in list(holder.items()):
             if id(value) in table:
                 _replace(operator.setitem, (holder, key), value, table)
+
+
+def _is_seen_namespace(holder: dict[Any, Any]) -> bool:
+    """Is it the namespace of a module that was looked through before, and took a function since then?"""
+    name = holder.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return id(module) in _seen and vars(module) is holder and not _is_left_alone(str(name))
 
 
 def _is_left_alone(name: str) -> bool:

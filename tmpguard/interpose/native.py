@@ -176,14 +176,54 @@ def _short(real: str) -> Iterator[str]:
 def sqlite_connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -> Any:
     """:func:`sqlite3.connect`: below ``/tmp`` a database of the quota's size, elsewhere a read-only one."""
     alive(invocation, "sqlite3.connect", database)
+    target, args, options, charged = _resolved(invocation, database, args, options)
+    connection = originals.sqlite_connect(target, *args, **options)
+    _contain(invocation, connection, charged)
+    return connection
+
+
+class Resolved(str):
+    """A database name that was translated: what is opened by it is not translated again."""
+
+
+class _ConnectionType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, originals.SqliteConnection)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, originals.SqliteConnection)
+
+
+class Connection(originals.SqliteConnection, metaclass=_ConnectionType):
+    """:class:`sqlite3.Connection`, for those who call or subclass it themselves."""
+
+    def __init__(self, database: Any, *args: Any, **options: Any) -> None:
+        invocation = get_current()
+        if invocation is None or isinstance(database, Resolved):
+            super().__init__(database, *args, **options)
+            return
+        alive(invocation, "sqlite3.Connection", database)
+        target, args, options, charged = _resolved(invocation, database, args, options)
+        super().__init__(target, *args, **options)
+        _contain(invocation, self, charged)
+
+
+Connection.__module__ = "sqlite3"
+
+
+def _resolved(
+    invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any], bool]:
     if len(args) > 6:  # uri was given by its position
         args, options = args[:6], {**options, "uri": args[6]}
     target, uri, charged = _database(invocation, database, bool(options.get("uri", False)))
-    connection = originals.sqlite_connect(target, *args, **{**options, "uri": uri})
+    return target, args, {**options, "uri": uri}, charged
+
+
+def _contain(invocation: Invocation, connection: Any, charged: bool) -> None:
     if charged:
         _limit(invocation, connection)
     originals.SqliteConnection.set_authorizer(connection, _Authorizer(invocation))
-    return connection
 
 
 class _Authorizer:
@@ -213,17 +253,20 @@ def _database(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bo
             name = "/" + name[2:].partition("/")[2]
     if not name or name == ":memory:" or "mode=memory" in query:
         return database, uri, False
-    where = place(invocation, name)
-    if where.mount.charged:
-        invocation.namespace.scratch()
+    try:
+        where = place(invocation, name)
+    except OSError:
+        return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
     if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:
         if not exists(where.real):
             # SQLite says itself that it is unable to open the file; the report says why.
             invocation.note("sqlite3.connect", EROFS, database)
+        if not invocation.guard.enforce:
+            return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, False
         query = "&".join(
             [part for part in query.split("&") if part and not part.startswith("mode=")] + ["mode=ro"]
         )
-    return f"file:{quote(where.real)}{'?' if query else ''}{query}", True, where.mount.charged
+    return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, where.mount.charged
 
 
 def _limit(invocation: Invocation, connection: Any) -> None:
