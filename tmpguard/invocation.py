@@ -75,6 +75,7 @@ class Invocation:
     _tokens: tuple[Token[Invocation | None], ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _telling = False
+    _let_through = 0
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -308,6 +309,14 @@ class Invocation:
         self._record(operation, code, path if about is None else about, late=False)
         if self.guard.enforce:
             raise self._refusal(code, path, second, remedy)
+        self._let_through = threading.get_ident()
+
+    def was_let_through(self) -> bool:
+        """Has this thread just been let through by :meth:`refuse`? Asked by the backstop, and told once."""
+        if self._let_through != threading.get_ident():
+            return False
+        self._let_through = 0
+        return True
 
     def note(self, operation: str, code: int, path: Any) -> None:
         """Record a violation whose error somebody else raises."""

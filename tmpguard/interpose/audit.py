@@ -16,12 +16,13 @@ from collections.abc import Callable
 from errno import EROFS
 from typing import Any, Final
 
-from ..invocation import Invocation, get_current
+from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import is_below
 from . import originals
 from .files import Unopened
+from .native import Resolved
 
-_CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _IMPORTER: Final = "<frozen importlib._bootstrap_external>"
 _REMEDY: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
@@ -34,7 +35,9 @@ def _opened(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
 
 
 def _is_change(flags: Any) -> bool:
-    return isinstance(flags, int) and bool(flags & _CHANGING)
+    if not isinstance(flags, int):
+        return False
+    return flags & _ACCESS in (os.O_WRONLY, os.O_RDWR) or bool(flags & (os.O_CREAT | os.O_TRUNC))
 
 
 def _first_with(index: int) -> Callable[[tuple[Any, ...]], list[tuple[Any, int]]]:
@@ -54,6 +57,8 @@ def _second(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
 
 
 def _database(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    if isinstance(args[0], Resolved):
+        return []
     name = os.fsdecode(args[0]) if isinstance(args[0], (str, bytes, os.PathLike)) else ""
     if not name or name == ":memory:" or "mode=memory" in name or "mode=ro" in name or "immutable=1" in name:
         return []
@@ -108,20 +113,27 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if paths_of is None or (paths_of is _opened and not _is_change(args[2])):
         return
     for path, dir_fd in paths_of(args):
-        _check(invocation, event, path, dir_fd)
+        if not _may_pass(invocation, path, dir_fd):
+            _refuse(invocation, event, path)
+            return
 
 
-def _check(invocation: Invocation, event: str, path: Any, dir_fd: int) -> None:
-    if isinstance(path, (int, Unopened)) or not invocation.guard.enforce:
-        return  # a descriptor was checked when it was opened; a guard that only watches has let it through
+def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
+    if isinstance(path, (int, Unopened)):
+        return True  # a descriptor was checked when it was opened
     name = os.fsdecode(path)
     if not name.startswith("/"):
-        if dir_fd >= 0:
-            return  # tmpguard's own calls by descriptor; the directory was checked when it was opened
-        name = os.path.normpath(os.path.join(originals.getcwd(), name))
-    if _may_change(invocation, name) or sys._getframe(2).f_code.co_filename == _IMPORTER:
-        return
-    invocation.refuse("open" if event == "open" else event, EROFS, path, remedy=_REMEDY)
+        base = originals.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
+        name = os.path.normpath(os.path.join(base, name))
+    return _may_change(invocation, name)
+
+
+def _refuse(invocation: Invocation, event: str, path: Any) -> None:
+    if sys._getframe(2).f_code.co_filename == _IMPORTER:
+        # The interpreter does without its bytecode there; that is nothing to report.
+        raise OSError(EROFS, os.strerror(EROFS), path)
+    if not invocation.was_let_through():
+        invocation.refuse(event, EROFS, path, remedy=_REMEDY)
 
 
 def _may_change(invocation: Invocation, real: str) -> bool:

@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, Final
 
 from ..invocation import Invocation, activate, deactivate, get_current
@@ -29,7 +29,10 @@ class Carried:
         self._call = call
         self._origin: Origin = locate()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        context = getattr(getattr(self._call, "func", None), "__self__", None)
+        if isinstance(context, Context):  # asyncio.to_thread's: it runs in a context of its own
+            context.run(handed_on_by.set, self._origin)
         token = activate(self._invocation)
         origin = handed_on_by.set(self._origin)
         try:
@@ -45,23 +48,38 @@ def thread_start(self: threading.Thread) -> None:
     served = _served.get()
     if served is not None:
         _carry_initializer(self, *served)
-    elif invocation is not None:
-        # The run of this one thread: whatever class it is of, and whoever overrode it.
-        self.run = _OneRun(self, Carried(invocation, self.run))  # type: ignore[method-assign]
-    originals.thread_start(self)
+    if served is not None or invocation is None or self.ident is not None:
+        originals.thread_start(self)
+        return
+    # The run of this one thread: whatever class it is of, and whoever overrode it.
+    before = vars(self).get("run")
+    self.run = _OneRun(self, before, Carried(invocation, self.run))  # type: ignore[method-assign]
+    try:
+        originals.thread_start(self)
+    except BaseException:
+        _give_back(self, before)
+        raise
+
+
+def _give_back(thread: Any, run: Any) -> None:
+    if run is None:
+        del thread.run
+    else:
+        thread.run = run
 
 
 class _OneRun:
     """Takes the place of a thread's ``run`` until it runs."""
 
-    __slots__ = ("_run", "_thread")
+    __slots__ = ("_before", "_run", "_thread")
 
-    def __init__(self, thread: threading.Thread, run: Carried) -> None:
+    def __init__(self, thread: threading.Thread, before: Any, run: Carried) -> None:
         self._thread = thread
+        self._before = before
         self._run = run
 
     def __call__(self) -> None:
-        del self._thread.run
+        _give_back(self._thread, self._before)
         self._run()
 
 

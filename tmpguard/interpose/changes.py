@@ -129,9 +129,9 @@ def link(
         source = place(invocation, src, src_dir_fd, follow=follow)
         originals.lstat(source.real)
         target = entry(invocation, dst, dst_dir_fd)
-        foreign = source.mount is not target.parent
+        foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
-            originals.lstat(os.path.dirname(target.real.rstrip("/")))
+            originals.lstat(os.path.dirname(target.real.rstrip("/")) or "/")
             code = making_error(target, directory=False)
             code = EXDEV if code == EROFS and target.parent.writable else code
             _stop(invocation, "os.link", code, src, target, dst)

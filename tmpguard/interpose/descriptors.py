@@ -21,6 +21,7 @@ from .refusals import truncate_error
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 _O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
 _WITH_O_PATH: Final = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -32,6 +33,7 @@ def open(
         return originals.os_open(path, flags, mode)
     if flags & _O_PATH:
         flags &= _WITH_O_PATH  # the kernel ignores the others
+    _check_flags(path, flags)
     if not flags & _CHANGING:
         alive_to_read(invocation, "os.open", path)
         try:
@@ -40,9 +42,8 @@ def open(
         except OSError as exc:
             reraise(exc, path)
     alive(invocation, "os.open", path)
-    _check_flags(path, flags)
     real, charged = locate(invocation, path, flags, dir_fd, "os.open")
-    if not charged and not flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC) and exists(real):
+    if not charged and not flags & os.O_TRUNC and flags & _ACCESS in (os.O_RDONLY, _ACCESS) and exists(real):
         flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
     call = partial(originals.os_open, real, flags, mode)
     try:

@@ -177,6 +177,8 @@ def sqlite_connect(invocation: Invocation, database: Any, *args: Any, **options:
     """:func:`sqlite3.connect`: below ``/tmp`` a database of the quota's size, elsewhere a read-only one."""
     alive(invocation, "sqlite3.connect", database)
     target, args, options, charged = _resolved(invocation, database, args, options)
+    if len(args) < 5:
+        options.setdefault("factory", Connection)
     connection = originals.sqlite_connect(target, *args, **options)
     _contain(invocation, connection, charged)
     return connection
@@ -207,6 +209,15 @@ class Connection(originals.SqliteConnection, metaclass=_ConnectionType):
         super().__init__(target, *args, **options)
         _contain(invocation, self, charged)
 
+    def set_authorizer(self, authorizer_callback: Any) -> None:
+        """The application's own authorizer is asked after tmpguard's, which stays."""
+        if self._authorizer is None:
+            super().set_authorizer(authorizer_callback)
+        else:
+            self._authorizer.then = authorizer_callback
+
+    _authorizer: _Authorizer | None = None
+
 
 Connection.__module__ = "sqlite3"
 
@@ -223,7 +234,10 @@ def _resolved(
 def _contain(invocation: Invocation, connection: Any, charged: bool) -> None:
     if charged:
         _limit(invocation, connection)
-    originals.SqliteConnection.set_authorizer(connection, _Authorizer(invocation))
+    authorizer = _Authorizer(invocation)
+    originals.SqliteConnection.set_authorizer(connection, authorizer)
+    if type.__instancecheck__(Connection, connection):
+        connection._authorizer = authorizer
 
 
 class _Authorizer:
@@ -234,10 +248,11 @@ class _Authorizer:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
+        self.then: Any = None
 
     def __call__(self, action: int, name: str | None, *rest: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH or not name or name == ":memory:" or "mode=memory" in name:
-            return sqlite3.SQLITE_OK
+            return sqlite3.SQLITE_OK if self.then is None else self.then(action, name, *rest)
         self._invocation.note("sqlite3 ATTACH", EROFS, name)
         return sqlite3.SQLITE_DENY if self._invocation.guard.enforce else sqlite3.SQLITE_OK
 

@@ -12,7 +12,18 @@ from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import TMP, Mount, error
 from . import originals
 from .entries import Scan
-from .paths import alive_to_read, base_of, is_odd, known_path, like, place, quick_real, readable, reraise
+from .paths import (
+    alive_to_read,
+    base_of,
+    is_odd,
+    known_path,
+    like,
+    place,
+    quick_real,
+    readable,
+    reraise,
+    text,
+)
 from .wrapper import quick
 
 _stat = originals.stat
@@ -73,7 +84,8 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
 def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
     alive_to_read(invocation, "os.stat" if follow else "os.lstat", path)
     if type(path) is int or is_odd(path):
-        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
+        status = _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
+        return _as_tmp(status) if _is_tmp(invocation, path, status) else status
     try:
         known = known_path(invocation, path) if dir_fd is None else None
         if known is not None:
@@ -85,6 +97,10 @@ def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bo
         return _as_tmp(status) if where.virtual == TMP else status
     except OSError as exc:
         reraise(exc, path)
+
+
+def _is_tmp(invocation: Invocation, fd: int, status: os.stat_result) -> bool:
+    return modes.S_ISDIR(status.st_mode) and base_of(invocation, fd) == TMP
 
 
 def _as_tmp(status: os.stat_result) -> os.stat_result:
@@ -178,6 +194,8 @@ def pathconf(invocation: Invocation, path: Any, name: Any) -> Any:
 
 def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> Any:
     target = _looked_up(invocation, "os.readlink", originals.readlink, path, dir_fd, False)
+    if text(path) in ("/proc/self/cwd", f"/proc/{os.getpid()}/cwd"):
+        return like(path, invocation.namespace.working_directory())
     root = invocation.namespace.root
     if root is None:
         return target
@@ -244,7 +262,10 @@ def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
     virtual: str | None
     real: Any
     if type(path) is int:
-        virtual, real = base_of(invocation, path), path
+        try:
+            virtual, real = base_of(invocation, path), path
+        except OSError as exc:
+            reraise(exc, path)
     else:
         given = "." if path is None else path
         if is_odd(given):

@@ -45,7 +45,8 @@ def open_error(where: Place, flags: int) -> int:
         if flags & os.O_NOFOLLOW:
             return ELOOP
         mode = originals.stat(where.real).st_mode  # a link of /proc: only the kernel can follow it
-    writing = flags & _O_ACCMODE or flags & os.O_TRUNC
+    # Access mode 3 is neither reading nor writing: a descriptor for ioctl alone.
+    writing = flags & _O_ACCMODE in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
     if modes.S_ISDIR(mode):
         return EISDIR if writing or creating else 0
     if flags & os.O_DIRECTORY or where.slash:
