@@ -121,6 +121,17 @@ class Quota:
         if not self._afford(self._growth(descriptor, offset, size)):
             raise Full
 
+    def charging(self, size: int, make: Callable[[], Any]) -> Any:
+        """Run ``make``, which allocates ``size`` bytes in whole pages. Raises Full."""
+        with self.lock:
+            if not self._afford(pages(size)):
+                raise Full
+            try:
+                return make()
+            except BaseException:
+                self.credit += pages(size)
+                raise
+
     def charge_most(self, size: int) -> None:
         """Charge ``size`` bytes wherever they go, all or nothing; hold the lock. Raises Full."""
         if not self._afford(most(size)):
@@ -168,6 +179,7 @@ class Quota:
             if self._files_credit <= 0:
                 self.measured()
             if self._files_credit <= 0:
+                originals.stat(os.path.dirname(real) or "/")  # a missing directory is told first
                 raise Full
             result = make()
             self._files_credit -= 1

@@ -29,6 +29,8 @@ PAGE: Final = 4096
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WIPE_ROUNDS: Final = 5
 _SMALL: Final = 8
+#: A link's target of fewer bytes lies in the inode and costs nothing.
+SHORT_SYMLINK: Final = 128
 _LONG: Final = 1000
 
 logger = logging.getLogger("tmpguard")
@@ -262,7 +264,7 @@ def allocated(
     asked where its data lie, since file systems count extents, delayed and compressed blocks differently.
     """
     if modes.S_ISLNK(status.st_mode):
-        return pages(status.st_size) if status.st_size >= 128 else 0  # a short target lies in the inode
+        return pages(status.st_size) if status.st_size >= SHORT_SYMLINK else 0
     if not modes.S_ISREG(status.st_mode):
         return 0
     on_disk = status.st_blocks * 512

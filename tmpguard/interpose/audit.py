@@ -124,6 +124,8 @@ def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
     name = os.fsdecode(path)
     if not name.startswith("/"):
         base = originals.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
+        if not base:
+            return True  # too deep for the kernel to tell where it is
         name = os.path.normpath(os.path.join(base, name))
     return _may_change(invocation, name)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from errno import EBUSY, EEXIST, EISDIR, EROFS, EXDEV
+from errno import EBUSY, EEXIST, EISDIR, ENOSPC, EROFS, EXDEV
 from functools import partial
 from typing import Any, Final
 
 from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import Place, error
-from ..scratch import allocated
+from ..quota import Full
+from ..scratch import SHORT_SYMLINK, allocated
 from . import originals
+from .charge import full
 from .files import making
-from .paths import alive, entry, is_odd, place, quick_real, refuse
+from .paths import alive, entry, is_odd, place, quick_real, refuse, text
 from .refusals import (
     change_error,
     making_error,
@@ -102,7 +104,16 @@ def symlink(
     def call(real: Any) -> None:
         # From now on text alone does not tell where a path leads.
         invocation.prefix = None
-        originals.symlink(src, real, target_is_directory)
+        make = partial(originals.symlink, src, real, target_is_directory)
+        length = len(os.fsencode(src))
+        if length < SHORT_SYMLINK or not invocation.guard.scratch.holds(text(real)):
+            make()
+            return
+        try:
+            invocation.quota.charging(length, make)
+        except Full:
+            invocation.refuse("os.symlink", ENOSPC, src, dst, remedy=full(invocation))
+            make()
 
     try:
         _make(invocation, "os.symlink", dst, dir_fd, call)

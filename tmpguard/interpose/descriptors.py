@@ -14,7 +14,7 @@ from ..mounts import error
 from ..quota import Full
 from . import originals
 from .charge import full
-from .files import Unopened, locate, opening
+from .files import Unopened, locate, making, opening
 from .paths import alive, alive_to_read, exists, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 
@@ -50,7 +50,8 @@ def open(
         if not charged:
             return call()
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
-            return call()  # nameless: the descriptor is all there is of it
+            # Nameless, but an inode all the same.
+            return making(invocation, "os.open", path, "", call)  # type: ignore[no-any-return]
         return opening(invocation, path, real, flags, call, "os.open")  # type: ignore[no-any-return]
     except OSError as exc:
         reraise(exc, path)

@@ -21,7 +21,7 @@ from . import originals
 from .charge import Charge, too_many
 from .paths import alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
 from .refusals import open_error
-from .wrapper import quick
+from .wrapper import StandIn, quick
 
 _FileIO = originals.FileIO
 _open = originals.open
@@ -34,22 +34,13 @@ class Unopened(str):
     """A path that an opener stands for: it is not itself opened, and the backstop lets it pass."""
 
 
-class _FileIOType(type):
-    """Files that were opened outside an invocation are instances of :class:`io.FileIO` as well."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, originals.FileIO)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, originals.FileIO)
-
-
-class FileIO(originals.FileIO, metaclass=_FileIOType):  # type: ignore[metaclass]
+class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     """:class:`io.FileIO`, for those who call or subclass it themselves.
 
     Raises OSError(EROFS) outside the writable mounts (C2.1) and what :class:`Charge` raises below ``/tmp``.
     """
 
+    original = originals.FileIO
     _charge: Charge | None = None
     _nameless = False
 
@@ -341,12 +332,19 @@ def _open_within(
     closefd: Any,
     opener: Any,
 ) -> Any:
-    if not isinstance(buffering, int):
-        buffering = operator.index(buffering)
     plan = plan_of(mode)
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
         # Not a way to open a file: the original finds the words for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
+    buffering = operator.index(buffering)
+    if buffering == 1 and not plan.text:
+        warnings.warn(
+            "line buffering (buffering=1) isn't supported in binary mode, "
+            "the default buffer size will be used",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        buffering = -1
     # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
     raw: Any = _new(_FileIO if buffering else FileIO)
     if type(file) is int or opener is not None:
@@ -361,6 +359,9 @@ def _open_within(
             return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
         charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
     if not buffering:
+        if plan.text:
+            raw.close()
+            raise ValueError("can't have unbuffered text I/O")
         raw._hold(charge)
         return raw
     if charge is not None:
@@ -372,9 +373,11 @@ def _open_within(
 
 
 def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: Any) -> bool:
-    if plan.text:
-        return bool(buffering != 0)
-    return encoding is None and errors is None and newline is None
+    try:
+        fits = -(2**31) <= operator.index(buffering) < 2**31
+    except TypeError:
+        return False
+    return fits and (plan.text or (encoding is None and errors is None and newline is None))
 
 
 def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: Any, *rest: Any) -> Any:
@@ -426,14 +429,7 @@ def _buffered(
     try:
         line_buffering = False
         if buffering == 1:
-            line_buffering = plan.text
-            if not plan.text:
-                warnings.warn(
-                    "line buffering (buffering=1) isn't supported in binary mode, "
-                    "the default buffer size will be used",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
+            line_buffering = True  # of text: in binary mode there is none
         elif buffering < 0 and charge is None:
             line_buffering = raw.isatty()  # nothing in a scratch directory is a terminal
         size = buffering if buffering > 1 else _buffer_size(raw)

@@ -125,7 +125,7 @@ def _rebind(table: dict[int, Any]) -> None:
 
 
 def _rebind_tables(pairs: list[tuple[Any, Any]]) -> None:
-    """Replace the functions that stand as values in dicts, wherever those are: tables of openers and the like.
+    """Replace the functions that stand as values in dicts, wherever those are: tables of openers, say.
 
     Not in namespaces: those of modules and classes were dealt with, or are left alone.
     """

@@ -20,25 +20,19 @@ from . import originals
 from .charge import full
 from .paths import alive, entry, exists, place, text
 from .refusals import making_error
+from .wrapper import StandIn
 
 # --- mmap ----------------------------------------------------------------------------------------------
 
 
-class _MmapType(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, originals.mmap)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, originals.mmap)
-
-
-class mmap(originals.mmap, metaclass=_MmapType):
+class mmap(originals.mmap, metaclass=StandIn):
     """:class:`mmap.mmap`; a writable mapping of a file below ``/tmp`` is charged when it is made.
 
     Its pages are allocated then: past a real tmpfs's size the kernel would send SIGBUS at the first touch,
     here OSError(ENOSPC) comes before (C3.5).
     """
 
+    original = originals.mmap
     _invocation: Invocation | None = None
 
     def __new__(cls, fileno: int, length: int, *args: Any, **options: Any) -> mmap:
@@ -188,16 +182,11 @@ class Resolved(str):
     """A database name that was translated: what is opened by it is not translated again."""
 
 
-class _ConnectionType(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, originals.SqliteConnection)
-
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, originals.SqliteConnection)
-
-
-class Connection(originals.SqliteConnection, metaclass=_ConnectionType):
+class Connection(originals.SqliteConnection, metaclass=StandIn):
     """:class:`sqlite3.Connection`, for those who call or subclass it themselves."""
+
+    original = originals.SqliteConnection
+    _authorizer: _Authorizer | None = None
 
     def __init__(self, database: Any, *args: Any, **options: Any) -> None:
         invocation = get_current()
@@ -215,8 +204,6 @@ class Connection(originals.SqliteConnection, metaclass=_ConnectionType):
             super().set_authorizer(authorizer_callback)
         else:
             self._authorizer.then = authorizer_callback
-
-    _authorizer: _Authorizer | None = None
 
 
 Connection.__module__ = "sqlite3"
@@ -236,7 +223,7 @@ def _contain(invocation: Invocation, connection: Any, charged: bool) -> None:
         _limit(invocation, connection)
     authorizer = _Authorizer(invocation)
     originals.SqliteConnection.set_authorizer(connection, authorizer)
-    if type.__instancecheck__(Connection, connection):
+    if Connection in type(connection).__mro__:
         connection._authorizer = authorizer
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from types import MethodType
 from typing import Any
 
@@ -58,6 +59,11 @@ class _Receiver:
     def __init__(self, public: str) -> None:
         self._module = public.rpartition(".")[0]
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self._module), name)  # what copy makes of a bound method
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return _by_name(self._module)
 
@@ -71,6 +77,26 @@ def quick(original: Callable[..., Any], function: Callable[..., Any], public: st
     """
     _impersonate(function, original)
     return MethodType(function, _Receiver(public))
+
+
+class StandIn(type):
+    """The metaclass of a class that stands where one of the standard library's stood.
+
+    What that one, its ``original``, made before is an instance of the new one as well. Classes derived from
+    it are ordinary.
+    """
+
+    original: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        if "original" in vars(cls):
+            return isinstance(instance, cls.original)
+        return super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        if "original" in vars(cls):
+            return issubclass(subclass, cls.original)
+        return super().__subclasscheck__(subclass)
 
 
 def _impersonate(wrapper: Any, original: Callable[..., Any]) -> None:
