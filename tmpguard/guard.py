@@ -81,7 +81,7 @@ class Guard:
 
     def invocation(self) -> Invocation:
         """A new invocation with this guard's options. Makes no file operation (C4.7)."""
-        if not self._layer.is_ready():
+        if not self._layer.ready:
             self._layer.make_ready()
         return Invocation(self)
 

@@ -13,8 +13,8 @@ import fcntl
 import os
 import stat as modes
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from errno import ENOSPC
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from .scratch import PAGE, Usage, allocated, data_ranges, pages
 
 #: Unlinked files that are remembered before those that are closed by now are looked for.
 _LIMBO_LIMIT: Final = 1024
+_ZEROS: Final = 1 << 20
 
 
 class Full(OSError):
@@ -247,17 +248,32 @@ def position(descriptor: int) -> int:
     return originals.lseek(descriptor, 0, os.SEEK_CUR)
 
 
-def _own_description(descriptor: int) -> int:
-    """A second open file of the same file: to look for holes without moving the caller's offset."""
-    return originals.os_open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+@contextmanager
+def _own_description(descriptor: int, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A second open file of the same file: the caller's has an offset, and flags, that must not matter."""
+    own = originals.os_open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+    try:
+        yield own
+    finally:
+        originals.close(own)
 
 
 def _data_of(descriptor: int, start: int, end: int) -> list[tuple[int, int]]:
-    own = _own_description(descriptor)
-    try:
+    with _own_description(descriptor) as own:
         return list(data_ranges(own, start, end))
-    finally:
-        originals.close(own)
+
+
+def fill_holes(descriptor: int, offset: int, size: int) -> None:
+    """Make the holes within ``size`` bytes from ``offset`` zeros that the disk has as data.
+
+    What a file system has only reserved looks like a hole when it is measured; tmpfs charges it.
+    """
+    start, end = offset // PAGE * PAGE, min(pages(offset + size), originals.fstat(descriptor).st_size)
+    with _own_description(descriptor, os.O_RDWR) as own:
+        for begin, stop in [*data_ranges(own, start, end), (end, end)]:
+            while start < begin:
+                start += originals.pwrite(own, bytes(min(begin - start, _ZEROS)), start)
+            start = max(start, stop)
 
 
 def _file_bytes(descriptor: int) -> int:

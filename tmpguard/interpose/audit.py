@@ -140,6 +140,9 @@ def _refuse(invocation: Invocation, event: str, path: Any) -> None:
 
 def _may_change(invocation: Invocation, real: str) -> bool:
     guard = invocation.guard
+    head, _, number = real.rpartition("/")
+    if head == "/proc/self/fd" and number.isdecimal():
+        real = descriptor_path(int(number))
     if guard.scratch.holds(real) or any(is_below(real, path) for path in guard.writable):
         return True
     try:

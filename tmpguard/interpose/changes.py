@@ -112,7 +112,7 @@ def symlink(
         try:
             invocation.quota.charging(length, make)
         except Full:
-            invocation.refuse("os.symlink", ENOSPC, src, dst, remedy=full(invocation))
+            invocation.refuse("os.symlink", ENOSPC, src, dst, about=dst, remedy=full(invocation))
             make()
 
     try:

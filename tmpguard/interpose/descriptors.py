@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..invocation import Invocation
 from ..mounts import error
-from ..quota import Full
+from ..quota import Full, fill_holes
 from . import originals
 from .charge import full
 from .files import Unopened, locate, making, opening
@@ -271,4 +271,6 @@ def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /
             quota.charge_whole(fd, length, offset)
         except Full:
             invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
-        return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]
+        originals.posix_fallocate(fd, offset, length)
+        fill_holes(fd, offset, length)
+    return None

@@ -80,6 +80,9 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def truncate(self, size: int | None = None, /) -> int:
         return super().truncate(size) if self._charge is None else self._charge.truncate(size)
 
+    def __repr__(self) -> str:
+        return super().__repr__().replace("<FileIO", "<_io.FileIO", 1)  # 3.13 goes by the name of the type
+
     def close(self) -> None:
         if self._nameless and self._charge is not None:
             self._charge.close()

@@ -10,13 +10,53 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from . import audit
 from .surface import calls
 
+_MISSING: Final = object()
+
+
+class _Change(NamedTuple):
+    """One name that was given another value: where, by which means, what it was, and what it is now."""
+
+    setter: Callable[[Any, Any, Any], None]
+    owner: Any
+    name: Any
+    before: Any
+    after: Any
+
+    def undo(self) -> None:
+        """Put back what was there, unless somebody else has meanwhile put something else there (C7.3)."""
+        if self._now() is not self.after:
+            return
+        if self.before is _MISSING:
+            delattr(self.owner, self.name)  # it was inherited
+        else:
+            self.setter(self.owner, self.name, self.before)
+
+    def _now(self) -> Any:
+        if self.setter is operator.setitem:
+            return self.owner.get(self.name)
+        if isinstance(self.owner, types.FunctionType):
+            return getattr(self.owner, self.name)
+        return _namespace(self.owner).get(self.name)
+
+
+def _namespace(owner: Any) -> Any:
+    """The namespace of a module or a class, without waking a lazy one."""
+    if issubclass(type(owner), types.ModuleType):
+        return types.ModuleType.__getattribute__(owner, "__dict__")
+    return vars(owner)
+
+
+#: Did everything go in that an invocation needs? False again after :func:`uninstall`.
+ready = False
+
 _lock: Final = threading.RLock()
-_restore: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+_changes: list[_Change] = []
+_declared: list[tuple[set[Any], Any]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
 #: The modules that were looked through when the layer was put in place, by identity.
 _seen: set[int] = set()
@@ -38,16 +78,16 @@ _CAPABILITIES: Final = (
 
 def is_installed() -> bool:
     """Is the patched layer in place?"""
-    return bool(_restore)
+    return bool(_changes)
 
 
 def install() -> None:
     """Put the patched layer in place. Does nothing where it is."""
     with _lock:
-        if _restore:
+        if _changes:
             return
         for owner, name, original, replacement in list(calls()):
-            _set(owner, name, replacement)
+            _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement)
             if not isinstance(owner, type):
                 _replacements[id(original)] = (original, replacement)
         _declare_capabilities()
@@ -56,41 +96,37 @@ def install() -> None:
         _rebind_tables(list(_replacements.values()))
 
 
-def is_ready() -> bool:
-    """Is everything in place that an invocation needs?"""
-    return audit.is_armed()
-
-
 def make_ready() -> None:
     """Before the first invocation, and after an :func:`uninstall`: the layer and its backstop."""
+    global ready
     with _lock:
         install()
         audit.arm()
+        ready = True
 
 
 def uninstall() -> None:
     """Take the patched layer out: every name is again the very object it was (C7.3)."""
+    global ready
     with _lock:
-        if not _restore:
+        if not _changes:
             return
+        ready = False
         audit.disarm()
-        while _restore:
-            undo, arguments = _restore.pop()
-            undo(*arguments)
+        while _changes:
+            _changes.pop().undo()
+        for functions, replacement in _declared:
+            functions.discard(replacement)
         # Modules that were imported meanwhile took the wrappers.
         _rebind({id(replacement): original for original, replacement in _replacements.values()})
         _rebind_tables([(replacement, original) for original, replacement in _replacements.values()])
-        _restore.clear()
-        _replacements.clear()
-        _seen.clear()
+        for kept in (_changes, _declared, _replacements, _seen):
+            kept.clear()
 
 
-def _set(owner: Any, name: str, value: Any) -> None:
-    if isinstance(owner, type) and name not in vars(owner):
-        _restore.append((delattr, (owner, name)))  # it was inherited
-    else:
-        _restore.append((setattr, (owner, name, vars(owner)[name])))
-    setattr(owner, name, value)
+def _change(setter: Callable[[Any, Any, Any], None], owner: Any, name: Any, before: Any, after: Any) -> None:
+    _changes.append(_Change(setter, owner, name, before, after))
+    setter(owner, name, after)
 
 
 def _declare_capabilities() -> None:
@@ -99,7 +135,7 @@ def _declare_capabilities() -> None:
         for original, replacement in list(_replacements.values()):
             if original in functions and replacement not in functions:
                 functions.add(replacement)
-                _restore.append((functions.discard, (replacement,)))
+                _declared.append((functions, replacement))
 
 
 # --- references taken before ---------------------------------------------------------------------------
@@ -111,16 +147,16 @@ def _rebind(table: dict[int, Any]) -> None:
     By identity alone, and without asking any object for an attribute: lazy modules and settings stay asleep.
     """
     for key, module in list(sys.modules.items()):
-        if not isinstance(module, types.ModuleType) or id(module) in _seen or _is_left_alone(key):
+        # By type: even isinstance would ask a lazy object for its class.
+        if not issubclass(type(module), types.ModuleType) or id(module) in _seen or _is_left_alone(key):
             continue
-        namespace = vars(module)
-        for name, value in list(namespace.items()):
+        for name, value in list(_namespace(module).items()):
             if id(value) in table:
-                _replace(setattr, (module, name), value, table)
+                _change(setattr, module, name, value, table[id(value)])
             elif type(value) is types.FunctionType:
                 if value.__defaults__ or value.__kwdefaults__:
                     _rebind_function(value, table)
-            elif type(value) in (type, abc.ABCMeta) and value.__module__ == module.__name__:
+            elif type(value) in (type, abc.ABCMeta) and value.__module__ == key:
                 _rebind_class(value, table)
 
 
@@ -135,32 +171,26 @@ def _rebind_tables(pairs: list[tuple[Any, Any]]) -> None:
             continue
         for key, value in list(holder.items()):
             if id(value) in table:
-                _replace(operator.setitem, (holder, key), value, table)
+                _change(operator.setitem, holder, key, value, table[id(value)])
 
 
 def _is_seen_namespace(holder: dict[Any, Any]) -> bool:
     """Is it the namespace of a module that was looked through before, and took a function since then?"""
     name = holder.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    return id(module) in _seen and vars(module) is holder and not _is_left_alone(str(name))
+    return id(module) in _seen and _namespace(module) is holder and not _is_left_alone(str(name))
 
 
 def _is_left_alone(name: str) -> bool:
     return name.partition(".")[0] in _LEFT_ALONE or name.startswith("tmpguard.")
 
 
-def _replace(setter: Callable[..., None], where: tuple[Any, ...], value: Any, table: dict[int, Any]) -> None:
-    _restore.append((setter, (*where, value)))
-    setter(*where, table[id(value)])
-
-
 def _rebind_class(owner: type, table: dict[int, Any]) -> None:
     for name, value in list(vars(owner).items()):
         if id(value) in table:
-            _replace(type.__setattr__, (owner, name), value, table)
+            _change(type.__setattr__, owner, name, value, table[id(value)])
         elif type(value) is staticmethod and id(value.__func__) in table:
-            _restore.append((type.__setattr__, (owner, name, value)))
-            type.__setattr__(owner, name, staticmethod(table[id(value.__func__)]))
+            _change(type.__setattr__, owner, name, value, staticmethod(table[id(value.__func__)]))
         elif type(value) is types.FunctionType:
             _rebind_function(value, table)
 
@@ -168,9 +198,9 @@ def _rebind_class(owner: type, table: dict[int, Any]) -> None:
 def _rebind_function(function: types.FunctionType, table: dict[int, Any]) -> None:
     defaults = function.__defaults__
     if defaults and any(id(value) in table for value in defaults):
-        _restore.append((setattr, (function, "__defaults__", defaults)))
-        function.__defaults__ = tuple(table.get(id(value), value) for value in defaults)
+        after = tuple(table.get(id(value), value) for value in defaults)
+        _change(setattr, function, "__defaults__", defaults, after)
     keywords = function.__kwdefaults__
     if keywords and any(id(value) in table for value in keywords.values()):
-        _restore.append((setattr, (function, "__kwdefaults__", keywords)))
-        function.__kwdefaults__ = {name: table.get(id(value), value) for name, value in keywords.items()}
+        named = {name: table.get(id(value), value) for name, value in keywords.items()}
+        _change(setattr, function, "__kwdefaults__", keywords, named)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from ..invocation import Invocation, get_current
 from ..mounts import error
-from ..quota import Full
+from ..quota import Full, fill_holes
 from . import originals
 from .charge import full
 from .paths import alive, entry, exists, place, text
@@ -88,7 +88,7 @@ def _allocate_mapped(
             quota.charge_whole(fd, size, offset)
         except Full:
             invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full(invocation))
-        originals.posix_fallocate(fd, offset, size)
+        fill_holes(fd, offset, size)
     return True
 
 

@@ -64,6 +64,9 @@ class _Receiver:
             raise AttributeError(name)
         return getattr(import_module(self._module), name)  # what copy makes of a bound method
 
+    def __deepcopy__(self, memo: object) -> _Receiver:
+        return self
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return _by_name(self._module)
 
