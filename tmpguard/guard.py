@@ -158,6 +158,8 @@ def _checked_directory(option: str, value: object) -> str:
         path = os.fsdecode(value)  # type: ignore[arg-type]
     except TypeError:
         raise ConfigurationError(f"{option}={value!r} is no path: give a directory") from None
+    if not path:
+        raise ConfigurationError(f"{option}={value!r} is empty: give a directory")
     if "\0" in path:
         raise ConfigurationError(f"{option}={value!r} has a NUL byte: give a directory")
     real = os.path.realpath(path)
