@@ -32,6 +32,9 @@ logger = logging.getLogger("tmpguard")
 _current: Final[ContextVar[Invocation | None]] = ContextVar("tmpguard_invocation", default=None)
 get_current: Final = _current.get
 
+#: Is a warning being logged by the running code?
+_telling: Final[ContextVar[bool]] = ContextVar("tmpguard_telling", default=False)
+
 #: More than this is never wiped by the thread that served the request.
 _AT_ONCE_BYTES: Final = 1 << 20
 
@@ -70,7 +73,6 @@ class Invocation:
     _handles: list[tuple[weakref.ref[Any], Charge]] | None = None
     _tokens: tuple[Token[Invocation | None], ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
-    _telling = False
     _let_through = 0
 
     def __init__(self, guard: Guard) -> None:
@@ -339,9 +341,9 @@ class Invocation:
         location, library = locate()
         violation = Violation(operation, self._shown(path), code, location, library)
         self.report.add(violation, late=late)
-        if self._telling:
+        if _telling.get():
             return  # a logging handler that was itself refused must not start it over again
-        self._telling = True
+        telling = _telling.set(True)
         try:
             logger.warning(
                 "%s%s %r: [Errno %d] %s (%s)",
@@ -353,7 +355,7 @@ class Invocation:
                 location or library or "no Python frame of the application",
             )
         finally:
-            self._telling = False
+            _telling.reset(telling)
 
     def _shown(self, path: Any) -> str:
         """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, ENOSPC, EROFS, EXDEV
 from functools import partial
@@ -402,7 +403,7 @@ def utime(
         lambda real: originals.utime(real, times, **options),
         dir_fd,
         follow_symlinks,
-        names=False,
+        names=sys.version_info >= (3, 13),
     )
 
 

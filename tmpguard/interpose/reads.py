@@ -148,7 +148,10 @@ def _is_special(real: str) -> bool:
 def statvfs(invocation: Invocation, path: Any) -> Any:
     alive_to_read(invocation, "os.statvfs", path)
     if type(path) is int:
-        return fstatvfs(invocation, path)
+        try:
+            return fstatvfs(invocation, path)
+        except OSError as exc:
+            reraise(exc, path)
     if is_odd(path):
         return originals.statvfs(path)
     try:
@@ -240,6 +243,8 @@ def listdir(invocation: Invocation, path: Any = None) -> Any:
     try:
         return originals.listdir(real)
     except OSError as exc:
+        if type(path) is int:
+            raise
         reraise(exc, path)
 
 
@@ -249,6 +254,8 @@ def scandir(invocation: Invocation, path: Any = None) -> Scan:
     try:
         entries = originals.scandir(real)
     except OSError as exc:
+        if type(path) is int:
+            raise
         reraise(exc, path)
     if type(path) is int:
         return Scan(entries, invocation, "", base_of(invocation, path), has_mounts)
@@ -262,10 +269,7 @@ def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
     virtual: str | None
     real: Any
     if type(path) is int:
-        try:
-            virtual, real = base_of(invocation, path), path
-        except OSError as exc:
-            reraise(exc, path)
+        virtual, real = base_of(invocation, path), path
     else:
         given = "." if path is None else path
         if is_odd(given):
