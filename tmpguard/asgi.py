@@ -1,0 +1,178 @@
+"""The ASGI middleware: each HTTP request and each WebSocket connection gets its own ``/tmp``.
+
+Starlette and FastAPI::
+
+    from tmpguard.asgi import TmpGuardMiddleware
+
+    app.add_middleware(TmpGuardMiddleware, storage_size=64)
+
+Any other ASGI application, Django's and Quart's included::
+
+    application = TmpGuardMiddleware(application, storage_size=64)
+
+The options are those of :class:`tmpguard.Guard`; a guard that was built elsewhere goes in as ``guard=``. A
+wrong option raises :class:`tmpguard.ConfigurationError` when the middleware is built.
+
+An invocation begins with the call of the application and ends when that call returns, raises or is cancelled
+(C4.3): a streamed body and a background task still see the request's files, a client that went away does not
+keep them. A WebSocket connection is one invocation for as long as it is open. Lifespan, and whatever else a
+server may send, passes through: code that runs at start-up keeps the real file system (C6.4). At the end of
+the lifespan the wipes are finished.
+
+An async generator that was not read to its end is left to the garbage collector, and its event loop closes it
+some time later. It is closed for the request in which it was begun: its ``finally`` clauses get ESTALE where
+that is over, and never reach the real file system or another request's files.
+
+Put it outermost, after all other calls of ``add_middleware``, so that the other middlewares are guarded too.
+What the server itself does before the application is called is the server's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from .guard import Guard, guard_from
+from .invocation import Invocation, activate, current, deactivate
+from .wiper import drain
+
+__all__ = ["TmpGuardMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Asks the server to open a path and send the file. The server would open it outside of the invocation.
+_PATHSEND = "http.response.pathsend"
+
+#: Seconds that the wipes may take at the shutdown of a server.
+_PATIENCE = 10
+
+
+class TmpGuardMiddleware:
+    """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
+
+    Raises ConfigurationError for a wrong option, and where both a guard and options are given (C3.1).
+    """
+
+    def __init__(self, app: ASGIApp, *, guard: Guard | None = None, **options: Any) -> None:
+        self.app = app
+        self.guard = guard_from(guard, options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind != "http" and kind != "websocket":
+            await self.app(scope, receive, self._tidying(send) if kind == "lifespan" else send)
+            return
+        if "extensions" in scope:
+            scope = _without_pathsend(scope)
+        if type(sys.get_asyncgen_hooks().finalizer) is not Abandoned:
+            Abandoned.install()
+        invocation = self.guard.invocation()
+        token = activate(invocation)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            try:
+                deactivate(token)
+            except ValueError:
+                pass  # the coroutine was thrown away and is closed in another context, which never was ours
+            finally:
+                invocation.end()
+
+    def _tidying(self, send: Send) -> Send:
+        """``send``, but the wipes are finished before the server learns that the shutdown is complete.
+
+        Then uvicorn dies of the signal that stopped it, and no exit handler of Python runs.
+        """
+
+        async def finish(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                drain(_PATIENCE)
+                self.guard.scratch.release()
+            await send(message)
+
+        return finish
+
+
+def _without_pathsend(scope: Scope) -> Scope:
+    extensions = scope["extensions"]
+    if not extensions or _PATHSEND not in extensions:
+        return scope
+    kept = {name: value for name, value in extensions.items() if name != _PATHSEND}
+    return {**scope, "extensions": kept}
+
+
+# --- async generators that were not read to their end --------------------------------------------------
+
+Generator = AsyncGenerator[Any, Any]
+Hook = Callable[[Generator], None]
+
+#: Generators remembered before those already collected are sorted out.
+_KEPT = 256
+
+
+class Abandoned:
+    """Takes the place of an event loop's hooks for async generators (PEP 525), and calls them.
+
+    A loop closes an abandoned generator in a task of its own, outside of every request or, worse, in the
+    context of the request during which it happened to be collected.
+    """
+
+    __slots__ = ("_finalizer", "_firstiter", "_limit", "owners")
+
+    def __init__(self, firstiter: Hook | None, finalizer: Hook) -> None:
+        self._firstiter = firstiter
+        self._finalizer = finalizer
+        self._limit = _KEPT
+        #: By id, since references are cleared before a finalizer is called.
+        self.owners: dict[int, tuple[weakref.ref[Generator], Invocation]] = {}
+
+    @classmethod
+    def install(cls) -> None:
+        """Take the place of the hooks of the loop that runs in this thread, until it ends."""
+        firstiter, finalizer = sys.get_asyncgen_hooks()
+        if finalizer is not None:  # without one there is no loop that would close them later
+            hooks = cls(firstiter, finalizer)
+            sys.set_asyncgen_hooks(firstiter=hooks.begin, finalizer=hooks)
+
+    def begin(self, generator: Generator) -> None:
+        """A generator is read for the first time: it belongs to the current invocation."""
+        invocation = current()
+        if invocation is not None:
+            if len(self.owners) >= self._limit:
+                self._sort_out()
+            self.owners[id(generator)] = weakref.ref(generator), invocation
+        else:
+            self.owners.pop(id(generator), None)
+        if self._firstiter is not None:
+            self._firstiter(generator)
+
+    def _sort_out(self) -> None:
+        for key, owner in list(self.owners.items()):
+            if owner[0]() is None:
+                del self.owners[key]
+        self._limit = _KEPT + 2 * len(self.owners)
+
+    def __call__(self, generator: Generator) -> None:
+        owner = self.owners.pop(id(generator), None)
+        self._finalizer(generator if owner is None else _BoundClose(generator, owner[1]))
+
+
+class _BoundClose:
+    """Stands for an abandoned generator; what its event loop calls is ``aclose``."""
+
+    def __init__(self, generator: Generator, invocation: Invocation) -> None:
+        self._generator = generator
+        self._invocation = invocation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    async def aclose(self) -> None:
+        with self._invocation.bound():
+            await self._generator.aclose()

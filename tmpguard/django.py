@@ -1,0 +1,287 @@
+"""The Django middleware: each request gets its own ``/tmp``.
+
+::
+
+    MIDDLEWARE = ["tmpguard.django.TmpGuardMiddleware", ...]  # the first one
+    TMPGUARD = {"storage_size": 64}
+
+``TMPGUARD`` takes the options of :class:`tmpguard.Guard` by their names, or a guard that was built elsewhere
+as ``{"guard": guard}``; without it the defaults hold. All middlewares of a process with the same settings
+share one guard.
+
+The system check ``tmpguard.E001`` names a wrong option. It is registered when this module is imported; with
+``INSTALLED_APPS = ["tmpguard.django", ...]`` that is before ``manage.py check`` runs. A wrong option also
+raises ``ImproperlyConfigured`` when the middleware is built.
+
+An invocation begins with the first middleware and ends in ``response.close()``, after Django has closed what
+belongs to the response (C4.3): streaming bodies, sync and async, and ``FileResponse`` read the request's
+files, and uploads of the request are closed before. Where nobody calls ``close()`` the invocation ends when
+the response is collected; where the view is cancelled, with the view.
+
+Under ASGI Django receives the whole body of a request, and spools a large one to disk, before the first
+middleware is called. To have that counted too, put :class:`tmpguard.asgi.TmpGuardMiddleware` around
+``get_asgi_application()`` instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.checks import Error, register
+from django.core.exceptions import ImproperlyConfigured
+
+from .guard import ConfigurationError, Guard, guard_from
+from .invocation import Invocation, activate, deactivate
+
+__all__ = ["TmpGuardMiddleware"]
+
+logger = logging.getLogger("tmpguard")
+
+
+class TmpGuardMiddleware:
+    """Runs each request as an invocation of the guard of ``settings.TMPGUARD``, in sync and async stacks.
+
+    Raises ImproperlyConfigured for a wrong option (C3.1).
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        try:
+            self.guard = _guard_of_settings()
+        except ConfigurationError as exc:
+            raise ImproperlyConfigured(f"settings.TMPGUARD: {exc}") from exc
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        if self._is_async:
+            return self._call_async(request)
+        invocation = self.guard.invocation()
+        token = activate(invocation)
+        try:
+            return _keep_until_closed(self.get_response(request), invocation)
+        except BaseException:
+            invocation.end()
+            raise
+        finally:
+            deactivate(token)
+
+    async def _call_async(self, request: Any) -> Any:
+        invocation = self.guard.invocation()
+        token = activate(invocation)
+        try:
+            response: Awaitable[Any] = self.get_response(request)
+            return _keep_until_closed(await response, invocation)
+        except BaseException:
+            invocation.end()
+            raise
+        finally:
+            _deactivate_anywhere(token)
+
+
+def _deactivate_anywhere(token: Any) -> None:
+    # A coroutine that was thrown away is closed in another context, which never was the invocation's.
+    with suppress(ValueError):
+        deactivate(token)
+
+
+# --- the end of a response -----------------------------------------------------------------------------
+
+
+def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
+    """Have the invocation of ``response`` end in its ``close()``, and its body iterated for it."""
+    body = None
+    if getattr(response, "streaming", False):
+        # Not through the public setter, which forgets the file of a FileResponse and adds a second closer.
+        if response.is_async:
+            body = response._iterator = _AsyncSteps(response._iterator, invocation)
+        else:
+            response._iterator = _Steps(response._iterator, invocation)
+    response.close = _Close(response, invocation, body)
+    return response
+
+
+class _Close:
+    """Stands for ``response.close``: Django's own, called for the invocation, and then its end."""
+
+    __slots__ = ("_body", "_closed", "_invocation", "_original")
+
+    def __init__(self, response: Any, invocation: Invocation, body: _AsyncSteps | None) -> None:
+        self._invocation = invocation
+        self._body = body
+        self._closed = False
+        # Held weakly, so that a response that is dropped is collected at once, its body first and this
+        # second. But a FileResponse may live on in nothing but its file's close, which Django sets to this.
+        self._original: Callable[[], Callable[[], None] | None]
+        close = response.close
+        if getattr(response, "file_to_stream", None) is None and hasattr(close, "__self__"):
+            self._original = weakref.WeakMethod(close)
+        else:
+            self._original = lambda: close
+
+    def __call__(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        token = activate(self._invocation)
+        try:
+            close = self._original()
+            if close is not None:
+                close()
+        finally:
+            deactivate(token)
+            self._original = lambda: None
+            self._finish()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._body is None:
+            self._invocation.end()
+        else:
+            self._body.finish()
+
+
+class _Steps:
+    """The iterator of a streaming response; each step runs for the invocation."""
+
+    __slots__ = ("_invocation", "_iterator")
+
+    def __init__(self, iterator: Iterator[Any], invocation: Invocation) -> None:
+        self._iterator = iterator
+        self._invocation = invocation
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        token = activate(self._invocation)
+        try:
+            return next(self._iterator)
+        finally:
+            deactivate(token)
+
+    def __del__(self) -> None:
+        # A generator that nobody closed runs its finally clauses when it is dropped: for the invocation.
+        token = activate(self._invocation)
+        try:
+            del self._iterator
+        finally:
+            deactivate(token)
+
+
+class _AsyncSteps:
+    """The async iterator of a streaming response; each step runs for the invocation, and so does its end.
+
+    Django drops an async generator that a client did not read to its end, and the event loop closes it some
+    time later. Its finally clauses are the application's, so here it is closed first and the invocation
+    ended then.
+    """
+
+    __slots__ = ("_invocation", "_iterator", "_loop", "_over")
+
+    def __init__(self, iterator: AsyncIterator[Any], invocation: Invocation) -> None:
+        self._iterator = iterator
+        self._invocation = invocation
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        token = activate(self._invocation)
+        try:
+            return await self._iterator.__anext__()
+        except StopAsyncIteration:
+            self._over = True
+            raise
+        finally:
+            _deactivate_anywhere(token)
+
+    def finish(self) -> None:
+        """End the invocation: at once, or when the generator that was not read to its end is closed.
+
+        May be called in any thread. Never raises.
+        """
+        if self._over or self._loop is None or not hasattr(self._iterator, "aclose"):
+            self._invocation.end()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._start_closing)
+        except RuntimeError:  # the loop is closed, and nothing of the generator will ever run
+            self._invocation.end()
+
+    def _start_closing(self) -> None:
+        task = asyncio.ensure_future(self._close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    async def _close(self) -> None:
+        token = activate(self._invocation)
+        try:
+            await self._iterator.aclose()  # type: ignore[attr-defined]
+        except Exception:
+            logger.exception("closing the body of a response that was not read to its end")
+        finally:
+            _deactivate_anywhere(token)
+            self._invocation.end()
+
+
+#: The event loop holds its tasks weakly.
+_closing: Final[set[asyncio.Future[None]]] = set()
+
+
+# --- settings ------------------------------------------------------------------------------------------
+
+_lock: Final = threading.Lock()
+_shared: tuple[str, Mapping[str, Any], Guard] | None = None
+
+
+def _guard_of_settings() -> Guard:
+    """The guard of ``settings.TMPGUARD``; one for all who ask while the settings are the same.
+
+    Raises ConfigurationError.
+    """
+    global _shared
+    options = getattr(settings, "TMPGUARD", {})
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise ConfigurationError(
+            f"TMPGUARD={options!r} is no dictionary of options: give a dict, or leave it out"
+        )
+    # By their text, since 1 and True are equal but not both a storage size. Objects that are compared by
+    # their address are kept alive with the guard.
+    key = repr(options)
+    with _lock:
+        if _shared is None or _shared[0] != key:
+            given = dict(options)
+            _shared = (key, dict(options), guard_from(given.pop("guard", None), given))
+        return _shared[2]
+
+
+def check_settings(app_configs: object = None, **kwargs: object) -> list[Error]:
+    """The system check ``tmpguard.E001``: every option in ``settings.TMPGUARD`` can be (C3.1)."""
+    try:
+        _guard_of_settings()
+    except ConfigurationError as exc:
+        return [Error(f"settings.TMPGUARD: {exc}", id="tmpguard.E001")]
+    return []
+
+
+register(check_settings, "tmpguard")
