@@ -1,0 +1,106 @@
+"""Helpers that more than one directory of tests needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PROJECT = Path(__file__).parent.parent
+NOBODY = 65534
+"""A user without any rights, which a test run by root can become."""
+
+
+@contextmanager
+def case(name: object) -> Iterator[None]:
+    """One of many cases that one test goes through: an error within says which."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"in the case {name}")
+        raise
+
+
+def eventually(ask: Callable[[], Result], *, seconds: float = 30) -> Result:
+    """Ask until the answer is true and return it; the last answer where it never is."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.01)
+
+
+def left_in(scratch_root: Path) -> list[str]:
+    """All that lies in the processes' own directories below a scratch root: nothing, when no request runs.
+
+    A process's own directory stays for a moment after its last invocation.
+    """
+    return [
+        os.path.join(directory, name)
+        for process in scratch_root.iterdir()
+        for directory, directories, files in os.walk(process)
+        for name in directories + files
+    ]
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    """The command line of a new interpreter that runs ``code`` and can import this project."""
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n{code}",
+        *map(str, arguments),
+    ]
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """Run ``code`` in a new interpreter and return what it printed; it must succeed and print no error."""
+    done = subprocess.run(python(code, *arguments), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def run_unprivileged(code: str, *arguments: object) -> str:
+    """The same without root's rights, which see no modes; tmpguard is imported before they are given up."""
+    drop = f"""
+import os, pathlib, shutil, socket, tempfile, tmpguard, traceback
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+"""
+    return run_python(drop + code, *arguments)
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run ``work`` with 0, 1, ... in as many threads and raise the first error of theirs."""
+    errors: list[BaseException] = []
+
+    def job(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def listed() -> list[str]:
+    """The text files in /tmp. Where the project or its environment lies below the real /tmp, a whole listing
+    shows those too (C1.5)."""
+    return sorted(name for name in os.listdir("/tmp") if name.endswith(".txt"))
