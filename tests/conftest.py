@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +17,17 @@ from tmpguard.scratch import PREFIX
 
 
 def _scratch_directories() -> set[str]:
-    return {name for name in originals.listdir(tempfile.gettempdir()) if name.startswith(PREFIX)}
+    """What this process has in its own directories, which it holds open: other processes have theirs."""
+    held = set()
+    for name in originals.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            held.add(originals.readlink(f"/proc/self/fd/{name}"))
+    left = set()
+    for path in held:
+        if os.path.basename(path).startswith(PREFIX):
+            with contextlib.suppress(FileNotFoundError):
+                left.update(f"{path}/{name}" for name in originals.listdir(path))
+    return left
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +39,28 @@ def leaves_nothing_behind() -> Iterator[None]:
     tmpguard.uninstall()
     for function in (os.stat, os.lstat, os.mkdir, os.open, os.unlink, open):
         assert type(function).__name__ == "builtin_function_or_method", f"{function} is still patched"
-    left = {
-        name
-        for name in _scratch_directories() - before
-        if originals.listdir(os.path.join(tempfile.gettempdir(), name))
-    }
+    left = _scratch_directories() - before
     assert not left, f"scratch directories are left: {left}"
+
+
+@pytest.fixture
+def scratch_root(tmp_path: Path) -> Path:
+    """An empty directory for the scratch directories of a test's guards."""
+    root = tmp_path / "scratch"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def guard(scratch_root: Path) -> tmpguard.Guard:
+    """A guard without a bundle, on a scratch root of its own."""
+    return tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+
+
+@pytest.fixture
+def public_root() -> Iterator[Path]:
+    """The same, but a process of any user may use it, which ``tmp_path`` does not allow."""
+    root = Path(tempfile.mkdtemp(prefix="public-"))
+    root.chmod(0o777)
+    yield root
+    shutil.rmtree(root)
