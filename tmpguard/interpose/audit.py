@@ -23,6 +23,7 @@ from .files import Unopened
 from .native import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
+_CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC
 _IMPORTER: Final = "<frozen importlib._bootstrap_external>"
 _REMEDY: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
@@ -31,13 +32,11 @@ _REMEDY: Final = (
 
 
 def _opened(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
-    return [(args[0], -1)]
-
-
-def _is_change(flags: Any) -> bool:
-    if not isinstance(flags, int):
-        return False
-    return flags & _ACCESS in (os.O_WRONLY, os.O_RDWR) or bool(flags & (os.O_CREAT | os.O_TRUNC))
+    flags = args[2]
+    changes = isinstance(flags, int) and (
+        flags & _ACCESS in (os.O_WRONLY, os.O_RDWR) or flags & (os.O_CREAT | os.O_TRUNC)
+    )
+    return [(args[0], -1)] if changes else []
 
 
 def _first_with(index: int) -> Callable[[tuple[Any, ...]], list[tuple[Any, int]]]:
@@ -106,11 +105,13 @@ def is_armed() -> bool:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if event == "open" and type(args[2]) is int and not args[2] & _CHANGING:
+        return  # nearly all that is opened is opened for reading
     invocation = get_current()
     if invocation is None:
         return
     paths_of = _active.get(event)
-    if paths_of is None or (paths_of is _opened and not _is_change(args[2])):
+    if paths_of is None:
         return
     for path, dir_fd in paths_of(args):
         if not _may_pass(invocation, path, dir_fd):

@@ -178,7 +178,9 @@ def _is_seen_namespace(holder: dict[Any, Any]) -> bool:
     """Is it the namespace of a module that was looked through before, and took a function since then?"""
     name = holder.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    return id(module) in _seen and _namespace(module) is holder and not _is_left_alone(str(name))
+    if module is None or id(module) not in _seen or _is_left_alone(str(name)):
+        return False
+    return _namespace(module) is holder
 
 
 def _is_left_alone(name: str) -> bool:

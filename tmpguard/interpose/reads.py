@@ -269,7 +269,10 @@ def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
     virtual: str | None
     real: Any
     if type(path) is int:
-        virtual, real = base_of(invocation, path), path
+        try:
+            virtual, real = base_of(invocation, path), path
+        except OSError:
+            return path, False  # the call itself will say so
     else:
         given = "." if path is None else path
         if is_odd(given):
