@@ -27,7 +27,7 @@ class Charge:
     Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
     """
 
-    __slots__ = ("_end", "_raw", "invocation", "quota")
+    __slots__ = ("_descriptor", "_end", "_raw", "invocation", "quota")
 
     def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
         self.invocation = invocation
@@ -35,6 +35,7 @@ class Charge:
         self.quota: Quota | None = invocation.quota
         # The raw file holds its charge: a reference back would leave a forgotten file to the collector.
         self._raw = weakref.ref(raw)
+        self._descriptor: int = raw.fileno()
         # The offset of the next write while the file was empty at first and only ever appended to: then the
         # cost of a write is known exactly. None where it is not.
         self._end = 0 if empty else None
@@ -52,11 +53,17 @@ class Charge:
         return self._end is None and not originals.fstat(raw.fileno()).st_nlink
 
     def raw(self) -> Any:
-        """The raw file. Raises ValueError when it is gone."""
+        """The raw file. Raises ValueError when it is closed and gone.
+
+        The collector of cycles clears references before files are closed: a buffer that is flushed then
+        still has its descriptor.
+        """
         raw = self._raw()
-        if raw is None:
+        if raw is not None:
+            return raw
+        if not self.invocation.owns(self._descriptor):
             raise ValueError("I/O operation on closed file.")
-        return raw
+        return originals.FileIO(self._descriptor, "w", closefd=False)
 
     def write(self, data: Any, /) -> int | None:
         raw = self._raw() or self.raw()
