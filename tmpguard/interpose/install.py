@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -58,8 +59,11 @@ _lock: Final = threading.RLock()
 _changes: list[_Change] = []
 _declared: list[tuple[set[Any], Any]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
-#: The modules that were looked through when the layer was put in place, by identity.
-_seen: set[int] = set()
+#: The modules that were looked through, and whether one of ours was found in them. They need not be looked
+#: through again, but for those with findings: what is added to them later shows among an object's referrers.
+_seen: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
+#: The tables in which originals were found.
+_tables: list[dict[Any, Any]] = []
 
 #: These keep the originals: the interpreter reads sources and writes bytecode by them (SURFACE rule 1.1).
 _LEFT_ALONE: Final = frozenset({"posix", "_io", "_pyio", "tokenize", "linecache", "importlib", "zipimport"})
@@ -91,9 +95,10 @@ def install() -> None:
             if not isinstance(owner, type):
                 _replacements[id(original)] = (original, replacement)
         _declare_capabilities()
-        _rebind({key: replacement for key, (_, replacement) in _replacements.items()})
-        _seen.update(id(module) for module in sys.modules.values())
-        _rebind_tables(list(_replacements.values()))
+        table = {key: replacement for key, (_, replacement) in _replacements.items()}
+        if _rebind(table):
+            _tables[:] = _referring([original for original, _ in _replacements.values()])
+        _rebind_tables(_tables, table)
 
 
 def make_ready() -> None:
@@ -118,9 +123,10 @@ def uninstall() -> None:
         for functions, replacement in _declared:
             functions.discard(replacement)
         # Modules that were imported meanwhile took the wrappers.
-        _rebind({id(replacement): original for original, replacement in _replacements.values()})
-        _rebind_tables([(replacement, original) for original, replacement in _replacements.values()])
-        for kept in (_changes, _declared, _replacements, _seen):
+        table = {id(replacement): original for original, replacement in _replacements.values()}
+        _rebind(table)
+        _rebind_tables(_referring([replacement for _, replacement in _replacements.values()]), table)
+        for kept in (_changes, _declared, _replacements):
             kept.clear()
 
 
@@ -141,34 +147,52 @@ def _declare_capabilities() -> None:
 # --- references taken before ---------------------------------------------------------------------------
 
 
-def _rebind(table: dict[int, Any]) -> None:
+def _rebind(table: dict[int, Any]) -> bool:
     """Replace what other modules took by name: in their globals, classes, and functions' defaults.
 
     By identity alone, and without asking any object for an attribute: lazy modules and settings stay asleep.
+    True if there were modules that had not been looked through before.
     """
+    news = False
     for key, module in list(sys.modules.items()):
         # By type: even isinstance would ask a lazy object for its class.
-        if not issubclass(type(module), types.ModuleType) or id(module) in _seen or _is_left_alone(key):
+        if not issubclass(type(module), types.ModuleType) or _is_left_alone(key):
             continue
-        for name, value in list(_namespace(module).items()):
-            if id(value) in table:
-                _change(setattr, module, name, value, table[id(value)])
-            elif type(value) is types.FunctionType:
-                if value.__defaults__ or value.__kwdefaults__:
-                    _rebind_function(value, table)
-            elif type(value) in (type, abc.ABCMeta) and value.__module__ == key:
-                _rebind_class(value, table)
+        found = _seen.get(module)
+        if found is False:
+            continue
+        news = news or found is None
+        before = len(_changes)
+        _rebind_module(key, module, table)
+        _seen[module] = bool(found) or len(_changes) > before
+    return news
 
 
-def _rebind_tables(pairs: list[tuple[Any, Any]]) -> None:
-    """Replace the functions that stand as values in dicts, wherever those are: tables of openers, say.
+def _rebind_module(key: str, module: types.ModuleType, table: dict[int, Any]) -> None:
+    for name, value in list(_namespace(module).items()):
+        if id(value) in table:
+            _change(setattr, module, name, value, table[id(value)])
+        elif type(value) is types.FunctionType:
+            if value.__defaults__ or value.__kwdefaults__:
+                _rebind_function(value, table)
+        elif type(value) in (type, abc.ABCMeta) and value.__module__ == key:
+            _rebind_class(value, table)
 
-    Not in namespaces: those of modules and classes were dealt with, or are left alone.
+
+def _referring(objects: list[Any]) -> list[dict[Any, Any]]:
+    """The dicts that hold one of ``objects``: tables of openers, say, and what took one since it was seen.
+
+    No namespaces else: those of modules and classes were dealt with, or are left alone.
     """
-    table = {id(old): new for old, new in pairs}
-    for holder in gc.get_referrers(*(old for old, _ in pairs)):
-        if type(holder) is not dict or not (_is_seen_namespace(holder) or _NAMESPACE_KEYS.isdisjoint(holder)):
-            continue
+    return [
+        holder
+        for holder in gc.get_referrers(*objects)
+        if type(holder) is dict and (_NAMESPACE_KEYS.isdisjoint(holder) or _is_seen_namespace(holder))
+    ]
+
+
+def _rebind_tables(holders: list[dict[Any, Any]], table: dict[int, Any]) -> None:
+    for holder in holders:
         for key, value in list(holder.items()):
             if id(value) in table:
                 _change(operator.setitem, holder, key, value, table[id(value)])
@@ -178,9 +202,9 @@ def _is_seen_namespace(holder: dict[Any, Any]) -> bool:
     """Is it the namespace of a module that was looked through before, and took a function since then?"""
     name = holder.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or id(module) not in _seen or _is_left_alone(str(name)):
+    if not issubclass(type(module), types.ModuleType) or _is_left_alone(str(name)):
         return False
-    return _namespace(module) is holder
+    return module in _seen and _namespace(module) is holder
 
 
 def _is_left_alone(name: str) -> bool:
