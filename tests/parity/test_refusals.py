@@ -1,0 +1,180 @@
+"""An invocation looks, call for call, like a process on a read-only root with a tmpfs on /tmp (C1, C2).
+
+Every operation of the table is tried on every path in both places. What it gives or raises has to be the
+same, with errno, ``filename`` and ``filename2``, and so has what it leaves behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+import tmpguard
+from tests.parity import kernel, operations, places
+from tests.parity.operations import Outcome
+
+Table = dict[str, dict[str, Outcome]]
+
+
+class Known(NamedTuple):
+    """Rows that differ for now, by patterns of their operations and their paths."""
+
+    reason: str
+    operation: str
+    path: str
+
+    def covers(self, operation: str, path: str) -> bool:
+        return bool(re.fullmatch(self.operation, operation) and re.fullmatch(self.path, path))
+
+
+KNOWN: tuple[Known, ...] = (
+    Known("the descriptor of a bundled file is one of the project's file", r".*\bO_.*", r"/tmp/package\b.*"),
+    Known("so is that of a bundled directory", r"os\.chdir of a descriptor.*", r"/tmp/package(/|/dir)?"),
+    Known("io.FileIO keeps a PathLike in its errors", r"io\.FileIO .*", r"Path .*"),
+)
+
+ROWS = [row for row, _, _ in operations.rows()]
+
+#: Calls of the library that look first, catch errors and try again.
+COMPOSED = re.compile(r"(shutil|Path|os\.makedirs)\b.*")
+
+
+@pytest.fixture(scope="session")
+def project() -> Iterator[str]:
+    """A project directory outside /tmp: what lies below it is covered by the kernel set-up's tmpfs."""
+    with tempfile.TemporaryDirectory(prefix="parity-", dir="/var/tmp") as parent:
+        directory = os.path.join(parent, "project")  # so that nobody else is busy in its ".."
+        os.mkdir(directory)
+        places.make_project(directory)
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def by_kernel(project: str) -> Table:
+    """The whole table's outcomes on the kernel set-up."""
+    return kernel.run([places, operations], "table", project, bundle=project)  # type: ignore[no-any-return]
+
+
+class Guarded(NamedTuple):
+    """The whole table's outcomes within invocations, and the errnos of the violations of each row."""
+
+    outcomes: Table
+    violations: dict[tuple[str, str], list[int]]
+
+
+@pytest.fixture(scope="session")
+def by_guard(project: str, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
+    """Only the first row's invocation installs the patched layer, which keeps this quick."""
+    logger = logging.getLogger("tmpguard")
+    logger.disabled = True  # a warning for each of many thousand refusals, captured for each test
+    umask = os.umask(0o022)
+    scratch = tmp_path_factory.mktemp("scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        # An environment below /tmp would be seen there (C1.5), and the kernel set-up has none.
+        patch.setattr("tmpguard.guard._pinned", lambda bundle: [])
+        guard = tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch)
+    try:
+        return _guarded(guard, project)
+    finally:
+        os.umask(umask)
+        logger.disabled = False
+
+
+def _guarded(guard: tmpguard.Guard, project: str) -> Guarded:
+    found = Guarded({}, {})
+    for row, operation, links in operations.rows():
+        found.outcomes[row] = dict(_row(guard, project, operation, row, links, found.violations))
+    return found
+
+
+def _row(
+    guard: tmpguard.Guard,
+    project: str,
+    operation: str,
+    row: str,
+    links: bool,
+    violations: dict[tuple[str, str], list[int]],
+) -> Iterator[tuple[str, Outcome]]:
+    current: list[tmpguard.Invocation] = []
+
+    def start() -> None:
+        end()
+        current.append(guard.invocation().__enter__())
+
+    def end() -> None:
+        while current:
+            current.pop().__exit__(None, None, None)
+
+    seen: tuple[Any, int] = (None, 0)
+    try:
+        for path, outcome in operations.outcomes(operation, project, links=links, start=start):
+            report = current[0].report
+            before = seen[1] if seen[0] is report else 0
+            violations[row, path] = [violation.errno for violation in report.violations[before:]]
+            seen = report, len(report.violations)
+            yield path, outcome
+    finally:
+        end()
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_outcome_is_that_of_a_read_only_root(row: str, by_kernel: Table, by_guard: Guarded) -> None:
+    """C1.2, C2.1, C2.2, C7.1."""
+    differences = {
+        path: f"kernel: {expected}, tmpguard: {by_guard.outcomes[row][path]}"
+        for path, expected in by_kernel[row].items()
+        if by_guard.outcomes[row][path] != expected and not any(k.covers(row, path) for k in KNOWN)
+    }
+    assert not differences
+
+
+@pytest.mark.parametrize(
+    "known",
+    [pytest.param(known, marks=pytest.mark.xfail(strict=True, reason=known.reason)) for known in KNOWN],
+    ids=lambda known: known.reason,
+)
+def test_known_difference(known: Known, by_kernel: Table, by_guard: Guarded) -> None:
+    """Passes, and has to go, when the last of its rows is mended."""
+    for row, outcomes in by_kernel.items():
+        for path, expected in outcomes.items():
+            if known.covers(row, path):
+                assert by_guard.outcomes[row][path] == expected
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not COMPOSED.fullmatch(row)])
+def test_refusals_and_nothing_else_are_violations(row: str, by_guard: Guarded) -> None:
+    """C2.3."""
+    for path, (told, *_) in by_guard.outcomes[row].items():
+        violations = by_guard.violations[row, path]
+        if " EROFS " in told:
+            assert violations == [30], path
+        elif not told.startswith("OSError EXDEV"):
+            assert not violations, path
+
+
+def test_project_is_as_it_was(
+    project: str, by_guard: Guarded, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """C1.1: after some ten thousand attempts to change it."""
+    fresh = str(tmp_path_factory.mktemp("fresh"))
+    places.make_project(fresh)
+    assert _tree(project) == _tree(fresh)
+
+
+def _tree(directory: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for parent, directories, files in os.walk(directory):
+        for name in directories + files:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            content = os.readlink(path) if os.path.islink(path) else ""
+            size = 0 if os.path.isdir(path) else status.st_size
+            extra = os.listxattr(path, follow_symlinks=False)
+            found[os.path.relpath(path, directory)] = status.st_mode, size, content, extra
+    return found
