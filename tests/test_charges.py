@@ -9,6 +9,7 @@ import mmap
 import os
 import random
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -399,3 +400,20 @@ def test_usage_is_exact_after_each_of_many_steps(guard: tmpguard.Guard) -> None:
         assert not invocation.report.violations
     assert invocation.report.used_bytes == sum(map(len, model.values())) * PAGE
     assert invocation.report.files == len(model)
+
+
+@pytest.mark.parametrize("mode", ["wb", "w+b", "w"])
+def test_buffer_in_a_cycle_is_collected_without_a_word(
+    mode: str, guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C7.2: the collector clears references before it closes files, and the buffer still has its own."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    with guard.invocation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        cycle: list[object] = [open("/tmp/file", mode)]
+        cycle[0].write("text" if mode == "w" else b"data")  # type: ignore[attr-defined]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+    assert told == []
