@@ -417,3 +417,18 @@ def test_buffer_in_a_cycle_is_collected_without_a_word(
         del cycle
         gc.collect()
     assert told == []
+
+
+def test_buffer_is_flushed_when_the_collector_has_cleared_the_reference_to_its_file(
+    guard: tmpguard.Guard,
+) -> None:
+    """As the collector of cycles may do it: references first, then what the finalizers still write."""
+    with guard.invocation() as invocation:
+        with open("/tmp/file", "wb") as file:
+            charge = file.raw.write.__self__  # type: ignore[attr-defined]
+            charge._raw = lambda: None
+            file.write(b"data")
+        assert Path("/tmp/file").read_bytes() == b"data"
+        with pytest.raises(ValueError, match="closed file"):
+            charge.write(b"more")
+        assert invocation.report.used_bytes == 4096
