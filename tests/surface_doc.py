@@ -1,0 +1,30 @@
+"""Makes the table of docs/surface.md from the one in the code: ``python -m tests.surface_doc``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tmpguard.interpose import surface
+
+PAGE = Path(__file__).parent.parent / "docs" / "surface.md"
+START, END = "<!-- surface -->\n", "<!-- /surface -->"
+
+
+def table() -> str:
+    """The table in Markdown. Helpers of the standard library that have no public name are left out."""
+    lines = ["| callable | use | path arguments |", "|---|---|---|"]
+    for call in surface.TABLE:
+        if not any(part.startswith("_") for part in (*call.owner.split(":")[1:], call.name)):
+            paths = ", ".join(f"`{name}`" for name in call.paths)
+            lines.append(f"| `{call.public}` | {call.intent} | {paths} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The page with the table as it has to be."""
+    before, _, rest = PAGE.read_text().partition(START)
+    return before + START + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
