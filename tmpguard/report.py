@@ -121,6 +121,8 @@ def _library_roots() -> tuple[str, ...]:
 
 
 _LIBRARIES: Final = _library_roots()
+_STANDARD: Final = tuple(root for root in _LIBRARIES if not root.endswith("-packages/"))
+_OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
 
 
 @lru_cache(maxsize=4096)
@@ -154,6 +156,17 @@ def locate() -> Origin:
         frame = frame.f_back
     origin, through = handed_on_by.get()
     return origin, library or through
+
+
+def is_observer() -> bool:
+    """Does a coverage tool or a debugger ask? They look at files from within the frames that they observe."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not filename.startswith((_PACKAGE, "<frozen ", *_STANDARD)) or "-packages/" in filename:
+            return any(f"/{package}/" in filename for package in _OBSERVERS)
+        frame = frame.f_back
+    return False
 
 
 def _location(frame: FrameType) -> Location:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import Place, error
+from ..report import is_observer
 from . import originals
 
 
@@ -135,7 +136,7 @@ def alive_to_read(invocation: Invocation, operation: str, path: Any) -> None:
         return
     namespace = invocation.namespace
     virtual = os.path.normpath(os.path.join(namespace.working_directory(), text(path)))
-    if namespace.table.mount_of(virtual).charged:
+    if namespace.table.mount_of(virtual).charged and not is_observer():
         raise invocation.stale(operation, path)
 
 
