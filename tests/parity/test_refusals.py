@@ -141,6 +141,8 @@ def test_outcome_is_that_of_a_read_only_root(row: str, by_kernel: Table, by_guar
 )
 def test_known_difference(known: Known, by_kernel: Table, by_guard: Guarded) -> None:
     """Passes, and has to go, when the last of its rows is mended."""
+    if operations.SHARE > 1:
+        pytest.skip("only the whole table tells: TMPGUARD_PARITY_SHARE=1")
     for row, outcomes in by_kernel.items():
         for path, expected in outcomes.items():
             if known.covers(row, path):
