@@ -19,7 +19,8 @@ SMALLEST = 48
 def test_invocations_leave_no_descriptor_thread_or_directory(tmp_path: pathlib.Path) -> None:
     guard = tmpguard.Guard(scratch_root=str(tmp_path), bundle=None)
     left = leaks.left_by(INVOCATIONS, guard, str(tmp_path))
-    assert left == leaks.Left(descriptors=0, threads=0, directories=0)
+    # Fewer is no leak: what an earlier test left to the background thread may go meanwhile.
+    assert left.nothing, left
 
 
 def test_background_ends_leave_no_descriptor_thread_or_directory(tmp_path: pathlib.Path) -> None:
