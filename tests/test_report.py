@@ -52,7 +52,20 @@ def test_a_violation_tells_operation_path_errno_and_line(invocation: tmpguard.In
         errno=errno.EROFS,
         location=tmpguard.Location(__file__, line_of(here, "# the line"), here.__qualname__),
         library=None,
+        remedy="only /tmp is writable; write to /tmp/new.txt",
     )
+
+
+def test_the_remedy_is_the_note_of_the_exception(invocation: tmpguard.Invocation) -> None:
+    """C2.4: also where the application swallows it."""
+    with pytest.raises(OSError, match="Read-only") as refused:
+        os.mkdir("/etc/new")
+    invocation.end()
+    with pytest.raises(OSError, match="Stale") as late:
+        os.mkdir("/tmp/late")
+    (violation,), (late_write,) = invocation.report.violations, invocation.report.late_writes
+    assert refused.value.__notes__ == [f"tmpguard: {violation.remedy}"]
+    assert late.value.__notes__ == [f"tmpguard: {late_write.remedy}"]
 
 
 def test_the_line_is_the_application_s_where_a_library_makes_the_call(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .coldstart import cold_start
 from .guard import ConfigurationError, Guard, invocation
 from .interpose.install import install, uninstall
 from .invocation import Invocation, current
@@ -20,6 +21,7 @@ __all__ = [
     "Location",
     "Report",
     "Violation",
+    "cold_start",
     "current",
     "drain",
     "install",

@@ -19,6 +19,11 @@ keep them. A WebSocket connection is one invocation for as long as it is open. L
 server may send, passes through: code that runs at start-up keeps the real file system (C6.4). At the end of
 the lifespan the wipes are finished.
 
+``lifespan=True`` guards start-up and shutdown, too: the whole lifespan is then one invocation, as that of
+:func:`tmpguard.cold_start`. Its ``/tmp`` is its own: no request sees what was written there. Tasks and
+threads that the start-up leaves running are the lifespan's, and go on with its files until the shutdown is
+complete.
+
 An async generator that was not read to its end is left to the garbage collector, and its event loop closes it
 some time later. It is closed for the request in which it was begun: its ``finally`` clauses get ESTALE where
 that is over, and never reach the real file system or another request's files.
@@ -34,8 +39,9 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .guard import Guard, guard_from
-from .invocation import Invocation, activate, current, deactivate
+from .coldstart import cold_start
+from .guard import ConfigurationError, Guard, guard_from
+from .invocation import Invocation, activate, current, deactivate, unguarded
 from .wiper import drain
 
 __all__ = ["TmpGuardMiddleware"]
@@ -56,17 +62,24 @@ _PATIENCE = 10
 class TmpGuardMiddleware:
     """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
 
+    ``lifespan`` says whether start-up and shutdown are guarded as well, as an invocation of their own.
+
     Raises ConfigurationError for a wrong option, and where both a guard and options are given (C3.1).
     """
 
-    def __init__(self, app: ASGIApp, *, guard: Guard | None = None, **options: Any) -> None:
+    def __init__(
+        self, app: ASGIApp, *, guard: Guard | None = None, lifespan: bool = False, **options: Any
+    ) -> None:
         self.app = app
+        if not isinstance(lifespan, bool):
+            raise ConfigurationError(f"lifespan={lifespan!r} is neither True nor False")
+        self.lifespan = lifespan
         self.guard = guard_from(guard, options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
-            await self.app(scope, receive, self._tidying(send) if kind == "lifespan" else send)
+            await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
             return
         if "extensions" in scope:
             scope = _without_pathsend(scope)
@@ -84,7 +97,19 @@ class TmpGuardMiddleware:
             finally:
                 invocation.end()
 
-    def _tidying(self, send: Send) -> Send:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The lifespan: unguarded, or an invocation of its own."""
+        if not self.lifespan:
+            await self.app(scope, receive, self._tidying(send, None))
+            return
+        start = cold_start(guard=self.guard)
+        try:
+            with start.bound():
+                await self.app(scope, receive, self._tidying(send, start))
+        finally:
+            start.end()
+
+    def _tidying(self, send: Send, start: Invocation | None) -> Send:
         """``send``, but the wipes are finished before the server learns that the shutdown is complete.
 
         Then uvicorn dies of the signal that stopped it, and no exit handler of Python runs.
@@ -92,8 +117,11 @@ class TmpGuardMiddleware:
 
         async def finish(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown"):
+                if start is not None:
+                    start.end()
                 drain(_PATIENCE)
-                self.guard.scratch.release()
+                with unguarded():  # the lifespan's invocation is the current one here
+                    self.guard.scratch.release()
             await send(message)
 
         return finish

@@ -16,7 +16,7 @@ from . import scratch
 from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
-from .report import Report, Violation, locate
+from .report import Report, Violation, is_bytecode, is_importing, locate
 from .scratch import Usage
 from .wiper import wiper
 
@@ -63,6 +63,8 @@ class Invocation:
     # A request that touches no file must pay next to nothing, so what only file work needs starts as a
     # class attribute and is made on first use.
     ended = False
+    #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
+    cold_start = False
     #: The real directory behind /tmp while a path below it may be translated by its text alone: the
     #: directory exists, the invocation made no symlink, and it has not ended. None otherwise.
     prefix: str | None = None
@@ -277,6 +279,7 @@ class Invocation:
             with _scratch_lock:
                 if self._report is None:
                     self._report = Report(self.guard.quota_bytes, self._usage)
+                    self._report.cold_start = self.cold_start
                 report = self._report
         return report
 
@@ -304,7 +307,10 @@ class Invocation:
         where the error bears another one or none. Returns where the guard only watches: the operation then
         goes through (C2.5).
         """
-        self._record(operation, code, path if about is None else about, late=False)
+        subject = path if about is None else about
+        # An import does without its bytecode where it cannot write: that is nothing to report.
+        if not (code == codes.EROFS and is_bytecode(subject) and is_importing()):
+            self._record(operation, code, subject, remedy)
         if self.guard.enforce:
             raise self._refusal(code, path, second, remedy)
         self._let_through = threading.get_ident()
@@ -316,14 +322,15 @@ class Invocation:
         self._let_through = 0
         return True
 
-    def note(self, operation: str, code: int, path: Any) -> None:
+    def note(self, operation: str, code: int, path: Any, remedy: str = "") -> None:
         """Record a violation whose error somebody else raises."""
-        self._record(operation, code, path, late=False)
+        self._record(operation, code, path, remedy)
 
     def stale(self, operation: str, path: Any = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
-        self._record(operation, codes.ESTALE, path, late=True)
-        return self._refusal(codes.ESTALE, path, None, "the invocation that this code runs for is over")
+        remedy = "the invocation that this code runs for is over"
+        self._record(operation, codes.ESTALE, path, remedy, late=True)
+        return self._refusal(codes.ESTALE, path, None, remedy)
 
     def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
         message = os.strerror(code)
@@ -337,9 +344,9 @@ class Invocation:
             refusal.add_note(f"tmpguard: {remedy}")
         return refusal
 
-    def _record(self, operation: str, code: int, path: Any, *, late: bool) -> None:
+    def _record(self, operation: str, code: int, path: Any, remedy: str, *, late: bool = False) -> None:
         location, library = locate()
-        violation = Violation(operation, self._shown(path), code, location, library)
+        violation = Violation(operation, self._shown(path), code, location, library, remedy)
         self.report.add(violation, late=late)
         if _telling.get():
             return  # a logging handler that was itself refused must not start it over again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import threading
@@ -34,7 +35,8 @@ class Violation(NamedTuple):
     ``operation`` is the call by its usual name (``open``, ``os.mkdir``), ``path`` the path as the application
     gave it, ``errno`` the number it got (or would have got where the guard only watches), ``location`` the
     first frame outside the standard library, installed packages and tmpguard, ``library`` the frame of the
-    library that made the call, None where the application made it itself.
+    library that made the call, None where the application made it itself, ``remedy`` what to do about it, ""
+    where there is nothing to say: the text of the exception's note (C2.4).
     """
 
     operation: str
@@ -42,10 +44,14 @@ class Violation(NamedTuple):
     errno: int
     location: Location | None
     library: Location | None
+    remedy: str = ""
 
 
 class Report:
     """What one invocation used and was refused: live while it runs, final after its end. Sizes in bytes."""
+
+    #: Is it the report of :func:`tmpguard.cold_start`, and of no request?
+    cold_start = False
 
     def __init__(self, quota_bytes: int, measure: Callable[[], tuple[Usage, int]]) -> None:
         self.quota_bytes = quota_bytes
@@ -122,6 +128,7 @@ def _library_roots() -> tuple[str, ...]:
 
 _LIBRARIES: Final = _library_roots()
 _STANDARD: Final = tuple(root for root in _LIBRARIES if not root.endswith("-packages/"))
+_IMPORTER: Final = "<frozen importlib._bootstrap>"
 _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
 
 
@@ -156,6 +163,28 @@ def locate() -> Origin:
         frame = frame.f_back
     origin, through = handed_on_by.get()
     return origin, library or through
+
+
+def is_bytecode(path: object) -> bool:
+    """Is ``path`` where the interpreter keeps bytecode?"""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    name = str(path)
+    return "__pycache__" in name or (sys.pycache_prefix is not None and name.startswith(sys.pycache_prefix))
+
+
+def is_importing() -> bool:
+    """Does an import ask, the interpreter's or a hook of it such as pytest's?
+
+    The code of a module is run by an import, but is no part of it; nor is :mod:`py_compile`, which lends the
+    importer's way of writing.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        if frame.f_code.co_filename == _IMPORTER:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_observer() -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import is_below
+from ..report import is_importing
 from . import originals
 from .files import Unopened
 from .native import Resolved
@@ -132,7 +133,9 @@ def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
 
 
 def _refuse(invocation: Invocation, event: str, path: Any) -> None:
-    if sys._getframe(2).f_code.co_filename == _IMPORTER:
+    if sys._getframe(2).f_code.co_filename == _IMPORTER and is_importing():
+        if not invocation.guard.enforce:
+            return
         # The interpreter does without its bytecode there; that is nothing to report.
         raise OSError(EROFS, os.strerror(EROFS), path)
     if not invocation.was_let_through():

@@ -1,0 +1,59 @@
+"""Guards what runs before the first request: imports, and the start-up of an ASGI application.
+
+Most failures of a deployment happen there: a directory made when a module is imported, a log file opened, a
+cache database. ::
+
+    with tmpguard.cold_start() as start:
+        from shop.main import app
+    assert not start.report.violations
+
+The start is an invocation of its own, with all that one has: the working directory is the bundle, ``/tmp``
+is empty, limited and gone afterwards. So what the start writes there is gone before the first request, as
+each request has a ``/tmp`` of its own (C4.1). A module that was imported before runs no code a second time,
+and has nothing to be found: guard the first import, in a process of its own if need be.
+
+The interpreter's writing of bytecode (``__pycache__``) is no finding, nor is that of an import hook such as
+pytest's: both do without where they cannot write.
+
+A thread, a task or an open file that the start leaves behind stays the start's: when it goes on with files
+after the end it gets ESTALE, and the operation is among the report's ``late_writes`` (C4.5).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from .guard import Guard, guard_from
+from .invocation import Invocation, printable
+from .mounts import TMP
+
+if TYPE_CHECKING:
+    from .mounts import Place
+
+__all__ = ["ColdStart", "cold_start"]
+
+
+class ColdStart(Invocation):
+    """The invocation of a start: its report has ``cold_start`` true, and its remedies speak of a start."""
+
+    cold_start = True
+
+    def remedy_for(self, place: Place | None, path: Any) -> str:
+        name = os.path.basename(printable(path).rstrip("/")) or "it"
+        return (
+            f"only {TMP} is writable, and what the start writes there is gone before the first request: "
+            f"make {name} while a request runs ({TMP}/{name}), or ship it with the project"
+        )
+
+
+def cold_start(*, guard: Guard | None = None, **options: Any) -> Invocation:
+    """An invocation for imports and start-up: ``with tmpguard.cold_start() as start: import main``.
+
+    ``guard`` is the guard whose options hold, or they are given themselves, those of
+    :class:`tmpguard.Guard`; both at once, or a wrong one, raises ConfigurationError. ``start.report`` has the
+    findings, live and after the end.
+    """
+    chosen = guard_from(guard, options)
+    chosen.invocation()  # makes the patched layer ready
+    return ColdStart(chosen)
