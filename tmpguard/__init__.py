@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from .coldstart import cold_start
-from .guard import ConfigurationError, Guard, invocation
+from .errors import ConfigurationError
+from .guard import Guard, invocation
 from .interpose.install import install, uninstall
 from .invocation import Invocation, current
 from .report import Location, Report, Violation

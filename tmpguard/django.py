@@ -38,7 +38,8 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.core.exceptions import ImproperlyConfigured
 
-from .guard import ConfigurationError, Guard, guard_from
+from .errors import ConfigurationError
+from .guard import Guard, guard_from
 from .invocation import Invocation, activate, deactivate
 
 __all__ = ["TmpGuardMiddleware"]

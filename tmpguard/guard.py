@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from . import scratch
+from .errors import ConfigurationError
 from .invocation import Invocation, unguarded
 from .mounts import TMP, MountTable, is_below
 from .report import Report
@@ -22,10 +23,6 @@ DEFAULT_SIZE: Final = 128
 PLANS: Final[Mapping[str, int | None]] = {"free": 128, "pro": 512, "enterprise": None}
 
 StrPath = str | os.PathLike[str]
-
-
-class ConfigurationError(ValueError):
-    """An option that cannot be: the message names the option, the value and what is allowed."""
 
 
 class Guard:
