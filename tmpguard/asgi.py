@@ -40,7 +40,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from .coldstart import cold_start
-from .guard import ConfigurationError, Guard, guard_from
+from .errors import ConfigurationError
+from .guard import Guard, guard_from
 from .invocation import Invocation, activate, current, deactivate, unguarded
 from .wiper import drain
 
