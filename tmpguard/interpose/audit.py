@@ -21,7 +21,7 @@ from ..mounts import is_below
 from ..report import is_importing
 from . import originals
 from .files import Unopened
-from .native import Resolved
+from .sqlite import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC

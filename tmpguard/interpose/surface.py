@@ -12,7 +12,19 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from . import carry, changes, descriptors, files, native, reads, temporary
+from . import (
+    carry,
+    changes,
+    clones,
+    dbm,
+    descriptors,
+    files,
+    mappings,
+    reads,
+    sockets,
+    sqlite,
+    temporary,
+)
 from .wrapper import Wrapper
 
 
@@ -97,19 +109,19 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "sendfile", "allocate", (), descriptors.sendfile),
     Call("os", "copy_file_range", "allocate", (), descriptors.copy_file_range),
     Call("os", "splice", "allocate", (), descriptors.splice),
-    Call("fcntl", "ioctl", "allocate", (), native.ioctl),
-    Call("mmap", "mmap", "allocate", (), native.mmap, ready=True),
+    Call("fcntl", "ioctl", "allocate", (), clones.ioctl),
+    Call("mmap", "mmap", "allocate", (), mappings.mmap, ready=True),
     # other ways in
-    Call("sqlite3", "connect", "create", ("database",), native.sqlite_connect),
-    Call("sqlite3.dbapi2", "connect", "create", ("database",), native.sqlite_connect),
-    Call("_sqlite3", "connect", "create", ("database",), native.sqlite_connect),
-    Call("sqlite3", "Connection", "create", ("database",), native.Connection, ready=True),
-    Call("sqlite3.dbapi2", "Connection", "create", ("database",), native.Connection, ready=True),
-    Call("_sqlite3", "Connection", "create", ("database",), native.Connection, ready=True),
-    Call("socket:socket", "bind", "create", ("address",), native.bind, ready=True),
-    Call("socket:socket", "connect", "read", ("address",), native.connect, ready=True),
-    Call("socket:socket", "getsockname", "read", (), native.getsockname, ready=True),
-    Call("socket:socket", "getpeername", "read", (), native.getpeername, ready=True),
+    Call("sqlite3", "connect", "create", ("database",), sqlite.connect),
+    Call("sqlite3.dbapi2", "connect", "create", ("database",), sqlite.connect),
+    Call("_sqlite3", "connect", "create", ("database",), sqlite.connect),
+    Call("sqlite3", "Connection", "create", ("database",), sqlite.Connection, ready=True),
+    Call("sqlite3.dbapi2", "Connection", "create", ("database",), sqlite.Connection, ready=True),
+    Call("_sqlite3", "Connection", "create", ("database",), sqlite.Connection, ready=True),
+    Call("socket:socket", "bind", "create", ("address",), sockets.bind, ready=True),
+    Call("socket:socket", "connect", "read", ("address",), sockets.connect, ready=True),
+    Call("socket:socket", "getsockname", "read", (), sockets.getsockname, ready=True),
+    Call("socket:socket", "getpeername", "read", (), sockets.getpeername, ready=True),
     # temporary files remove themselves by name
     Call("tempfile", "_gettempdir", "process", (), temporary.gettempdir, ready=True),
     Call("tempfile:_TemporaryFileCloser", "__init__", "carry", (), temporary.closer_init, ready=True),
@@ -177,5 +189,5 @@ def _dbm_calls() -> Iterator[tuple[Any, str, Any, Any]]:
         except ImportError:
             continue
         original: Callable[..., Any] = module.open
-        guarded = native.dbm_open(original, f"{name}.open", failure)
+        guarded = dbm.guarded_open(original, f"{name}.open", failure)
         yield module, "open", original, Wrapper(original, guarded, f"{name}.open")
