@@ -189,7 +189,7 @@ def test_a_process_directory_that_somebody_removed_is_made_anew(
 def test_only_what_was_made_here_is_discarded(root: ScratchRoot, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("text")
     assert root.discard(str(tmp_path)) == Usage(0, 0)
-    assert root.discard_small(str(tmp_path)) is None
+    assert root.discard_small(str(tmp_path), reusable=True) is None
     directory = root.make()
     root.discard(directory)
     assert root.discard(directory) == Usage(0, 0)

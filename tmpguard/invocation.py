@@ -76,6 +76,9 @@ class Invocation:
     _tokens: tuple[Token[Invocation | None], ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _let_through = 0
+    #: May another invocation have the scratch directory when this one is over? Not where somebody may still
+    #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
+    reusable = True
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -149,7 +152,7 @@ class Invocation:
         peak = quota.peak
         if peak > _AT_ONCE_BYTES:
             return False
-        usage = self.guard.scratch.discard_small(directory)
+        usage = self.guard.scratch.discard_small(directory, reusable=self.reusable)
         if usage is None:
             return False
         self._close_report(usage, peak)
@@ -403,6 +406,7 @@ def _prepare_fork() -> None:
     """A forked child shares its parent's invocation, and so its /tmp: there has to be one to share."""
     invocation = _current.get()
     if invocation is not None and not invocation.ended:
+        invocation.reusable = False
         with suppress(OSError):
             invocation.namespace.scratch()
 

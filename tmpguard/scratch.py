@@ -29,6 +29,8 @@ PAGE: Final = 4096
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WIPE_ROUNDS: Final = 5
 _SMALL: Final = 8
+#: Empty directories kept for invocations to come.
+_SPARE: Final = 16
 #: A link's target of fewer bytes lies in the inode and costs nothing.
 SHORT_SYMLINK: Final = 128
 _LONG: Final = 1000
@@ -54,6 +56,7 @@ class ScratchRoot:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._live: set[str] = set()
+        self._spare: list[str] = []
         self._base: str | None = None
         self._descriptor = -1
         self._inherited: str | None = None
@@ -63,6 +66,8 @@ class ScratchRoot:
         with self._lock:
             if self._base is None:
                 self._base, self._descriptor = _claim(self.path)
+            elif (spare := self._take_spare()) is not None:
+                return spare
             name = str(next(self._numbers))
             try:
                 originals.mkdir(f"{self._base}/{name}", 0o700)
@@ -74,6 +79,15 @@ class ScratchRoot:
             directory = f"{self._base}/{name}"
             self._live.add(directory)
             return directory
+
+    def _take_spare(self) -> str | None:
+        """An empty directory that an earlier invocation gave back."""
+        while self._spare:
+            directory = f"{self._base}/{self._spare.pop()}"
+            if originals.access(directory, os.F_OK):
+                self._live.add(directory)
+                return directory
+        return None
 
     def discard(self, directory: str) -> Usage:
         """Measure and wipe an invocation's directory. Returns what was left in it."""
@@ -98,33 +112,68 @@ class ScratchRoot:
                 self._live.discard(directory)
         return usage
 
-    def discard_small(self, directory: str) -> Usage | None:
+    def discard_small(self, directory: str, *, reusable: bool) -> Usage | None:
         """Wipe an invocation's directory if it holds a few files and no directory; None if it holds more.
 
-        Cheaper than :meth:`discard`: the usual request leaves a file or two.
+        Cheaper than :meth:`discard`: the usual request leaves a file or two. A ``reusable`` directory is kept
+        for another invocation, since making and removing one costs more than all else in a small request.
         """
         if directory not in self._live:
             return None
-        base = self._descriptor
         name = directory.rpartition("/")[2]
         try:
-            descriptor = originals.os_open(name, _DIRECTORY, dir_fd=base)
+            descriptor = originals.os_open(name, _DIRECTORY, dir_fd=self._descriptor)
             try:
-                usage = _wipe_small(descriptor)
+                found = _few_files(descriptor)
+                if found is None:
+                    return None
+                usage, names = found
+                if not reusable or len(self._spare) >= _SPARE or not _is_as_made(descriptor):
+                    for file in names:
+                        originals.unlink(file, dir_fd=descriptor)
+                    originals.rmdir(name, dir_fd=self._descriptor)
+                else:
+                    self._keep_for_another(name, descriptor, names)
             finally:
                 originals.close(descriptor)
-            if usage is None:
-                return None
-            originals.rmdir(name, dir_fd=base)
         except OSError:
             return None  # whatever it is: the thorough wipe will find it, and tell
         self._live.discard(directory)
         return usage
 
+    def _keep_for_another(self, name: str, descriptor: int, files: list[str]) -> None:
+        """Empty the directory ``name`` and keep it under a name that nobody has ever seen.
+
+        So a path that late code of its invocation has resolved before leads nowhere. The files are moved out
+        of it before they are unlinked: one that is still open somewhere would else be found, by its path, to
+        belong to the invocation that gets the directory.
+        """
+        base = self._descriptor
+        spare = str(next(self._numbers))
+        originals.rename(name, spare, src_dir_fd=base, dst_dir_fd=base)
+        try:
+            for file in files:
+                originals.rename(file, f"{spare}.gone", src_dir_fd=descriptor, dst_dir_fd=base)
+                originals.unlink(f"{spare}.gone", dir_fd=base)
+            if not originals.listdir(descriptor):
+                self._spare.append(spare)
+                return
+        except OSError:
+            logger.exception("tmpguard could not empty the scratch directory %s/%s", self._base, spare)
+        wipe(base, spare)  # late code has made something there before the name was gone
+
+    def trim(self) -> None:
+        """Remove the empty directories that are kept for invocations to come."""
+        with self._lock:
+            while self._spare:
+                with suppress(OSError):
+                    originals.rmdir(self._spare.pop(), dir_fd=self._descriptor)
+
     def release(self) -> None:
         """Remove the process's directory if no invocation has anything in it; the next one makes it anew."""
+        self.trim()
         with self._lock:
-            if self._base is None or self._live:
+            if self._base is None or self._live or self._spare:
                 return
             # Removed first, unlocked second: a name that can be seen is always locked by a living owner.
             with suppress(OSError):
@@ -231,6 +280,12 @@ def root_at(path: str) -> ScratchRoot:
         sweep(path)
         root = _roots.setdefault(path, ScratchRoot(path))
     return root
+
+
+def trim_all() -> None:
+    """Remove the empty directories that are kept for invocations to come."""
+    for root in list(_roots.values()):
+        root.trim()
 
 
 def _forget_all() -> None:
@@ -409,8 +464,8 @@ def _is_there(parent: int, name: str) -> bool:
     return True
 
 
-def _wipe_small(directory: int) -> Usage | None:
-    """Unlink the files of ``directory`` if they are few and nothing else is there; None if not."""
+def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
+    """What ``directory`` holds, if that is a few files with a single name each; None if it is more."""
     names = originals.listdir(directory)
     if len(names) > _SMALL:
         return None
@@ -420,9 +475,13 @@ def _wipe_small(directory: int) -> Usage | None:
         if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
             return None
         total += allocated(status, name, directory)
-    for name in names:
-        originals.unlink(name, dir_fd=directory)
-    return Usage(total, len(names))
+    return Usage(total, len(names)), names
+
+
+def _is_as_made(directory: int) -> bool:
+    """Has ``directory`` the mode it was made with, and no trace of a great many entries?"""
+    status = originals.fstat(directory)
+    return status.st_mode & 0o7777 == 0o700 and status.st_size <= PAGE
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import Final
 
 from .interpose import originals
-from .scratch import ScratchRoot, abandon_all
+from .scratch import ScratchRoot, abandon_all, trim_all
 
 #: Seconds without work after which the process's empty scratch directory is removed, too.
 _IDLE: Final = 0.5
@@ -100,6 +100,9 @@ os.register_at_fork(after_in_child=wiper.restart)
 def drain(timeout: float | None = None) -> bool:
     """Wait until every wipe and every ``on_report`` callback queued so far is done.
 
+    Then nothing is left on disk but what living invocations have there.
     ``timeout`` is in seconds (None: as long as it takes); returns False when it ran out.
     """
-    return wiper.drain(timeout)
+    done = wiper.drain(timeout)
+    trim_all()
+    return done

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..invocation import Invocation, descriptor_path, spelled
-from ..mounts import Place, error
+from ..mounts import TMP, Place, error
 from ..quota import Full
 from ..scratch import SHORT_SYMLINK, allocated
 from . import originals
@@ -193,6 +193,7 @@ def _remove(
 
 
 def _remove_charged(invocation: Invocation, real: str, call: Callable[[Any], None]) -> None:
+    invocation.reusable = False  # what was unlinked may be open
     quota = invocation.quota
     if quota.credit >= quota.limit and quota.max_files is None:
         call(real)  # nothing was charged, so nothing can be given back
@@ -268,6 +269,7 @@ def _rename_charged(
             call(source, target)
             return
         same = originals.lstat(source).st_ino == replaced.st_ino
+        invocation.reusable = False  # what is replaced may be open
         call(source, target)
         if not same:
             quota.unlinked(replaced, size)
@@ -319,6 +321,8 @@ def _alter(
         where = place(invocation, given, dir_fd, follow=follow)
         if not where.mount.writable:
             _stop(invocation, operation, change_error(where), given, where)
+        if where.virtual == TMP:
+            invocation.reusable = False
         return call(where.real)
     except OSError as exc:
         exc.filename = spelled(given) if names else None

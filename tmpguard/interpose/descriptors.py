@@ -15,7 +15,7 @@ from ..quota import Full, fill_holes
 from . import originals
 from .charge import full
 from .files import Unopened, locate, making, opening
-from .paths import alive, alive_to_read, exists, is_odd, place, readable, refuse, reraise
+from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
@@ -38,7 +38,9 @@ def open(
         alive_to_read(invocation, "os.open", path)
         try:
             follow = not flags & os.O_NOFOLLOW
-            return originals.os_open(readable(invocation, path, dir_fd, follow=follow), flags, mode)
+            real = readable(invocation, path, dir_fd, follow=follow)
+            hold(invocation, real)
+            return originals.os_open(real, flags, mode)
         except OSError as exc:
             reraise(exc, path)
     alive(invocation, "os.open", path)
@@ -51,6 +53,7 @@ def open(
             return call()
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
             # Nameless, but an inode all the same.
+            invocation.reusable = False
             return making(invocation, "os.open", path, "", call)  # type: ignore[no-any-return]
         return opening(invocation, path, real, flags, call, "os.open")  # type: ignore[no-any-return]
     except OSError as exc:

@@ -84,6 +84,12 @@ def readable(invocation: Invocation, path: Any, dir_fd: int | None = None, *, fo
     return place(invocation, path, dir_fd, follow=follow).real
 
 
+def hold(invocation: Invocation, real: Any) -> None:
+    """The caller is about to get a descriptor of ``real``. If that is /tmp, it is nobody else's later."""
+    if os.fsdecode(real).rstrip("/.") == invocation.namespace.root:
+        invocation.reusable = False
+
+
 def _is_link(real: str) -> bool:
     try:
         return modes.S_ISLNK(originals.lstat(real).st_mode)

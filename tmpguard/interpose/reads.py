@@ -15,6 +15,7 @@ from .entries import Scan
 from .paths import (
     alive_to_read,
     base_of,
+    hold,
     is_odd,
     known_path,
     like,
@@ -251,6 +252,8 @@ def listdir(invocation: Invocation, path: Any = None) -> Any:
 def scandir(invocation: Invocation, path: Any = None) -> Scan:
     alive_to_read(invocation, "os.scandir", "." if path is None else path)
     real, has_mounts = _listed(invocation, path)
+    if isinstance(real, (str, bytes)):
+        hold(invocation, real)  # until all was read
     try:
         entries = originals.scandir(real)
     except OSError as exc:
