@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -58,11 +59,17 @@ class Server:
         return httpx.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
 
     def scratch_directories(self) -> list[str]:
-        """The scratch directories that belong to a request, with the directory of their process."""
-        found = (
-            process.iterdir() for process in self.scratch.iterdir() if process.name.startswith("tmpguard-")
-        )
-        return sorted(f"{path.parent.name}/{path.name}" for paths in found for path in paths)
+        """The scratch directories in which a request has something, with the directory of their process.
+
+        An empty one may be kept for a request to come.
+        """
+        found = []
+        for process in self.scratch.glob("tmpguard-*"):
+            with suppress(FileNotFoundError):
+                for path in process.iterdir():
+                    with suppress(FileNotFoundError):
+                        found += [path] if any(path.iterdir()) else []
+        return sorted(f"{path.parent.name}/{path.name}" for path in found)
 
     def stop(self, by: int = signal.SIGTERM) -> str:
         """Ask the server to stop and wait until it did; returns its log."""
