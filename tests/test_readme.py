@@ -55,7 +55,16 @@ def test_the_table_of_options_has_the_names_and_defaults_of_the_guard() -> None:
 
 def test_the_attributes_of_the_report_are_those_that_it_has() -> None:
     with tmpguard.invocation(bundle=None) as invocation:
-        for name in ("quota_bytes", "used_bytes", "peak_bytes", "files", "violations", "late_writes"):
+        for name in (
+            "quota_bytes",
+            "used_bytes",
+            "peak_bytes",
+            "files",
+            "violations",
+            "late_writes",
+            "cold_start",
+            "wipe_seconds",
+        ):
             assert f"`{name}`" in README
             assert getattr(invocation.report, name) is not None
     for name in tmpguard.Violation._fields:

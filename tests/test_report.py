@@ -305,7 +305,7 @@ def test_a_guard_that_only_watches_says_would(
 
 
 def test_a_logging_handler_that_is_itself_refused_does_not_start_over(
-    guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture
+    scratch_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A handler that opens its file late, outside of /tmp: as many an application has one."""
     logger = logging.getLogger("tmpguard")
@@ -322,6 +322,7 @@ def test_a_logging_handler_that_is_itself_refused_does_not_start_over(
 
     handler = Writing()
     logger.addHandler(handler)
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, log_interval=0)
     try:
         with guard.invocation() as invocation:
             for _ in range(3):
@@ -347,7 +348,7 @@ def test_a_logging_handler_may_write_to_tmp(guard: tmpguard.Guard) -> None:
         assert "os.mkdir '/etc/new'" in Path("/tmp/guard.log").read_text()
 
 
-def test_a_logging_handler_that_raises_is_the_application_s_error(guard: tmpguard.Guard) -> None:
+def test_a_logging_handler_that_raises_is_the_application_s_error(scratch_root: Path) -> None:
     """The refusal is on the report all the same, and later ones are told again."""
 
     class Raising(logging.Handler):
@@ -356,6 +357,7 @@ def test_a_logging_handler_that_raises_is_the_application_s_error(guard: tmpguar
 
     logger, handler = logging.getLogger("tmpguard"), Raising()
     logger.addHandler(handler)
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, log_interval=0)
     try:
         with guard.invocation() as invocation:
             for _ in range(2):

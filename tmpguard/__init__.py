@@ -11,7 +11,7 @@ from .guard import Guard, invocation
 from .interpose.install import install, uninstall
 from .invocation import Invocation, current
 from .report import Location, Report, Violation
-from .wiper import drain
+from .reporter import drain
 
 __version__ = "0.1.0"
 

@@ -43,7 +43,7 @@ from .coldstart import cold_start
 from .errors import ConfigurationError
 from .guard import Guard, guard_from
 from .invocation import Invocation, activate, current, deactivate, unguarded
-from .wiper import drain
+from .reporter import drain
 
 __all__ = ["TmpGuardMiddleware"]
 

@@ -8,6 +8,7 @@ from typing import Any
 from . import options, scratch
 from .errors import ConfigurationError
 from .invocation import Invocation, unguarded
+from .journal import INTERVAL, Journal
 from .mounts import MountTable
 from .options import MB, StrPath
 from .report import Report
@@ -24,8 +25,9 @@ class Guard:
     ``writable``: more directories that may be written, without quota or wipe (C1.4). ``enforce=False``:
     refuse nothing, only record (C2.5). ``max_files``: at most so many files, directories and links in
     ``/tmp``; None for no limit but the platform's (C3.6). ``scratch_root``: where the scratch directories are
-    made; None for the system's temporary directory. ``on_report``:
-    called with each finished :class:`~tmpguard.Report` on a background thread.
+    made; None for the system's temporary directory. ``on_report``: called with each finished
+    :class:`~tmpguard.Report` on a background thread. ``log_interval``: a source line that goes on being
+    refused is logged once in so many seconds (0: each time).
 
     Raises ConfigurationError (a ValueError) for a wrong option. Building a guard installs the patched layer.
     """
@@ -42,6 +44,7 @@ class Guard:
         max_files: int | None = None,
         scratch_root: StrPath | None = None,
         on_report: Callable[[Report], object] | None = None,
+        log_interval: float = INTERVAL,
         **unknown: object,
     ) -> None:
         for name in unknown:
@@ -57,6 +60,7 @@ class Guard:
             self.enforce = options.checked_bool("enforce", enforce)
             self.max_files = options.checked_max_files(max_files, self.storage_size, row)
             self.on_report = options.checked_callable("on_report", on_report)
+            self.journal = Journal(options.checked_seconds("log_interval", log_interval))
             root = options.checked_scratch_root(scratch_root, self.bundle)
 
             self.quota_bytes = self.storage_size * MB
@@ -67,6 +71,8 @@ class Guard:
                 cwd=self.bundle,
             )
             self.scratch = scratch.root_at(root)
+        #: Reports that ``on_report`` was not called with, as too many waited for it already.
+        self.dropped_reports = 0
 
         # The patched layer needs the rest of the package first.
         from .interpose import install

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno as codes
-import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +17,7 @@ from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
 from .report import Report, Violation, is_bytecode, is_importing, locate
+from .reporter import reporter
 from .scratch import Usage
 from .wiper import wiper
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from .guard import Guard
     from .interpose.charge import Charge
-
-logger = logging.getLogger("tmpguard")
 
 #: The invocation that the running code belongs to (C6.2). Every wrapper's first step is to ask for it.
 _current: Final[ContextVar[Invocation | None]] = ContextVar("tmpguard_invocation", default=None)
@@ -75,6 +74,7 @@ class Invocation:
     _handles: list[tuple[weakref.ref[Any], Charge]] | None = None
     _tokens: tuple[Token[Invocation | None], ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
+    _wipe_seconds = 0.0
     _let_through = 0
     #: May another invocation have the scratch directory when this one is over? Not where somebody may still
     #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
@@ -152,10 +152,11 @@ class Invocation:
         peak = quota.peak
         if peak > _AT_ONCE_BYTES:
             return False
+        begin = time.perf_counter()
         usage = self.guard.scratch.discard_small(directory, reusable=self.reusable)
         if usage is None:
             return False
-        self._close_report(usage, peak)
+        self._close_report(usage, peak, time.perf_counter() - begin)
         wiper.watch(self.guard.scratch)
         return True
 
@@ -166,24 +167,22 @@ class Invocation:
             self._hand_out()
 
     def _hand_out(self) -> None:
-        try:
-            assert self.guard.on_report is not None
-            self.guard.on_report(self.report)
-        except Exception:
-            logger.exception("the on_report callback of tmpguard raised")
+        reporter.put(self.guard, self.report)
 
     def _wipe(self) -> None:
         peak = self._quota.peak if self._quota is not None else 0
         usage = Usage(0, 0)
+        begin = time.perf_counter()
         if self._scratch is not None:
             usage = self.guard.scratch.discard(self._scratch)
             usage = usage._replace(files=usage.files - self._mount_points_made)
-        self._close_report(usage, peak)
+        self._close_report(usage, peak, time.perf_counter() - begin)
 
-    def _close_report(self, usage: Usage, peak: int) -> None:
+    def _close_report(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
         self._final = (usage, max(peak, usage.bytes))
+        self._wipe_seconds = wipe_seconds
         if self._report is not None or self.guard.on_report is not None:
-            self.report.close(*self._final)
+            self.report.close(*self._final, wipe_seconds)
 
     def keep_handle(self, file: Any, charge: Charge) -> None:
         """Remember a file that is open for writing: past the end it refuses with ESTALE (C4.5)."""
@@ -283,6 +282,7 @@ class Invocation:
                 if self._report is None:
                     self._report = Report(self.guard.quota_bytes, self._usage)
                     self._report.cold_start = self.cold_start
+                    self._report.wipe_seconds = self._wipe_seconds
                 report = self._report
         return report
 
@@ -355,15 +355,7 @@ class Invocation:
             return  # a logging handler that was itself refused must not start it over again
         telling = _telling.set(True)
         try:
-            logger.warning(
-                "%s%s %r: [Errno %d] %s (%s)",
-                "" if self.guard.enforce or late else "would refuse ",
-                operation,
-                violation.path,
-                code,
-                os.strerror(code),
-                location or library or "no Python frame of the application",
-            )
+            self.guard.journal.tell(violation, late=late, refused=self.guard.enforce or late)
         finally:
             _telling.reset(telling)
 

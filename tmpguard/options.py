@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import site
 import sys
@@ -32,6 +33,7 @@ OPTIONS: Final = (
     "max_files",
     "scratch_root",
     "on_report",
+    "log_interval",
 )
 
 
@@ -209,6 +211,12 @@ def checked_bool(option: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{option}={value!r} is neither True nor False")
     return value
+
+
+def checked_seconds(option: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{option}={value!r} is no time: give seconds, from 0 up")
+    return float(value)
 
 
 def checked_callable(option: str, value: Any) -> Callable[..., object] | None:

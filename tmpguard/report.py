@@ -57,6 +57,8 @@ class Report:
         self.quota_bytes = quota_bytes
         self._measure: Callable[[], tuple[Usage, int]] | None = measure
         self._final = (Usage(0, 0), 0)
+        #: Seconds that the wipe took, once it is through.
+        self.wipe_seconds = 0.0
         self._violations: list[Violation] = []
         self._late: list[Violation] = []
         self._lock = threading.Lock()
@@ -103,9 +105,10 @@ class Report:
             if len(kept) < KEPT:
                 kept.append(violation)
 
-    def close(self, usage: Usage, peak: int) -> None:
+    def close(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
         """The invocation is over: what is told from now on is what it left behind."""
         self._final = (usage, peak)
+        self.wipe_seconds = wipe_seconds
         self._measure = None
 
     def __repr__(self) -> str:

@@ -1,0 +1,96 @@
+"""Reports as OpenTelemetry metrics: what ``/tmp`` is used for in production, and what is refused.
+
+Give :func:`record` to a guard or a middleware, or call it in a callback of your own::
+
+    from tmpguard import metrics
+
+    app.add_middleware(TmpGuardMiddleware, storage_size=64, on_report=metrics.record)
+
+The instruments belong to the meter ``tmpguard`` of the global meter provider, set before or after:
+``tmpguard.storage.used`` and ``tmpguard.storage.peak``, histograms in bytes (By);
+``tmpguard.wipe.duration``, a histogram in seconds (s); and ``tmpguard.violations``, a counter with the
+attribute ``error.type`` (``EROFS``, ``ENOSPC``, ``ESTALE`` for a late write, and so on). All have the
+attribute ``tmpguard.cold_start``, true for :func:`tmpguard.cold_start` and false for a request.
+
+They are recorded on the background thread that calls ``on_report``. Where the package
+``opentelemetry-api`` is not installed, nothing is recorded, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import errno as codes
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .report import Report
+
+__all__ = ["record"]
+
+#: Bounds of the buckets, as an advice to the SDK: 4 KiB to 8 GiB, and 100 µs to 30 s.
+_BYTES: Final[list[float]] = [0, *(4096 << shift for shift in range(0, 22, 2)), 8 << 30]
+_SECONDS: Final[list[float]] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
+
+#: The kind of error of what was only counted, in the words of OpenTelemetry's conventions.
+_OTHER: Final = "_OTHER"
+
+
+def record(report: Report) -> None:
+    """Record one finished report. Does nothing where OpenTelemetry's API is not installed."""
+    instruments = _instruments()
+    if instruments is None:
+        return
+    attributes = {"tmpguard.cold_start": report.cold_start}
+    instruments.used.record(report.used_bytes, attributes)
+    instruments.peak.record(report.peak_bytes, attributes)
+    instruments.wipe.record(report.wipe_seconds, attributes)
+    for kind, count in _kinds(report).items():
+        instruments.violations.add(count, {**attributes, "error.type": kind})
+
+
+def _kinds(report: Report) -> Counter[str]:
+    """How often which errno."""
+    violations = report.violations
+    kinds = Counter(codes.errorcode.get(one.errno, _OTHER) for one in (*violations, *report.late_writes))
+    if report.violation_count > len(violations):
+        kinds[_OTHER] += report.violation_count - len(violations)
+    return kinds
+
+
+class _Instruments:
+    def __init__(self, meter: Any) -> None:
+        self.used = _histogram(
+            meter, "tmpguard.storage.used", "By", "Bytes that an invocation left in its /tmp.", _BYTES
+        )
+        self.peak = _histogram(
+            meter,
+            "tmpguard.storage.peak",
+            "By",
+            "The most bytes of an invocation at one time.",
+            _BYTES,
+        )
+        self.wipe = _histogram(
+            meter, "tmpguard.wipe.duration", "s", "How long it took to wipe an invocation's /tmp.", _SECONDS
+        )
+        self.violations = meter.create_counter(
+            "tmpguard.violations", "{violation}", "Refused operations and late writes."
+        )
+
+
+def _histogram(meter: Any, name: str, unit: str, description: str, bounds: list[float]) -> Any:
+    try:
+        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
+    except TypeError:  # an API before 1.30 takes no advice
+        return meter.create_histogram(name, unit, description)
+
+
+@cache
+def _instruments() -> _Instruments | None:
+    try:
+        from opentelemetry import metrics
+    except ImportError:
+        return None
+    from . import __version__
+
+    return _Instruments(metrics.get_meter("tmpguard", __version__))
