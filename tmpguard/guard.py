@@ -80,6 +80,34 @@ class Guard:
         self._layer = install
         install.install()
 
+    @classmethod
+    def from_genezio(
+        cls, path: StrPath = "genezio.yaml", *, function: str | None = None, **overrides: Any
+    ) -> Guard:
+        """A guard for a function of a Genezio project: its storage size, and its directory as the bundle.
+
+        ``path`` is the project's ``genezio.yaml``, ``function`` the name of one of its functions, which may
+        be left out where there is only one. Options in ``overrides`` win over the file. Raises
+        ConfigurationError with the file, the line and the key of what cannot be.
+        """
+        from . import genezio
+
+        return genezio.guard(cls, path, function, overrides)
+
+    @classmethod
+    def from_sam(
+        cls, path: StrPath = "template.yaml", *, function: str | None = None, **overrides: Any
+    ) -> Guard:
+        """A guard for a function of a template of AWS SAM: the ``Size`` of its ``EphemeralStorage``, and the
+        directory of its ``CodeUri`` as the bundle; ``platform`` is ``"aws-lambda"``.
+
+        ``function`` is its logical id, which may be left out where there is only one. Options in
+        ``overrides`` win over the file. Raises ConfigurationError as :meth:`from_genezio` does.
+        """
+        from . import sam
+
+        return sam.guard(cls, path, function, overrides)
+
     def invocation(self) -> Invocation:
         """A new invocation with this guard's options. Makes no file operation (C4.7)."""
         if not self._layer.ready:
@@ -92,9 +120,14 @@ class Guard:
 
 
 def guard_from(guard: Guard | None, given: dict[str, Any]) -> Guard:
-    """The guard that a middleware was given, or one built from its options; both is an error."""
+    """The guard that a middleware was given, or one built from its options; both is an error.
+
+    Without a guard a ``genezio.yaml`` in the working directory says what the options do not.
+    """
     if guard is None:
-        return Guard(**given)
+        from . import genezio
+
+        return genezio.detected(Guard, given)
     if not isinstance(guard, Guard):
         raise ConfigurationError(f"guard={guard!r} is no tmpguard.Guard")
     if given:

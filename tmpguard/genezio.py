@@ -1,0 +1,192 @@
+"""A guard from a Genezio project as it is: the limits and the bundle of its ``genezio.yaml``.
+
+Of that file only this is read: under ``backend`` the ``path``, ``functions`` (``name``, ``path``,
+``handler``, ``entry``, ``storageSize``, ``maxConcurrentRequestsPerInstance``) and ``classes`` (``name``,
+``path``, ``storageSize``), and ``path`` and ``storageSize`` of ``container``, ``nextjs`` and their like. All
+else is none of tmpguard's business. Merge keys (``<<``) are no part of YAML 1.2 and do nothing, as when
+deploying.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from . import yamlfile
+from .errors import ConfigurationError
+from .invocation import unguarded
+from .options import checked_plan
+from .platforms import PLATFORMS
+from .project import Deployable, checked_path, choose, listed, only_functions, text, whole_number
+from .yamlfile import Node
+
+if TYPE_CHECKING:
+    from .guard import Guard
+
+#: The name of the file, as the platform looks for it.
+NAME: Final = "genezio.yaml"
+
+#: The keys beside ``backend`` that deploy something with a storage size.
+KINDS: Final = ("container", "nextjs", "nuxt", "nitro", "nestjs", "remix", "streamlit")
+
+PLATFORM: Final = PLATFORMS["genezio"]
+
+logger = logging.getLogger("tmpguard")
+_told: Final[set[str]] = set()
+
+
+def read(path: str | os.PathLike[str]) -> list[Deployable]:
+    """All that the file deploys, in its order. Raises ConfigurationError with the file, the line and the key.
+
+    Storage sizes are checked when they are asked for, since they depend on the plan.
+    """
+    top = yamlfile.read(path)
+    base = os.path.dirname(os.path.abspath(top.file.path))
+    found: list[Deployable] = []
+    if backend := top.get("backend"):
+        found += _of_backend(backend, base)
+    for kind in KINDS:
+        if node := top.get(kind):
+            found.append(_of_kind(kind, node, base))
+    return found
+
+
+def _of_backend(backend: Node, base: str) -> Iterator[Deployable]:
+    path_node = backend.get("path")
+    place = os.path.join(base, text(path_node) or ".")
+    functions, classes = backend.get("functions"), backend.get("classes")
+    lines: dict[str, int] = {}
+    for node in functions.entries() if functions else ():
+        one = _function(node, place, path_node or backend)
+        if one.name in lines:
+            raise node.error(f"the name {one.name!r} stands twice, first in line {lines[one.name]}")
+        lines[one.name] = node.line
+        yield one
+    for node in classes.entries() if classes else ():
+        name = text(node.get("name")) or text(node.get("path"))
+        if name is None:
+            raise node.error("has neither a name nor a path")
+        yield _deployable("class", name, node, place, path_node or backend)
+    if functions is None and classes is None:
+        # Its classes are looked for in the sources; each has what is the default.
+        yield Deployable("backend", "backend", backend, place, path_node or backend, None)
+
+
+def _function(node: Node, place: str, place_node: Node) -> Deployable:
+    name, path_node = node.get("name"), node.get("path")
+    if name is None:
+        raise node.error("has no name")
+    directory = os.path.join(place, text(path_node) or ".")
+    return _deployable("function", name.text(), node, directory, path_node or place_node)
+
+
+def _of_kind(kind: str, node: Node, base: str) -> Deployable:
+    path_node = node.get("path")
+    directory = os.path.join(base, text(path_node) or ".")
+    if kind == "container" and os.path.isfile(directory):
+        directory = os.path.dirname(directory)  # it names the Dockerfile
+    return _deployable(kind, kind, node, directory, path_node or node)
+
+
+def _deployable(kind: str, name: str, node: Node, directory: str, directory_node: Node) -> Deployable:
+    return Deployable(
+        kind,
+        name,
+        node,
+        os.path.normpath(directory),
+        directory_node,
+        node.get("storageSize"),
+        text(node.get("handler")),
+        text(node.get("entry")),
+        whole_number(node.get("maxConcurrentRequestsPerInstance")),
+    )
+
+
+# --- the guard -----------------------------------------------------------------------------------------
+
+
+def guard(cls: type[Guard], path: Any, function: object, overrides: dict[str, Any]) -> Guard:
+    """What :meth:`tmpguard.Guard.from_genezio` does."""
+    given = dict(overrides)
+    told = None
+    with unguarded():
+        one = choose(read(checked_path(path, NAME)), function, os.fsdecode(path))
+        plan = _plan_of(given)
+        if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
+            given["storage_size"], told = size, one.told_by()
+        if "bundle" not in given:
+            given["bundle"] = one.existing_directory()
+    made = cls(**given)
+    if told is not None:
+        made.size_from = told
+    return made
+
+
+def _plan_of(given: dict[str, Any]) -> str:
+    platform = given.setdefault("platform", "genezio")
+    if platform != "genezio":
+        raise ConfigurationError(
+            f'platform={platform!r} does not go with a {NAME}: it is "genezio"; leave it out'
+        )
+    return checked_plan(given.get("plan", "free"), PLATFORM)
+
+
+def detected(cls: type[Guard], given: dict[str, Any]) -> Guard:
+    """A guard of ``given`` options, and of the ``genezio.yaml`` in the working directory if there is one.
+
+    The application did not ask for that file. So a file that cannot be read or understood, or that has
+    several functions of different sizes, is told in the log and does not stop it; a storage size in it that
+    cannot be raises ConfigurationError, as the deployment would refuse it.
+    """
+    with unguarded():
+        there = given.get("platform", "genezio") == "genezio" and os.path.isfile(NAME)
+        more, told = _of_file(given) if there else ({}, None)
+    made = cls(**given, **more)
+    if there:
+        if "storage_size" in more:
+            made.size_from = told or made.size_from
+        _tell(logging.INFO, f"{made.storage_size} MB for /tmp ({made.size_from})")
+    return made
+
+
+def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The options that the file adds, and where the size was told."""
+    try:
+        found = only_functions(read(NAME))
+    except ConfigurationError as exc:
+        _tell(logging.WARNING, f"{exc}; the file is not used")
+        return {}, None
+    more: dict[str, Any] = {}
+    told = None
+    if given.get("storage_size") is None and found:
+        plan = checked_plan(given.get("plan", "free"), PLATFORM)
+        more, told = _size_of(found, plan)
+    if len(found) == 1 and "bundle" not in given:
+        try:
+            more["bundle"] = found[0].existing_directory()
+        except ConfigurationError as exc:
+            _tell(logging.WARNING, f"{exc}; the bundle is the working directory")
+    return more, told
+
+
+def _size_of(found: Any, plan: str) -> tuple[dict[str, Any], str | None]:
+    """The size for one of ``found``, whichever it is: the largest, so that no write is refused wrongly."""
+    sizes = [(one.size(plan, PLATFORM), one) for one in found]
+    size, largest = max(sizes, key=lambda pair: pair[0] or PLATFORM.default)
+    if len({one_size or PLATFORM.default for one_size, _ in sizes}) > 1:
+        _tell(
+            logging.WARNING,
+            f"{NAME} has functions of several sizes, {listed(found)}: /tmp is that of the largest; "
+            f'say which by guard=Guard.from_genezio("{NAME}", function="{found[0].name}")',
+        )
+        size = size or PLATFORM.default
+    return ({}, None) if size is None else ({"storage_size": size}, largest.told_by())
+
+
+def _tell(level: int, message: str) -> None:
+    """Log ``message`` once in a process."""
+    if message not in _told:
+        _told.add(message)
+        logger.log(level, "%s", message)
