@@ -239,9 +239,10 @@ def test_directories_on_the_way_to_the_project_are_those_of_the_invocation(
     way = project.parent
     with guard.invocation():
         assert os.path.isdir(way)
-        assert sorted(os.listdir(way)) == ["project", "volume"]
+        assert sorted(os.listdir(way)) == ["volume"]  # the project is there for its path only
+        assert os.path.isdir(project)
         write(way / "new.txt")
-        assert sorted(os.listdir(way)) == ["new.txt", "project", "volume"]
+        assert sorted(os.listdir(way)) == ["new.txt", "volume"]
     assert sorted(os.listdir(way)) == ["project", "scratch", "volume"]
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import options, scratch
+from .bundle import deployed_places, find_ignore, hidden_by
 from .errors import ConfigurationError
+from .ignore import NAME
 from .invocation import Invocation, unguarded
 from .journal import INTERVAL, Journal
 from .mounts import MountTable
@@ -22,6 +24,8 @@ class Guard:
     MB), ``"pro"`` (up to 512) or ``"enterprise"`` (any). ``platform``: whose sizes and limits hold, one of
     ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``, ``"vercel"`` and ``"none"``. ``bundle``: the project
     directory, readable at ``/tmp/package`` and the working directory of every invocation; None for none (C5).
+    ``ignore``: the file that names, in gitignore syntax, what of the project is not in the bundle; by default
+    the ``.genezioignore`` in the bundle, if there is one; None for none.
     ``writable``: more directories that may be written, without quota or wipe (C1.4). ``enforce=False``:
     refuse nothing, only record (C2.5). ``max_files``: at most so many files, directories and links in
     ``/tmp``; None for no limit but the platform's (C3.6). ``scratch_root``: where the scratch directories are
@@ -39,6 +43,7 @@ class Guard:
         plan: str = "free",
         platform: str = "genezio",
         bundle: StrPath | None = ".",
+        ignore: StrPath | None = NAME,
         writable: Iterable[StrPath] = (),
         enforce: bool = True,
         max_files: int | None = None,
@@ -64,11 +69,16 @@ class Guard:
             root = options.checked_scratch_root(scratch_root, self.bundle)
 
             self.quota_bytes = self.storage_size * MB
+            #: The rules by which files are not in the bundle, None where there are none.
+            self.ignore = find_ignore(ignore, self.bundle)
             self.mounts = MountTable(
                 bundle=self.bundle,
                 writable=self.writable,
                 pinned=options.pinned(self.bundle),
                 cwd=self.bundle,
+                hidden=hidden_by(self.ignore, self.bundle, self.writable),
+                deployed=deployed_places(self.bundle, self.writable) if self.enforce else None,
+                enforce=self.enforce,
             )
             self.scratch = scratch.root_at(root)
         #: Reports that ``on_report`` was not called with, as too many waited for it already.

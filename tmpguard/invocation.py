@@ -37,6 +37,12 @@ _telling: Final[ContextVar[bool]] = ContextVar("tmpguard_telling", default=False
 #: More than this is never wiped by the thread that served the request.
 _AT_ONCE_BYTES: Final = 1 << 20
 
+#: The operations that ask whether there is a file, and do not read it.
+_LOOKUPS: Final = frozenset(
+    f"os.{name}"
+    for name in ("stat", "lstat", "access", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
+)
+
 #: Handles kept per invocation before those already collected are sorted out.
 _HANDLES_KEPT: Final = 256
 
@@ -200,9 +206,8 @@ class Invocation:
         """The invocation's view of the file system. Raises OSError(ESTALE) when it is over (C4.5)."""
         namespace = self._namespace
         if namespace is None:
-            namespace = self._namespace = Namespace(
-                self.guard.mounts, self._make_scratch, self.make_mount_points
-            )
+            table = self.guard.mounts
+            namespace = self._namespace = table.view(table, self._make_scratch, self.make_mount_points)
         return namespace
 
     @property
@@ -317,6 +322,24 @@ class Invocation:
         if self.guard.enforce:
             raise self._refusal(code, path, second, remedy)
         self._let_through = threading.get_ident()
+
+    def absent(self, operation: str, path: Any, why: str, *, there: bool = True) -> None:
+        """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
+
+        A violation where it is more than a look whether it is there, and then only a look-up. An operation
+        without a name is not recorded, nor is one that would find nothing on the disk either (``there``).
+        Returns where the guard only watches.
+        """
+        remedy = f"not in the bundle: {why}"
+        if operation in _LOOKUPS:
+            if there and not self.report.has_lookup(self._shown(path)):
+                location, library = locate()
+                found = Violation(operation, self._shown(path), codes.ENOENT, location, library, remedy)
+                self.report.add_lookup(found)
+        elif operation and there:
+            self._record(operation, codes.ENOENT, path, remedy)
+        if self.guard.enforce:
+            raise self._refusal(codes.ENOENT, path, None, remedy)
 
     def was_let_through(self) -> bool:
         """Has this thread just been let through by :meth:`refuse`? Asked by the backstop, and told once."""

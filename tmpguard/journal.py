@@ -165,12 +165,14 @@ def _fields(violation: Violation, late: bool, refused: bool, repeated: int) -> d
 def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> None:
     place = violation.location or violation.library
     logger.warning(
-        "%s%s %r: [Errno %d] %s (%s)%s",
+        "%s%s %r: [Errno %d] %s%s (%s)%s",
         "" if refused else "would refuse ",
         violation.operation,
         violation.path,
         violation.errno,
         os.strerror(violation.errno),
+        # A file that is absent by a rule is there to be seen on the disk.
+        f", {violation.remedy}" if violation.errno == codes.ENOENT else "",
         place or "no Python frame of the application",
         f", and {repeated} more there since it was logged" if repeated else "",
         extra=_fields(violation, late, refused, repeated),

@@ -15,9 +15,14 @@ import os
 import stat as modes
 from collections.abc import Callable, Iterable
 from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .interpose import originals
+from .report import is_reading_sources
+
+if TYPE_CHECKING:
+    from .bundle import Hidden, Unlisted
+    from .ignore import Rule
 
 TMP: Final = "/tmp"
 PACKAGE: Final = "/tmp/package"
@@ -25,6 +30,9 @@ PACKAGE: Final = "/tmp/package"
 #: The kernel's own limits: links followed in one resolution, bytes in a path with its terminating NUL.
 MAX_LINKS: Final = 40
 PATH_MAX: Final = 4096
+
+#: What stands behind a path that is not in the bundle: the kernel says itself that it is not there.
+_ABSENT: Final = "/proc/tmpguard: not in the bundle"
 
 
 class Mount:
@@ -49,7 +57,8 @@ class Place(NamedTuple):
     original functions with, ``mount`` what is mounted there, ``parent`` the mount that holds its directory
     entry (they differ at a mount point), ``last`` the kind of the last component as the kernel's
     ``LAST_NORM``, ``LAST_DOT``, ``LAST_DOTDOT`` and ``LAST_ROOT`` tell it: ``""``, ``"."``, ``".."`` and
-    ``"/"``, and ``slash`` whether the path ended in a slash.
+    ``"/"``, and ``slash`` whether the path ended in a slash. ``why`` says why the path is absent although the
+    disk has it: by which rule it is not in the bundle (C5.2); "" for all others.
     """
 
     virtual: str
@@ -58,6 +67,19 @@ class Place(NamedTuple):
     parent: Mount
     last: str
     slash: bool
+    why: str = ""
+
+
+class NotInBundle(FileNotFoundError):
+    """A path leads through what is not in the bundle; ``why`` as in :class:`Place`.
+
+    ``there`` tells whether the disk has something at its end.
+    """
+
+    def __init__(self, why: str, there: bool) -> None:
+        super().__init__(ENOENT, os.strerror(ENOENT))
+        self.why = why
+        self.there = there
 
 
 def error(code: int) -> OSError:
@@ -80,11 +102,42 @@ def _last_kind(path: str) -> str:
 class MountTable:
     """The mounts of one guard. Immutable, shared by all of its invocations."""
 
-    __slots__ = ("_inner", "_writable", "ancestors", "cwd", "points", "prefixes", "root", "scratch")
+    __slots__ = (
+        "_inner",
+        "_writable",
+        "ancestors",
+        "cwd",
+        "deployed",
+        "hidden",
+        "points",
+        "prefixes",
+        "root",
+        "scratch",
+        "unlisted",
+        "view",
+        "watched",
+    )
 
     def __init__(
-        self, *, bundle: str | None, writable: Iterable[str], pinned: Iterable[str], cwd: str | None
+        self,
+        *,
+        bundle: str | None,
+        writable: Iterable[str],
+        pinned: Iterable[str],
+        cwd: str | None,
+        hidden: Hidden | None = None,
+        enforce: bool = True,
+        deployed: tuple[str, ...] | None = None,
     ):
+        #: What is not in the bundle and so not seen; None where that leaves nothing out.
+        self.hidden = hidden if enforce else None
+        #: What is not in the bundle where that is only recorded (C2.5).
+        self.watched = None if enforce else hidden
+        #: The kind of Namespace that an invocation gets.
+        self.view = Namespace if hidden is None else VeiledNamespace
+        #: Where a link of the bundle may lead by an absolute path: nothing else is there after the
+        #: deployment. None: anywhere.
+        self.deployed = deployed
         self.root = Mount("/", "", writable=False)
         self.scratch = Mount(TMP, "", writable=True, charged=True)
         self.cwd = cwd
@@ -104,6 +157,10 @@ class MountTable:
         self.ancestors = frozenset(
             ancestor for point in self.points for ancestor in _ancestors(point) if is_below(ancestor, TMP)
         )
+        shown = frozenset(mount.virtual for mount in inner if mount.virtual not in set(pinned))
+        shown |= {ancestor for point in shown for ancestor in _ancestors(point)}
+        #: By directory, the names that its listing leaves out: they are there for their paths only (C1.5).
+        self.unlisted = _by_directory((self.points | self.ancestors) - shown)
         #: Textual prefixes under which the quick path of a Namespace must not decide by itself.
         self.prefixes = tuple(sorted((self.points | self.ancestors) - {TMP}))
 
@@ -126,6 +183,16 @@ def _ancestors(path: str) -> list[str]:
         path = path.rpartition("/")[0]
         found.append(path or "/")
     return found
+
+
+def _by_directory(paths: Iterable[str]) -> dict[str, Unlisted]:
+    from .bundle import Unlisted
+
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        found.setdefault(directory, set()).add(name)
+    return {directory: Unlisted(frozenset(names)) for directory, names in found.items()}
 
 
 class Namespace:
@@ -176,9 +243,9 @@ class Namespace:
             return TMP + real[len(self.root) :]
         return real
 
-    def is_known_directory(self, virtual: str) -> bool:
-        """Was ``virtual`` found to be a directory of a read-only file system, and no link?"""
-        return virtual in self._directories
+    def knows(self, path: str) -> bool:
+        """Is ``path`` an entry, itself perhaps a link, of a read-only directory that was walked before?"""
+        return path.rpartition("/")[0] in self._directories
 
     def resolve(self, path: str, *, follow: bool, base: str | None = None) -> Place:
         """Walk ``path`` as a look-up does, from ``base`` (the working directory if None) if it is relative.
@@ -213,11 +280,11 @@ class Namespace:
         last = _last_kind(path)
         slash = path.endswith("/") and last != "/"
         here = "/" if path.startswith("/") else base or self.working_directory()
-        here, magic = self._walk(here, path, follow=follow or bool(last))
-        if magic is not None:
-            return magic
+        here, end = self._walk(here, path, follow=follow or bool(last))
+        if type(end) is Place:
+            return end
         mount = self.table.mount_of(here)
-        real = self.real(here, mount)
+        real = self.real(here, mount) if end is None else _ABSENT
         # Whether the name may end like that, the kernel tells: only a directory's may.
         if slash:
             real += "/"
@@ -225,13 +292,20 @@ class Namespace:
             real += "/."
         # At a mount point the directory entry belongs to the file system around it.
         parent = self.table.mount_of(here.rpartition("/")[0] or "/") if here != "/" else mount
-        return Place(here, real, mount, parent, last, slash)
+        if end is None and self.table.watched is not None:
+            end = self.table.watched.rule(here)
+        return Place(here, real, mount, parent, last, slash, "" if end is None else str(end))
 
-    def _walk(self, here: str, path: str, *, follow: bool) -> tuple[str, Place | None]:
-        """The canonical path that ``path`` leads to, or the Place of a link of /proc that has no path."""
+    def _walk(self, here: str, path: str, *, follow: bool) -> tuple[str, Place | Rule | None]:
+        """The canonical path that ``path`` leads to.
+
+        With it the Place of a link of /proc that has no path, or the rule by which the path is absent.
+        """
         table = self.table
+        hidden = table.hidden
         names = _components(path)
         links = 0
+        rule: Rule | None = None
         while names:
             name = names.pop()
             if name == "..":
@@ -246,6 +320,10 @@ class Namespace:
                     self._make_mount_points()
                 here = child
                 continue
+            if hidden is not None and (rule := hidden.rule(child)) is not None and not is_reading_sources():
+                if names:
+                    raise NotInBundle(str(rule), _is_there("/".join([hidden.real(child), *reversed(names)])))
+                return child, rule
             if not names and not follow:
                 return child, None
             mount = table.mount_of(child)
@@ -261,6 +339,8 @@ class Namespace:
                 if links > MAX_LINKS:
                     raise error(ELOOP)
                 target = originals.readlink(real)
+                if table.deployed is not None and child.startswith(PACKAGE) and is_below(child, PACKAGE):
+                    self._check_link(child, target)
                 if _is_magic(child):
                     if child.endswith("/cwd"):
                         target = self.working_directory()
@@ -272,18 +352,38 @@ class Namespace:
                 names.extend(_components(target))
                 continue
             if modes.S_ISDIR(mode):
-                if real == child and not mount.writable:
+                if real == child and not mount.writable and rule is None:
                     self._directories.add(child)
             elif names:
                 raise error(ENOTDIR)
             here = child
         return here, None
 
+    def _check_link(self, link: str, target: str) -> None:
+        """Raises NotInBundle where ``link`` of the bundle leads out of what is there after the deployment."""
+        deployed = self.table.deployed
+        assert deployed is not None
+        if target.startswith("/") and not any(
+            is_below(os.path.normpath(target), place) for place in deployed
+        ):
+            raise NotInBundle(f"the link {link} leads out of it, to {target}", _is_there(target))
+
     def _magic_place(self, virtual: str, target: str) -> Place:
         """A pipe, a socket or an unlinked file behind a descriptor: the link itself is the only way to it."""
         table = self.table
         ours = self.root is not None and target.startswith(self.root + "/")
         return Place(virtual, virtual, table.scratch if ours else table.root, table.root, "", False)
+
+
+class VeiledNamespace(Namespace):
+    """The same where files are not in the bundle: what a known directory holds is not known by that."""
+
+    __slots__ = ()
+
+    def knows(self, path: str) -> bool:
+        hidden = self.table.hidden or self.table.watched
+        assert hidden is not None
+        return path.rpartition("/")[0] in self._directories and not hidden.may_hide(path)
 
 
 def _components(path: str) -> list[str]:
@@ -297,6 +397,14 @@ def _is_magic(virtual: str) -> bool:
         return False
     head, _, tail = virtual.rpartition("/")
     return head.endswith("/fd") or tail in ("cwd", "root", "exe")
+
+
+def _is_there(real: str) -> bool:
+    try:
+        originals.stat(real)
+    except OSError:
+        return False
+    return True
 
 
 def _has_no_path(target: str) -> bool:

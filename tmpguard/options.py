@@ -28,6 +28,7 @@ OPTIONS: Final = (
     "plan",
     "platform",
     "bundle",
+    "ignore",
     "writable",
     "enforce",
     "max_files",

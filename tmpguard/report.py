@@ -61,6 +61,7 @@ class Report:
         self.wipe_seconds = 0.0
         self._violations: list[Violation] = []
         self._late: list[Violation] = []
+        self._missed: dict[str, Violation] = {}
         self._lock = threading.Lock()
         #: Every refusal, those past the first thousand included that ``violations`` no longer keeps.
         self.violation_count = 0
@@ -92,6 +93,15 @@ class Report:
         with self._lock:
             return tuple(self._late)
 
+    @property
+    def lookups(self) -> tuple[Violation, ...]:
+        """Files that are not in the bundle and were asked for but not read, each once (C5.2).
+
+        No failure by itself: an application asks whether there is a ``.env``, and goes on without.
+        """
+        with self._lock:
+            return tuple(self._missed.values())
+
     def _usage(self) -> tuple[Usage, int]:
         measure = self._measure
         return self._final if measure is None else measure()
@@ -104,6 +114,15 @@ class Report:
                 self.violation_count += 1
             if len(kept) < KEPT:
                 kept.append(violation)
+
+    def has_lookup(self, path: str) -> bool:
+        """Is it known already that ``path`` was asked for, or are enough of them kept?"""
+        return path in self._missed or len(self._missed) >= KEPT
+
+    def add_lookup(self, violation: Violation) -> None:
+        """Record that a file was asked for that is not in the bundle."""
+        with self._lock:
+            self._missed.setdefault(violation.path, violation)
 
     def close(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
         """The invocation is over: what is told from now on is what it left behind."""
@@ -133,6 +152,17 @@ _LIBRARIES: Final = _library_roots()
 _STANDARD: Final = tuple(root for root in _LIBRARIES if not root.endswith("-packages/"))
 _IMPORTER: Final = "<frozen importlib._bootstrap>"
 _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
+
+
+#: The functions of ``os.path``, for whomever they ask.
+_PATH_MODULES: Final = frozenset(
+    f"{root}{name}.py" for root in _STANDARD for name in ("genericpath", "posixpath")
+)
+
+#: The modules that look for sources, and for nothing else.
+_SOURCE_READERS: Final = frozenset(
+    f"{root}{name}.py" for root in _STANDARD for name in ("inspect", "linecache", "tokenize")
+)
 
 
 @lru_cache(maxsize=4096)
@@ -197,6 +227,17 @@ def is_observer() -> bool:
         filename = frame.f_code.co_filename
         if not filename.startswith((_PACKAGE, "<frozen ", *_STANDARD)) or "-packages/" in filename:
             return any(f"/{package}/" in filename for package in _OBSERVERS)
+        frame = frame.f_back
+    return False
+
+
+def is_reading_sources() -> bool:
+    """Does a traceback, a debugger or the like ask for a source file? They are read as ever (C5.2)."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not filename.startswith((_PACKAGE, "<frozen ")) and filename not in _PATH_MODULES:
+            return filename in _SOURCE_READERS or is_observer()
         frame = frame.f_back
     return False
 

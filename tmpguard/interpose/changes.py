@@ -63,7 +63,7 @@ def _make(
     try:
         real = quick_real(invocation, given)
         if real is None:
-            where = entry(invocation, given, dir_fd)
+            where = entry(invocation, given, dir_fd, operation)
             if where.last or where.virtual in invocation.guard.mounts.points:
                 originals.lstat(where.real)
                 raise error(EEXIST)
@@ -138,9 +138,9 @@ def link(
     # As link(2), which does not follow; linkat(2) is asked to only where a descriptor was given.
     follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
     try:
-        source = place(invocation, src, src_dir_fd, follow=follow)
+        source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
         originals.lstat(source.real)
-        target = entry(invocation, dst, dst_dir_fd)
+        target = entry(invocation, dst, dst_dir_fd, "os.link")
         foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
             originals.lstat(os.path.dirname(target.real.rstrip("/")) or "/")
@@ -174,7 +174,7 @@ def _remove(
     try:
         real = quick_real(invocation, given)
         if real is None:
-            where = entry(invocation, given, dir_fd)
+            where = entry(invocation, given, dir_fd, operation)
             if where.last:
                 originals.lstat(where.real)
                 raise error(code_of(where))
@@ -233,7 +233,8 @@ def _rename(
     if is_odd(src) or is_odd(dst):
         call(src, dst)
     try:
-        source, target = entry(invocation, src, src_dir_fd), entry(invocation, dst, dst_dir_fd)
+        source = entry(invocation, src, src_dir_fd, operation)
+        target = entry(invocation, dst, dst_dir_fd, operation)
         code = rename_error(source, target)
         if code == EXDEV and not (source.parent.writable and target.parent.writable):
             # Refused because one side is read-only: a finding, though the errno is the mounts'.
@@ -318,7 +319,7 @@ def _alter(
     if is_odd(given):
         return call(given)
     try:
-        where = place(invocation, given, dir_fd, follow=follow)
+        where = place(invocation, given, dir_fd, follow=follow, operation=operation)
         if not where.mount.writable:
             _stop(invocation, operation, change_error(where), given, where)
         if where.virtual == TMP:

@@ -14,7 +14,7 @@ def guarded_open(original: Any, operation: str, failure: type[OSError]) -> Any:
 
     def guarded(invocation: Invocation, filename: Any, flags: str = "r", mode: int = 0o666, /) -> Any:
         alive(invocation, operation, filename)
-        where = place(invocation, filename)
+        where = place(invocation, filename, operation=operation, making="c" in flags or "n" in flags)
         if not where.mount.writable and flags[:1] != "r":
             invocation.refuse(operation, EROFS, filename, remedy=invocation.remedy_for(where, filename))
         try:

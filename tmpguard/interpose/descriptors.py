@@ -38,7 +38,7 @@ def open(
         alive_to_read(invocation, "os.open", path)
         try:
             follow = not flags & os.O_NOFOLLOW
-            real = readable(invocation, path, dir_fd, follow=follow)
+            real = readable(invocation, path, dir_fd, operation="os.open", follow=follow)
             hold(invocation, real)
             return originals.os_open(real, flags, mode)
         except OSError as exc:
@@ -244,7 +244,7 @@ def truncate(invocation: Invocation, path: Any, length: int) -> None:
     try:
         if length < 0:
             raise error(EINVAL)
-        where = place(invocation, path)
+        where = place(invocation, path, operation="os.truncate")
         if not where.mount.writable:
             code = truncate_error(where, length)
             if code == EROFS:

@@ -45,6 +45,28 @@ class Scan:
         self._entries.close()
 
 
+class VeiledScan(Scan):
+    """The same without the names that ``veil`` leaves out (C5.2, C1.5)."""
+
+    __slots__ = ("_suspects", "_veil")
+
+    def __init__(self, *args: Any) -> None:
+        *rest, self._veil = args
+        super().__init__(*rest)
+        self._suspects = self._veil.suspects
+
+    def __next__(self) -> DirEntry:
+        for entry in self._entries:
+            name = entry.name
+            if isinstance(name, bytes):
+                if self._suspects(os.fsdecode(name)) and self._veil.hides(os.fsdecode(name), entry):
+                    continue
+            elif self._suspects(name) and self._veil.hides(name, entry):
+                continue
+            return DirEntry(entry, name, self)
+        raise StopIteration
+
+
 class DirEntry:
     """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
 

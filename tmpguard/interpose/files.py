@@ -57,7 +57,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         elif not plan.flags & _WRITING:
             name = os.fspath(file)
             with _spelled(name):
-                _init(self, like(name, readable(invocation, name)), mode, closefd)
+                _init(self, like(name, readable(invocation, name, operation="open")), mode, closefd)
             self.name = name
         else:
             real, charged = locate(invocation, file, plan.flags)
@@ -206,7 +206,8 @@ def locate(
     if is_odd(file):
         return file, False  # the original refuses it by itself
     try:
-        where = place(invocation, file, dir_fd, follow=_follows(flags))
+        making = bool(flags & os.O_CREAT)
+        where = place(invocation, file, dir_fd, follow=_follows(flags), operation=operation, making=making)
         if not where.mount.writable:
             _check_read_only(invocation, file, where, flags, operation)
     except OSError as exc:
@@ -389,7 +390,7 @@ def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: A
         return _open(file, mode, buffering, *rest)
     name = os.fspath(file)
     try:
-        real = readable(invocation, name)
+        real = readable(invocation, name, operation="open")
         opened = _open(like(name, real), mode, buffering, *rest)
     except OSError as exc:
         reraise(exc, name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from errno import ENAMETOOLONG, ENOTDIR, EROFS
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR, EROFS
 from typing import Any, NoReturn
 
 from ..invocation import Invocation, descriptor_path, spelled
-from ..mounts import Place, error
+from ..mounts import NotInBundle, Place, error
 from ..report import is_observer
 from . import originals
 
@@ -59,21 +59,49 @@ def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     return invocation.namespace.virtual_of(real)
 
 
-def place(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> Place:
-    """Where a look-up of ``path`` leads."""
+def place(
+    invocation: Invocation,
+    path: Any,
+    dir_fd: int | None = None,
+    *,
+    follow: bool = True,
+    operation: str = "",
+    making: bool = False,
+) -> Place:
+    """Where a look-up of ``path`` leads.
+
+    Raises what is not in the bundle as absent, and records it for ``operation`` (C5.2). Where ``making``, the
+    last component need not be there.
+    """
     name = text(path)
     base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
-    return invocation.namespace.resolve(name, follow=follow, base=base)
+    try:
+        where = invocation.namespace.resolve(name, follow=follow, base=base)
+    except NotInBundle as exc:
+        why, there = exc.why, exc.there or making
+    else:
+        if not where.why or making:
+            return where
+        why, there = where.why, True
+    invocation.absent(operation, path, why, there=there)
+    return where  # the guard only watches
 
 
-def entry(invocation: Invocation, path: Any, dir_fd: int | None = None) -> Place:
+def entry(invocation: Invocation, path: Any, dir_fd: int | None = None, operation: str = "") -> Place:
     """The directory entry that ``path`` names, for the calls that make or remove one."""
     name = text(path)
     base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
-    return invocation.namespace.resolve_entry(name, base=base)
+    try:
+        return invocation.namespace.resolve_entry(name, base=base)
+    except NotInBundle as exc:
+        why = exc.why
+    invocation.absent(operation, path, why)
+    raise error(ENOENT)
 
 
-def readable(invocation: Invocation, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> str:
+def readable(
+    invocation: Invocation, path: Any, dir_fd: int | None = None, *, operation: str, follow: bool = True
+) -> str:
     """The real path to read ``path`` from: absolute, free of links that lead elsewhere."""
     real = quick_real(invocation, path)
     if real is not None:
@@ -81,7 +109,7 @@ def readable(invocation: Invocation, path: Any, dir_fd: int | None = None, *, fo
     known = known_path(invocation, path) if dir_fd is None else None
     if known is not None and not _is_link(known):
         return known
-    return place(invocation, path, dir_fd, follow=follow).real
+    return place(invocation, path, dir_fd, follow=follow, operation=operation).real
 
 
 def hold(invocation: Invocation, real: Any) -> None:
@@ -108,9 +136,7 @@ def known_path(invocation: Invocation, path: Any) -> str | None:
         return None
     namespace = invocation.namespace
     full = path if path.startswith("/") else f"{namespace.working_directory()}/{path}"
-    if "/." in full or not namespace.is_known_directory(full.rpartition("/")[0]):
-        return None
-    return full
+    return None if "/." in full or not namespace.knows(full) else full
 
 
 def is_odd(path: Any) -> bool:

@@ -6,12 +6,12 @@ import os
 import stat as modes
 from collections.abc import Callable
 from errno import EACCES, ENOENT, ENOTDIR
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..invocation import Invocation, descriptor_path, get_current
 from ..mounts import TMP, Mount, error
 from . import originals
-from .entries import Scan
+from .entries import Scan, VeiledScan
 from .paths import (
     alive_to_read,
     base_of,
@@ -26,6 +26,9 @@ from .paths import (
     text,
 )
 from .wrapper import quick
+
+if TYPE_CHECKING:
+    from ..bundle import Unlisted, Veil
 
 _stat = originals.stat
 _lstat = originals.lstat
@@ -44,7 +47,7 @@ def _looked_up(
     if type(path) is int or is_odd(path):
         return call(path)
     try:
-        return call(like(path, readable(invocation, path, dir_fd, follow=follow)))
+        return call(like(path, readable(invocation, path, dir_fd, operation=operation, follow=follow)))
     except OSError as exc:
         reraise(exc, path)
 
@@ -93,7 +96,8 @@ def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bo
             status = _lstat(known)
             if not follow or not modes.S_ISLNK(status.st_mode):
                 return status
-        where = place(invocation, path, dir_fd, follow=follow)
+        operation = "os.stat" if follow else "os.lstat"
+        where = place(invocation, path, dir_fd, follow=follow, operation=operation)
         status = _stat(where.real, follow_symlinks=follow)
         return _as_tmp(status) if where.virtual == TMP else status
     except OSError as exc:
@@ -133,7 +137,7 @@ def access(
     if is_odd(path) and type(path) is not int:
         return originals.access(path, mode)
     try:
-        where = place(invocation, path, dir_fd, follow=follow_symlinks)
+        where = place(invocation, path, dir_fd, follow=follow_symlinks, operation="os.access")
         if mode & os.W_OK and not where.mount.writable and not _is_special(where.real):
             return False  # a read-only mount: root may not write there either (C2.2)
     except OSError:
@@ -156,7 +160,7 @@ def statvfs(invocation: Invocation, path: Any) -> Any:
     if is_odd(path):
         return originals.statvfs(path)
     try:
-        where = place(invocation, path)
+        where = place(invocation, path, operation="os.statvfs")
         _stat(where.real)  # what is not there has no file system
         return _statvfs_of(invocation, where.mount, where.real)
     except OSError as exc:
@@ -240,18 +244,26 @@ def listxattr(invocation: Invocation, path: Any = None, *, follow_symlinks: bool
 
 def listdir(invocation: Invocation, path: Any = None) -> Any:
     alive_to_read(invocation, "os.listdir", "." if path is None else path)
-    real, _ = _listed(invocation, path)
+    real, _, veil = _listed(invocation, path, "os.listdir")
     try:
-        return originals.listdir(real)
+        names = originals.listdir(real)
     except OSError as exc:
         if type(path) is int:
             raise
         reraise(exc, path)
+    return names if veil is None else _unveiled(names, veil)
+
+
+def _unveiled(names: list[Any], veil: Veil | Unlisted) -> list[Any]:
+    suspects = veil.suspects
+    if names and isinstance(names[0], bytes):
+        return [name for name in names if not (suspects(os.fsdecode(name)) and veil.hides(os.fsdecode(name)))]
+    return [name for name in names if not (suspects(name) and veil.hides(name))]
 
 
 def scandir(invocation: Invocation, path: Any = None) -> Scan:
     alive_to_read(invocation, "os.scandir", "." if path is None else path)
-    real, has_mounts = _listed(invocation, path)
+    real, has_mounts, veil = _listed(invocation, path, "os.scandir")
     if isinstance(real, (str, bytes)):
         hold(invocation, real)  # until all was read
     try:
@@ -260,38 +272,45 @@ def scandir(invocation: Invocation, path: Any = None) -> Scan:
         if type(path) is int:
             raise
         reraise(exc, path)
-    if type(path) is int:
-        return Scan(entries, invocation, "", base_of(invocation, path), has_mounts)
-    given = "." if path is None else os.fspath(path)
-    return Scan(entries, invocation, given, None, has_mounts)
+    given: Any = "" if type(path) is int else "." if path is None else os.fspath(path)
+    base = base_of(invocation, path) if type(path) is int else None
+    if veil is None:
+        return Scan(entries, invocation, given, base, has_mounts)
+    return VeiledScan(entries, invocation, given, base, has_mounts, veil)
 
 
-def _listed(invocation: Invocation, path: Any) -> tuple[Any, bool]:
-    """What to list for ``path``, and whether there are mount points in it, which are made first."""
-    ancestors = invocation.guard.mounts.ancestors
+def _listed(invocation: Invocation, path: Any, operation: str) -> tuple[Any, bool, Veil | Unlisted | None]:
+    """What to list for ``path``; whether there are mount points in it, which are made first; what to leave
+    out."""
+    table = invocation.guard.mounts
+    ancestors = table.ancestors
     virtual: str | None
     real: Any
     if type(path) is int:
         try:
             virtual, real = base_of(invocation, path), path
         except OSError:
-            return path, False  # the call itself will say so
+            return path, False, None  # the call itself will say so
     else:
         given = "." if path is None else path
         if is_odd(given):
-            return path, False
+            return path, False, None
         real = quick_real(invocation, given)
         if real is not None and given.rstrip("/") not in ancestors:
-            return real, False
+            return real, False, None
         try:
-            where = place(invocation, given)
+            where = place(invocation, given, operation=operation)
         except OSError as exc:
             reraise(exc, path)
         virtual, real = where.virtual, like(given, where.real)
     if virtual in ancestors:
         invocation.make_mount_points()
-        return real, True
-    return real, False
+        veil: Veil | Unlisted | None = table.unlisted.get(virtual)
+    else:
+        veil = None
+    if veil is None and table.hidden is not None and virtual is not None:
+        veil = table.hidden.veil(virtual)
+    return real, virtual in ancestors, veil
 
 
 # --- the working directory -----------------------------------------------------------------------------
@@ -321,7 +340,7 @@ def chdir(invocation: Invocation, path: Any) -> None:
     if is_odd(path):
         originals.chdir(path)
     try:
-        where = place(invocation, path)
+        where = place(invocation, path, operation="os.chdir")
         if not modes.S_ISDIR(_stat(where.real).st_mode):
             raise error(ENOTDIR)
         if not originals.access(where.real, os.X_OK):

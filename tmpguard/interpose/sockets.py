@@ -30,7 +30,7 @@ def bind(self: _socket.socket, address: Any, /) -> None:
     if invocation is None:
         return originals.socket_bind(self, address)
     alive(invocation, "socket.bind", address)
-    where = entry(invocation, address)
+    where = entry(invocation, address, operation="socket.bind")
     if not where.parent.writable:
         code = making_error(where, directory=False)
         if code != EROFS:
@@ -47,7 +47,7 @@ def connect(self: _socket.socket, address: Any, /) -> None:
     if invocation is None:
         return originals.socket_connect(self, address)
     alive(invocation, "socket.connect", address)
-    with _short(place(invocation, address).real) as real:
+    with _short(place(invocation, address, operation="socket.connect").real) as real:
         return originals.socket_connect(self, real)
 
 

@@ -102,7 +102,7 @@ def _database(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bo
     if not name or name == ":memory:" or "mode=memory" in query:
         return database, uri, False
     try:
-        where = place(invocation, name)
+        where = place(invocation, name, operation="sqlite3.connect")
     except OSError:
         return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
     if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:

@@ -1,0 +1,202 @@
+"""What of the project is in the bundle: not what its ``.genezioignore`` names (C5.2).
+
+The same files are absent below ``/tmp/package`` and at the project's own path, so that what would be missing
+after the deployment is missing here. At their own path stay, whatever the file says: the interpreter's
+environment and its packages, which the platform has by itself, and the writable mounts. They are reached by
+their path, and listed in themselves; a listing of the project leaves them out.
+
+Only the decisions of the rules are remembered: whether a file is there, the disk is asked each time.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import stat as modes
+import sys
+import sysconfig
+from collections.abc import Iterable
+from typing import Any, Final
+
+from .errors import ConfigurationError
+from .ignore import NAME, Ignore, Names, Rule
+from .interpose import originals
+from .mounts import PACKAGE, TMP, is_below
+
+#: Where the platform's own files lie, which are there whatever the bundle holds.
+_SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+
+
+class Hidden:
+    """The files of the project that are not in the bundle."""
+
+    __slots__ = ("_bundle", "_ignore", "_kept", "_offset", "_own")
+
+    def __init__(self, ignore: Ignore, bundle: str, *, writable: Iterable[str] = ()) -> None:
+        self._ignore = ignore
+        self._bundle = bundle.rstrip("/")
+        self._own = self._bundle + "/"
+        base = os.path.dirname(ignore.file)
+        if not is_below(bundle, base):
+            base = bundle  # a file from elsewhere: its patterns are those of the bundle
+        offset = bundle[len(base) :].strip("/")
+        #: What the paths in the bundle begin with as the ignore file sees them.
+        self._offset = offset + "/" if offset else ""
+        if offset and (rule := ignore.match(offset, True)):
+            raise ConfigurationError(
+                f"{rule.file}:{rule.line}: {rule.pattern!r} ignores the whole bundle {bundle}"
+            )
+        kept = [*interpreter_places(), *writable, TMP]
+        self._kept = tuple(place for place in kept if place.startswith(self._own) and place != self._own)
+
+    def rule(self, virtual: str) -> Rule | None:
+        """The rule by which the canonical path ``virtual`` is absent, None where it is there as ever.
+
+        None as well where there is no such file at all: then it is not the rule by which it is absent.
+        """
+        relative = self._relative(virtual)
+        if not relative:
+            return None
+        head, _, name = (self._offset + relative).rpartition("/")
+        level = self._ignore.level(head)
+        if level.excluded is None and not level.names.suspects(name):
+            return None
+        return self._decided(virtual, relative, level.excluded, level.names, name)
+
+    def real(self, virtual: str) -> str:
+        """What stands on the disk at ``virtual``, which is in the project."""
+        return self._own + (self._relative(virtual) or "")
+
+    def may_hide(self, path: str) -> bool:
+        """May the path below the project's own be absent by a rule? A quick look."""
+        if not path.startswith(self._own):
+            return False
+        head, _, name = (self._offset + path[len(self._own) :]).rpartition("/")
+        level = self._ignore.level(head)
+        if level.excluded is None and not level.names.suspects(name):
+            return False
+        return not self._is_kept(path)
+
+    def veil(self, directory: str) -> Veil | None:
+        """What a listing of the canonical path ``directory`` leaves out; None: nothing."""
+        relative = self._relative(directory)
+        if relative is None or any(is_below(directory, place) for place in self._kept):
+            return None
+        level = self._ignore.level((self._offset + relative).rstrip("/"))
+        return Veil(self._own + relative, level.names, level.excluded)
+
+    def _relative(self, virtual: str) -> str | None:
+        """The path in the bundle of what is seen at ``virtual``, None where that is not in the project."""
+        if virtual.startswith(PACKAGE) and is_below(virtual, PACKAGE):
+            return virtual[len(PACKAGE) + 1 :]
+        if virtual.startswith(self._own):
+            return virtual[len(self._own) :]
+        return "" if virtual == self._bundle else None
+
+    def _decided(
+        self, virtual: str, relative: str, excluded: Rule | None, names: Names, name: str
+    ) -> Rule | None:
+        as_directory, as_file = (excluded, excluded) if excluded else names.decide(name)
+        if as_directory is as_file is None or (virtual.startswith(self._own) and self._is_kept(virtual)):
+            return None
+        try:
+            mode = originals.lstat(self._own + relative).st_mode
+        except OSError:
+            return None
+        return as_directory if modes.S_ISDIR(mode) else as_file
+
+    def _is_kept(self, path: str) -> bool:
+        """Is it a place that stays at its own path, something in it, or on the way to it?"""
+        return any(is_below(path, place) or is_below(place, path) for place in self._kept)
+
+
+class Veil:
+    """What a listing of one directory leaves out by the rules."""
+
+    __slots__ = ("_excluded", "_names", "_own", "suspects")
+
+    def __init__(self, own: str, names: Names, excluded: Rule | None) -> None:
+        self._own = own
+        self._names = names
+        self._excluded = excluded
+        self.suspects = _always if excluded else names.suspects
+
+    def hides(self, name: str, entry: Any = None) -> bool:
+        """Is ``name``, which is suspected, left out? ``entry`` is that of a scan, if there is one."""
+        if self._excluded:
+            return True
+        as_directory, as_file = self._names.decide(name)
+        if (as_directory is None) == (as_file is None):
+            return as_file is not None
+        if entry is not None:
+            is_directory = entry.is_dir(follow_symlinks=False)
+        else:
+            is_directory = _is_directory(f"{self._own}/{name}")
+        return (as_directory if is_directory else as_file) is not None
+
+
+class Unlisted:
+    """What a listing of /tmp leaves out: directories that are reached by their path only (C1.5, C4.1)."""
+
+    __slots__ = ("suspects",)
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.suspects = names.__contains__
+
+    def hides(self, name: str, entry: Any = None) -> bool:
+        return True
+
+
+def _always(name: str) -> bool:
+    return True
+
+
+def _is_directory(real: str) -> bool:
+    try:
+        return modes.S_ISDIR(originals.lstat(real).st_mode)
+    except OSError:
+        return False
+
+
+def interpreter_places() -> list[str]:
+    """Where the interpreter, its environment, its packages and tmpguard lie."""
+    paths = sysconfig.get_paths()
+    places = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(__file__)]
+    places += [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if paths.get(name)]
+    places += [*site.getsitepackages(), site.getusersitepackages()]
+    return sorted({os.path.realpath(place) for place in places})
+
+
+def deployed_places(bundle: str | None, writable: Iterable[str]) -> tuple[str, ...]:
+    """The directories outside of the bundle that are there after the deployment, too.
+
+    A link in the bundle that leads by an absolute path to any other place dangles there.
+    """
+    own = [place for place in interpreter_places() if bundle is None or not is_below(place, bundle)]
+    return (*_SYSTEM, TMP, *own, *writable)
+
+
+def hidden_by(ignore: Ignore | None, bundle: str | None, writable: Iterable[str]) -> Hidden | None:
+    """What the rules leave out of the bundle; None where that can be nothing."""
+    if ignore is None or bundle is None or not ignore.rules:
+        return None
+    return Hidden(ignore, bundle, writable=writable)
+
+
+def find_ignore(option: object, bundle: str | None) -> Ignore | None:
+    """The rules that the option ``ignore`` asks for. Raises ConfigurationError."""
+    if option is None:
+        return None
+    if option == NAME:
+        path = None if bundle is None else f"{bundle}/{NAME}"
+        return Ignore.read(path) if path is not None and os.path.lexists(path) else None
+    try:
+        path = os.fsdecode(option)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigurationError(f"ignore={option!r} is no path: give a file, or None for none") from None
+    if not path or "\0" in path:
+        raise ConfigurationError(f"ignore={option!r} is no path: give a file, or None for none")
+    if bundle is None:
+        raise ConfigurationError(f"ignore={option!r} without a bundle: there is nothing to leave out")
+    head, tail = os.path.split(os.path.abspath(path))
+    return Ignore.read(os.path.join(os.path.realpath(head), tail))
