@@ -62,6 +62,7 @@ def test_the_attributes_of_the_report_are_those_that_it_has() -> None:
             "files",
             "violations",
             "late_writes",
+            "leftovers",
             "cold_start",
             "wipe_seconds",
         ):

@@ -10,7 +10,7 @@ from .errors import ConfigurationError
 from .guard import Guard, invocation
 from .interpose.install import install, uninstall
 from .invocation import Invocation, current
-from .report import Location, Report, Violation
+from .report import Leftover, Location, Report, Violation
 from .reporter import drain
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "ConfigurationError",
     "Guard",
     "Invocation",
+    "Leftover",
     "Location",
     "Report",
     "Violation",

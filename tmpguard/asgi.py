@@ -121,6 +121,7 @@ class TmpGuardMiddleware:
                 if start is not None:
                     start.end()
                 drain(_PATIENCE)
+                self.guard.end_instance()
                 with unguarded():  # the lifespan's invocation is the current one here
                     self.guard.scratch.release()
             await send(message)

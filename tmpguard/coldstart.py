@@ -55,5 +55,8 @@ def cold_start(*, guard: Guard | None = None, **options: Any) -> Invocation:
     findings, live and after the end.
     """
     chosen = guard_from(guard, options)
-    chosen.invocation()  # makes the patched layer ready
+    start = chosen.invocation()  # makes the patched layer ready
+    if chosen.lifetime == "instance":
+        start.cold_start = True  # what it writes to /tmp is there for the requests
+        return start
     return ColdStart(chosen)

@@ -9,6 +9,7 @@ from . import options, scratch
 from .bundle import deployed_places, find_ignore, hidden_by
 from .errors import ConfigurationError
 from .ignore import NAME
+from .instance import Instance, InstanceInvocation, current_instance
 from .invocation import Invocation, unguarded
 from .journal import INTERVAL, Journal
 from .mounts import MountTable
@@ -22,8 +23,10 @@ class Guard:
     ``storage_size``: the quota in whole MB (1 MB = 1,048,576 bytes), at least 1; None for what the
     environment's ``TMPGUARD_STORAGE_SIZE`` says or else the platform gives. ``plan``: ``"free"`` (up to 128
     MB), ``"pro"`` (up to 512) or ``"enterprise"`` (any). ``platform``: whose sizes and limits hold, one of
-    ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``, ``"vercel"`` and ``"none"``. ``bundle``: the project
-    directory, readable at ``/tmp/package`` and the working directory of every invocation; None for none (C5).
+    ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``, ``"vercel"`` and ``"none"``.
+    ``lifetime``: ``"invocation"`` wipes ``/tmp`` after each one, with ``"instance"`` all invocations of the
+    process share one (:mod:`tmpguard.instance`). ``bundle``: the project directory, readable at
+    ``/tmp/package`` and the working directory of every invocation; None for none (C5).
     ``ignore``: the file that names, in gitignore syntax, what of the project is not in the bundle; by default
     the ``.genezioignore`` in the bundle, if there is one; None for none.
     ``writable``: more directories that may be written, without quota or wipe (C1.4). ``enforce=False``:
@@ -42,6 +45,7 @@ class Guard:
         storage_size: int | None = None,
         plan: str = "free",
         platform: str = "genezio",
+        lifetime: str = "invocation",
         bundle: StrPath | None = ".",
         ignore: StrPath | None = NAME,
         writable: Iterable[StrPath] = (),
@@ -58,6 +62,7 @@ class Guard:
             row = options.checked_platform(platform)
             self.platform = row.name
             self.plan = options.checked_plan(plan, row)
+            self.lifetime = options.checked_lifetime(lifetime)
             #: ``size_from`` says what told the storage size.
             self.storage_size, self.size_from = options.told_size(storage_size, self.plan, row)
             self.bundle = None if bundle is None else options.checked_directory("bundle", bundle)
@@ -83,6 +88,9 @@ class Guard:
             self.scratch = scratch.root_at(root)
         #: Reports that ``on_report`` was not called with, as too many waited for it already.
         self.dropped_reports = 0
+
+        if self.lifetime == "instance":
+            self.invocation = self._instance_invocation  # type: ignore[method-assign]
 
         # The patched layer needs the rest of the package first.
         from .interpose import install
@@ -123,6 +131,23 @@ class Guard:
         if not self._layer.ready:
             self._layer.make_ready()
         return Invocation(self)
+
+    #: What the invocations share with ``lifetime="instance"``, once there was one.
+    instance: Instance | None = None
+
+    def _instance_invocation(self) -> Invocation:
+        """What ``invocation`` is with ``lifetime="instance"``."""
+        if not self._layer.ready:
+            self._layer.make_ready()
+        return InstanceInvocation(self, current_instance(self, self.instance))
+
+    def end_instance(self) -> None:
+        """With ``lifetime="instance"``: wipe ``/tmp`` and wait for it, as when the platform takes the
+        instance down. What still runs for it gets ESTALE, and the next invocation begins a new one. Else it
+        does nothing; never raises.
+        """
+        if self.instance is not None:
+            self.instance.end()
 
     def __repr__(self) -> str:
         whose = f"plan={self.plan!r}" if self.platform == "genezio" else f"platform={self.platform!r}"

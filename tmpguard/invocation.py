@@ -285,10 +285,14 @@ class Invocation:
         if report is None:
             with _scratch_lock:
                 if self._report is None:
-                    self._report = Report(self.guard.quota_bytes, self._usage)
-                    self._report.cold_start = self.cold_start
-                    self._report.wipe_seconds = self._wipe_seconds
+                    self._report = self._new_report()
                 report = self._report
+        return report
+
+    def _new_report(self) -> Report:
+        report = Report(self.guard.quota_bytes, self._usage)
+        report.cold_start = self.cold_start
+        report.wipe_seconds = self._wipe_seconds
         return report
 
     def _usage(self) -> tuple[Usage, int]:

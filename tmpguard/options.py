@@ -21,12 +21,15 @@ MB: Final = 1_048_576
 #: Gives the size where neither an option nor a project file does.
 SIZE_VARIABLE: Final = "TMPGUARD_STORAGE_SIZE"
 
+LIFETIMES: Final = ("invocation", "instance")
+
 StrPath = str | os.PathLike[str]
 
 OPTIONS: Final = (
     "storage_size",
     "plan",
     "platform",
+    "lifetime",
     "bundle",
     "ignore",
     "writable",
@@ -61,6 +64,10 @@ def checked_plan(value: object, platform: Platform) -> str:
             )
         return "free"
     return _checked_choice("plan", value, platform.plans)
+
+
+def checked_lifetime(value: object) -> str:
+    return _checked_choice("lifetime", value, LIFETIMES)
 
 
 def _checked_choice(option: str, value: object, choices: Iterable[str]) -> str:

@@ -91,6 +91,14 @@ class Quota:
             self._note_peak()
             return self._peak
 
+    def restart_peak(self) -> int:
+        """The peak so far; from here on it is that of what is used now and later."""
+        with self.lock:
+            peak = self.peak
+            self._peak = 0
+            self._note_peak()
+            return peak
+
     def _note_peak(self) -> None:
         used = self.limit - self.credit - self._limbo_bytes
         self._peak = max(self._peak, min(used, self.limit))

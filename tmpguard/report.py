@@ -47,11 +47,20 @@ class Violation(NamedTuple):
     remedy: str = ""
 
 
+class Leftover(NamedTuple):
+    """What an invocation left in the ``/tmp`` that it shares: a path, and the bytes that are new there."""
+
+    path: str
+    bytes: int
+
+
 class Report:
     """What one invocation used and was refused: live while it runs, final after its end. Sizes in bytes."""
 
     #: Is it the report of :func:`tmpguard.cold_start`, and of no request?
     cold_start = False
+    #: Finds out ``leftovers``, where the next invocation has the same ``/tmp``.
+    find_leftovers: Callable[[], tuple[Leftover, ...]] | None = None
 
     def __init__(self, quota_bytes: int, measure: Callable[[], tuple[Usage, int]]) -> None:
         self.quota_bytes = quota_bytes
@@ -101,6 +110,13 @@ class Report:
         """
         with self._lock:
             return tuple(self._missed.values())
+
+    @property
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """With ``lifetime="instance"``: what is in ``/tmp`` and was not when the invocation began to use
+        files, new entries and growth, the thousand largest, the largest first. What concurrent invocations
+        made in the meantime is among it. Else nothing: nothing is left for anybody."""
+        return () if self.find_leftovers is None else self.find_leftovers()
 
     def _usage(self) -> tuple[Usage, int]:
         measure = self._measure

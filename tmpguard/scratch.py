@@ -382,6 +382,49 @@ def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
     return Usage(total, files)
 
 
+class Entry(NamedTuple):
+    """One directory entry: the bytes of its file in whole pages, and whether that has more than one name."""
+
+    bytes: int
+    inode: int
+    linked: bool
+
+
+def inventory(parent: int, name: str) -> dict[str, Entry]:
+    """The entries below the directory ``name`` in ``parent``, by their paths from there (``/a/b``)."""
+    found: dict[str, Entry] = {}
+    _take_inventory(parent, name, "", found)
+    return found
+
+
+def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry]) -> None:
+    pending = [(name, shown)]
+    while pending:
+        path, shown = pending.pop()
+        try:
+            with _readable_directory(parent, path) as directory, originals.scandir(directory) as entries:
+                for entry in entries:
+                    inner = f"{shown}/{entry.name}"
+                    if not entry.is_dir(follow_symlinks=False):
+                        found[inner] = _entry_of(entry, directory)
+                        continue
+                    found[inner] = Entry(0, entry.inode(), False)
+                    if len(path) < _LONG:
+                        pending.append((f"{path}/{entry.name}", inner))
+                    else:
+                        _take_inventory(directory, entry.name, inner, found)
+        except FileNotFoundError:
+            continue  # removed by another thread meanwhile
+
+
+def _entry_of(entry: os.DirEntry[str], directory: int) -> Entry:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return Entry(0, entry.inode(), False)
+    return Entry(allocated(status, entry.name, directory), status.st_ino, status.st_nlink > 1)
+
+
 def _entry_bytes(entry: os.DirEntry[str], directory: int, linked: set[int]) -> int:
     try:
         status = entry.stat(follow_symlinks=False)
