@@ -106,11 +106,12 @@ def is_armed() -> bool:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if event == "open" and type(args[2]) is int and not args[2] & _CHANGING:
-        return  # nearly all that is opened is opened for reading
+    # Every open() of the process pays for these lines: what is outside of an invocation leaves first.
     invocation = get_current()
     if invocation is None:
         return
+    if event == "open" and type(args[2]) is int and not args[2] & _CHANGING:
+        return  # nearly all that is opened is opened for reading
     paths_of = _active.get(event)
     if paths_of is None:
         return
