@@ -109,6 +109,7 @@ class MountTable:
         "cwd",
         "deployed",
         "hidden",
+        "initials",
         "points",
         "prefixes",
         "root",
@@ -163,6 +164,8 @@ class MountTable:
         self.unlisted = _by_directory((self.points | self.ancestors) - shown)
         #: Textual prefixes under which the quick path of a Namespace must not decide by itself.
         self.prefixes = tuple(sorted((self.points | self.ancestors) - {TMP}))
+        #: The first letters of their names in /tmp: most paths are told apart by one of theirs.
+        self.initials = "".join({prefix[len(TMP) + 1] for prefix in self.prefixes})
 
     def mount_of(self, virtual: str) -> Mount:
         """The mount on which the canonical path ``virtual`` lies."""

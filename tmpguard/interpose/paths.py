@@ -31,13 +31,10 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
     While the invocation has made no symlink, a path without dot names, doubled slashes or a mount point at
     its start leads where its text says.
     """
-    if (
-        type(path) is not str
-        or not path.startswith("/tmp/")
-        or "/." in path
-        or "//" in path
-        or path == "/tmp/"
-        or path.startswith(invocation.guard.mounts.prefixes)
+    if type(path) is not str or path[:5] != "/tmp/" or "/." in path or "//" in path:
+        return None
+    if path[5:6] in invocation.guard.mounts.initials and (
+        path == "/tmp/" or path.startswith(invocation.guard.mounts.prefixes)
     ):
         return None
     prefix = invocation.prefix or invocation.first_prefix()
