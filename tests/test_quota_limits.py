@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -275,6 +276,76 @@ def _write_or_delete(path: str, choose: random.Random) -> None:
         return
     with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
         file.write(bytes(choose.randrange(1, 150_000)))
+
+
+def test_threads_that_write_delete_and_measure_share_it_without_a_quarrel(guard: tmpguard.Guard) -> None:
+    """C3.1, C3.3: each of eight keeps to an eighth of it, so none is ever refused; nobody measures too much."""
+    share = MB // 8
+
+    def work(number: int) -> None:
+        choose = random.Random(number)
+        for turn in range(50):
+            _spend(f"/tmp/{number}", share, choose.choice(SPENDING), choose)
+            if turn % 4 == number % 4:
+                assert 0 <= shutil.disk_usage("/tmp").used <= MB
+                assert tmpguard.current().report.used_bytes <= MB  # type: ignore[union-attr]
+
+    with guard.invocation() as invocation:
+        in_threads(THREADS, work)
+        assert not invocation.report.violations
+        assert shutil.disk_usage("/tmp").used == pages_in_tmp() == invocation.report.used_bytes
+        assert invocation.report.peak_bytes <= MB
+
+
+SPENDING = (
+    "write",
+    "append",
+    "sparse",
+    "truncate",
+    "unlink",
+    "replace",
+    "temporary",
+    "descriptor",
+    "mapping",
+)
+
+
+def _spend(path: str, share: int, how: str, choose: random.Random) -> None:
+    """Use what there is of ``share`` in one of many ways; never more, since what was there goes first."""
+    size = choose.randrange(1, share + 1)
+    if how != "truncate":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    if how == "write":
+        fill(path, size)
+    elif how == "append":
+        for _ in range(8):
+            with open(path, "ab") as file:
+                file.write(bytes(size // 8))
+    elif how == "sparse":
+        with open(path, "wb") as file:
+            file.seek(10 * MB)
+            file.write(bytes(min(size, share - PAGE)))
+    elif how == "truncate":
+        with open(path, "ab") as file:
+            file.truncate(size // 2)
+    elif how == "replace":
+        fill(path, size // 2)
+        fill(path + ".new", size // 2 // PAGE * PAGE)
+        os.replace(path + ".new", path)
+    elif how == "temporary":
+        with tempfile.TemporaryFile(buffering=0) as temporary:
+            assert temporary.write(bytes(size)) == size
+    elif how == "descriptor":
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.posix_fallocate(descriptor, 0, size)
+        assert os.pwrite(descriptor, bytes(size), 0) == size
+        os.close(descriptor)
+    elif how == "mapping":
+        with open(path, "w+b") as file:
+            file.truncate(size)
+            with mmap.mmap(file.fileno(), size) as mapping:
+                mapping[:] = b"x" * size
 
 
 # --- thousands of files (DESIGN, decision 3) -----------------------------------------------------------
