@@ -279,7 +279,7 @@ def _write_or_delete(path: str, choose: random.Random) -> None:
 
 
 def test_threads_that_write_delete_and_measure_share_it_without_a_quarrel(guard: tmpguard.Guard) -> None:
-    """C3.1, C3.3: each of eight keeps to an eighth of it, so none is ever refused; nobody measures too much."""
+    """C3.1, C3.3: each of eight keeps to an eighth of it, so none is refused; nobody measures too much."""
     share = MB // 8
 
     def work(number: int) -> None:

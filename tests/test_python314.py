@@ -1,0 +1,90 @@
+"""What Python 3.14 has added: copying and moving methods of ``Path``, its ``info``, and ``os.readinto``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tmpguard
+
+MB = 1 << 20
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="only Python 3.14 has these calls")
+
+
+@pytest.fixture
+def tmp(guard: tmpguard.Guard) -> Any:
+    """The /tmp of an invocation, with a file and a directory; ``Any``, since older ones lack the methods."""
+    with tmpguard.Guard(storage_size=1, bundle=None, scratch_root=guard.scratch.path).invocation():
+        top = Path("/tmp")
+        (top / "file.txt").write_bytes(b"x" * 600_000)
+        (top / "tree/inner").mkdir(parents=True)
+        (top / "tree/inner/leaf.txt").write_text("leaf")
+        yield top
+
+
+def used() -> int:
+    return shutil.disk_usage("/tmp").used
+
+
+def test_path_copy_is_charged(tmp: Any) -> None:
+    """C3.5"""
+    before = used()
+    copied = (tmp / "tree").copy(tmp / "copy")
+    assert copied == tmp / "copy"
+    assert (tmp / "copy/inner/leaf.txt").read_text() == "leaf"
+    assert used() == before + 4096
+
+
+def test_path_copy_stops_at_the_quota(tmp: Any) -> None:
+    """C3.4"""
+    with pytest.raises(OSError, match="No space left") as caught:
+        (tmp / "file.txt").copy(tmp / "again.txt")
+    assert caught.value.errno == errno.ENOSPC
+    assert used() <= MB
+
+
+@pytest.mark.parametrize("method", ["copy", "move"])
+def test_paths_are_not_copied_or_moved_out(tmp: Any, tmp_path: Path, method: str) -> None:
+    """C2.1"""
+    target = tmp_path / "out.txt"
+    with pytest.raises(OSError, match="Read-only") as caught:
+        getattr(tmp / "file.txt", method)(target)
+    assert caught.value.errno == errno.EROFS
+    assert (tmp / "file.txt").exists()
+
+
+def test_path_copy_into_and_move_into(tmp: Any) -> None:
+    (tmp / "tree/inner/leaf.txt").copy_into(tmp)
+    assert (tmp / "leaf.txt").read_text() == "leaf"
+    moved = (tmp / "leaf.txt").move_into(tmp / "tree")
+    assert moved == tmp / "tree/leaf.txt"
+    assert not (tmp / "leaf.txt").exists()
+
+
+def test_path_copy_from_outside(tmp: Any) -> None:
+    assert Path(__file__).copy(tmp / "source.py").read_bytes() == Path(__file__).read_bytes()  # type: ignore[attr-defined]
+
+
+def test_path_info_looks_within_the_invocation(tmp: Any) -> None:
+    """C7.1"""
+    assert (tmp / "file.txt").info.is_file()
+    assert (tmp / "tree").info.is_dir()
+    assert not (tmp / "nothing").info.exists()
+    found = {path.name: path.info for path in tmp.iterdir()}
+    assert found["tree"].is_dir()
+    assert not found["file.txt"].is_symlink()
+
+
+def test_readinto_reads_a_descriptor(tmp: Any) -> None:
+    descriptor = os.open("/tmp/tree/inner/leaf.txt", os.O_RDONLY)
+    buffer = bytearray(4)
+    assert os.readinto(descriptor, buffer) == 4  # type: ignore[attr-defined]
+    os.close(descriptor)
+    assert buffer == b"leaf"
