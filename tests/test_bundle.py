@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import glob
+import io
 import os
 import shutil
 import threading
@@ -329,6 +330,45 @@ def test_chdir_goes_wherever_a_path_leads(guard: tmpguard.Guard, project: Path) 
         os.chdir(descriptor)
         assert os.listdir(".") == os.listdir(project / "data")
         os.close(descriptor)
+
+
+def test_descriptors_of_its_files_bear_the_names_that_they_were_opened_by(
+    guard: tmpguard.Guard, project: Path
+) -> None:
+    """C7.1: also where the same number is another one's later."""
+
+    def shown(descriptor: int) -> str:
+        names = {os.readlink(f"/{place}/{descriptor}") for place in ("proc/self/fd", "dev/fd")}
+        names.add(os.path.realpath(f"/proc/{os.getpid()}/fd/{descriptor}"))
+        (name,) = names
+        return name
+
+    with guard.invocation():
+        for _ in range(2):
+            for name in ("/tmp/package/a.txt", str(project / "a.txt")):
+                with open(name) as file:
+                    assert shown(file.fileno()) == name
+                with io.FileIO(name) as raw:
+                    assert shown(raw.fileno()) == name
+                descriptor = os.open(name, os.O_RDONLY)
+                assert shown(descriptor) == name
+                os.close(descriptor)
+        directory = os.open("/tmp/package/data/", os.O_RDONLY)
+        descriptor = os.open("b.txt", os.O_RDONLY, dir_fd=directory)
+        assert shown(descriptor) == "/tmp/package/data/b.txt"
+        os.close(descriptor)
+        descriptor = os.open("../..", os.O_RDONLY, dir_fd=directory)
+        assert shown(descriptor) == "/tmp"
+        assert "package" in os.listdir(descriptor)
+        os.close(descriptor)
+        os.fchdir(directory)
+        assert os.getcwd() == "/tmp/package/data"
+        os.close(directory)
+        os.chdir("..")
+        with open("a.txt") as file:
+            assert shown(file.fileno()) == "/tmp/package/a.txt"
+        os.chdir("..")
+        assert os.getcwd() == "/tmp"
 
 
 def test_chdir_that_fails_stays_where_it_is(guard: tmpguard.Guard, project: Path) -> None:

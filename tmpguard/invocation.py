@@ -392,7 +392,7 @@ class Invocation:
             return ""
         if isinstance(path, int):
             real = descriptor_path(path)
-            return self.namespace.virtual_of(real) if real else f"descriptor {path}"
+            return self.namespace.path_of(path, real) if real else f"descriptor {path}"
         return printable(path)
 
     def remedy_for(self, place: Place | None, path: Any) -> str:

@@ -70,6 +70,14 @@ class Place(NamedTuple):
     why: str = ""
 
 
+class Bundled(str):
+    """The real path of what is seen below ``/tmp/package`` at ``virtual``, by which its descriptors go."""
+
+    __slots__ = ("virtual",)
+
+    virtual: str
+
+
 class NotInBundle(FileNotFoundError):
     """A path leads through what is not in the bundle; ``why`` as in :class:`Place`.
 
@@ -110,6 +118,7 @@ class MountTable:
         "deployed",
         "hidden",
         "initials",
+        "package",
         "points",
         "prefixes",
         "root",
@@ -142,10 +151,12 @@ class MountTable:
         self.root = Mount("/", "", writable=False)
         self.scratch = Mount(TMP, "", writable=True, charged=True)
         self.cwd = cwd
+        pinned = frozenset(pinned)
         inner = [Mount(path, path, writable=False) for path in pinned]
         inner += [Mount(path, path, writable=True) for path in writable if is_below(path, TMP)]
-        if bundle is not None:
-            inner.append(Mount(PACKAGE, bundle.rstrip("/"), writable=False))
+        self.package = None if bundle is None else Mount(PACKAGE, bundle.rstrip("/"), writable=False)
+        if self.package is not None:
+            inner.append(self.package)
         # The longest first: a mount inside another one hides what the outer one has there.
         self._inner = tuple(sorted(inner, key=lambda mount: -len(mount.virtual)))
         self._writable = tuple(
@@ -158,7 +169,7 @@ class MountTable:
         self.ancestors = frozenset(
             ancestor for point in self.points for ancestor in _ancestors(point) if is_below(ancestor, TMP)
         )
-        shown = frozenset(mount.virtual for mount in inner if mount.virtual not in set(pinned))
+        shown = frozenset(mount.virtual for mount in inner if mount.virtual not in pinned)
         shown |= {ancestor for point in shown for ancestor in _ancestors(point)}
         #: By directory, the names that its listing leaves out: they are there for their paths only (C1.5).
         self.unlisted = _by_directory((self.points | self.ancestors) - shown)
@@ -206,7 +217,7 @@ class Namespace:
     are mounted; it is called when the walk passes through one that leads to them.
     """
 
-    __slots__ = ("_directories", "_make_mount_points", "_make_scratch", "cwd", "root", "table")
+    __slots__ = ("_bundled", "_directories", "_make_mount_points", "_make_scratch", "cwd", "root", "table")
 
     def __init__(
         self, table: MountTable, make_scratch: Callable[[], str], make_mount_points: Callable[[], None]
@@ -219,6 +230,8 @@ class Namespace:
         # Read-only directories that turned out to be no links. They cannot change under an invocation, so
         # each is looked at once.
         self._directories: set[str] = set()
+        # Descriptors that were opened below /tmp/package, which the disk knows by the project's own path.
+        self._bundled: dict[int, Bundled] = {}
 
     def scratch(self) -> str:
         """The real directory behind ``/tmp``."""
@@ -245,6 +258,23 @@ class Namespace:
         if self.root is not None and is_below(real, self.root):
             return TMP + real[len(self.root) :]
         return real
+
+    def opened(self, fd: int, real: str) -> None:
+        """The descriptor ``fd`` of ``real`` was opened: it has the path that it was opened by (C7.1)."""
+        if type(real) is Bundled:
+            self._bundled[fd] = real
+        elif self._bundled:
+            self._bundled.pop(fd, None)
+
+    def path_of(self, fd: int, real: str) -> str:
+        """The path under which the application sees what ``fd`` has open, whose real path is ``real``."""
+        bundled = self._bundled.get(fd)
+        # The number may be another file's by now.
+        return (
+            bundled.virtual
+            if bundled is not None and bundled.rstrip("/.") == real.rstrip("/.")
+            else self.virtual_of(real)
+        )
 
     def knows(self, path: str) -> bool:
         """Is ``path`` an entry, itself perhaps a link, of a read-only directory that was walked before?"""
@@ -297,6 +327,9 @@ class Namespace:
         parent = self.table.mount_of(here.rpartition("/")[0] or "/") if here != "/" else mount
         if end is None and self.table.watched is not None:
             end = self.table.watched.rule(here)
+        if mount is self.table.package:
+            real = Bundled(real)
+            real.virtual = here
         return Place(here, real, mount, parent, last, slash, "" if end is None else str(end))
 
     def _walk(self, here: str, path: str, *, follow: bool) -> tuple[str, Place | Rule | None]:
@@ -349,7 +382,7 @@ class Namespace:
                         target = self.working_directory()
                     elif _has_no_path(target):
                         return child, self._magic_place(child, target)
-                    target = self.virtual_of(target)
+                    target = self.path_of(own_descriptor(child), target)
                 if target.startswith("/"):
                     here = "/"
                 names.extend(_components(target))
@@ -408,6 +441,17 @@ def _is_there(real: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def own_descriptor(path: str) -> int:
+    """The number of this process's descriptor whose link in /proc ``path`` is, -1 where it is none."""
+    head, _, tail = path.rpartition("/")
+    if not head.endswith("/fd") or not tail.isdecimal():
+        return -1
+    ours = head == "/dev/fd" or head.startswith(
+        ("/proc/self/", "/proc/thread-self/", f"/proc/{os.getpid()}/")
+    )
+    return int(tail) if ours else -1
 
 
 def _has_no_path(target: str) -> bool:

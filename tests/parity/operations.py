@@ -323,7 +323,7 @@ def _told(value: Any) -> str:
     return re.sub(r"/#\d+", "/#N", re.sub(r"/fd/\d+", "/fd/N", repr(value)))
 
 
-def _entries() -> set[str]:
+def entries() -> set[str]:
     """What can be changed: the working directory, ``/tmp`` and all that is in it but the bundle."""
     found = {f"working directory {os.getcwd()}", f"/tmp {os.lstat('/tmp').st_mode:o}"}
     pending = ["/tmp"]
@@ -367,9 +367,9 @@ def outcomes(
         if not before:
             start()
             make_tmp(project, links=links)
-            before = _entries()
+            before = entries()
         told = told_of(operation, path)
-        after = before if operation in _QUIET else _entries()
+        after = before if operation in _QUIET else entries()
         yield name, [told, *_signed("-", before - after), *_signed("+", after - before)]
         if before != after or "xattr" in operation:
             before = set()

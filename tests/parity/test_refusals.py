@@ -33,11 +33,7 @@ class Known(NamedTuple):
         return bool(re.fullmatch(self.operation, operation) and re.fullmatch(self.path, path))
 
 
-KNOWN: tuple[Known, ...] = (
-    Known("the descriptor of a bundled file is one of the project's file", r".*\bO_.*", r"/tmp/package\b.*"),
-    Known("so is that of a bundled directory", r"os\.chdir of a descriptor.*", r"/tmp/package(/|/dir)?"),
-    Known("io.FileIO keeps a PathLike in its errors", r"io\.FileIO .*", r"Path .*"),
-)
+KNOWN: tuple[Known, ...] = (Known("io.FileIO keeps a PathLike in its errors", r"io\.FileIO .*", r"Path .*"),)
 
 ROWS = [row for row, _, _ in operations.rows()]
 
@@ -75,10 +71,7 @@ def by_guard(project: str, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
     logger.disabled = True  # a warning for each of many thousand refusals, captured for each test
     umask = os.umask(0o022)
     scratch = tmp_path_factory.mktemp("scratch")
-    with pytest.MonkeyPatch.context() as patch:
-        # An environment below /tmp would be seen there (C1.5), and the kernel set-up has none.
-        patch.setattr("tmpguard.guard._pinned", lambda bundle: [])
-        guard = tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch)
+    guard = tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch)
     try:
         return _guarded(guard, project)
     finally:

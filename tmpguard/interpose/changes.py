@@ -335,7 +335,7 @@ def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any 
     real = descriptor_path(fd)
     if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & _O_PATH:
         return
-    if not invocation.guard.mounts.mount_of(real).writable:
+    if not invocation.guard.mounts.mount_of(invocation.namespace.path_of(fd, real)).writable:
         invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
 
 

@@ -40,7 +40,9 @@ def open(
             follow = not flags & os.O_NOFOLLOW
             real = readable(invocation, path, dir_fd, operation="os.open", follow=follow)
             hold(invocation, real)
-            return originals.os_open(real, flags, mode)
+            fd = originals.os_open(real, flags, mode)
+            invocation.namespace.opened(fd, real)
+            return fd
         except OSError as exc:
             reraise(exc, path)
     alive(invocation, "os.open", path)
@@ -50,7 +52,9 @@ def open(
     call = partial(originals.os_open, real, flags, mode)
     try:
         if not charged:
-            return call()
+            fd = call()
+            invocation.namespace.opened(fd, real)
+            return fd
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
             # Nameless, but an inode all the same.
             invocation.reusable = False

@@ -57,8 +57,10 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         elif not plan.flags & _WRITING:
             name = os.fspath(file)
             with _spelled(name):
-                _init(self, like(name, readable(invocation, name, operation="open")), mode, closefd)
+                real = readable(invocation, name, operation="open")
+                _init(self, like(name, real), mode, closefd)
             self.name = name
+            invocation.namespace.opened(self.fileno(), real)
         else:
             real, charged = locate(invocation, file, plan.flags)
             self._charge = open_at(invocation, self, real, os.fspath(file), plan, charged)
@@ -396,6 +398,7 @@ def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: A
         reraise(exc, name)
     if real != name:
         raw_of(opened).name = name
+    invocation.namespace.opened(opened.fileno(), real)
     return opened
 
 

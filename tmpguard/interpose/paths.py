@@ -53,7 +53,7 @@ def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     real = descriptor_path(dir_fd)
     if not real.startswith("/"):
         raise error(ENAMETOOLONG)  # too deep for the kernel to tell where it is
-    return invocation.namespace.virtual_of(real)
+    return invocation.namespace.path_of(dir_fd, real)
 
 
 def place(

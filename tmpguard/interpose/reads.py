@@ -9,7 +9,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Any
 
 from ..invocation import Invocation, descriptor_path, get_current
-from ..mounts import TMP, Mount, error
+from ..mounts import TMP, Mount, error, own_descriptor
 from . import originals
 from .entries import Scan, VeiledScan
 from .paths import (
@@ -204,13 +204,13 @@ def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) ->
     target = _looked_up(invocation, "os.readlink", originals.readlink, path, dir_fd, False)
     if text(path) in ("/proc/self/cwd", f"/proc/{os.getpid()}/cwd"):
         return like(path, invocation.namespace.working_directory())
-    root = invocation.namespace.root
-    if root is None:
-        return target
     # A link holds the text that it was given; only those of /proc can name the scratch directory.
     name = os.fsdecode(target)
-    if name.startswith(root):
+    root = invocation.namespace.root
+    if root is not None and name.startswith(root):
         name = TMP + name[len(root) :]
+    elif (fd := own_descriptor(text(path))) >= 0:
+        name = invocation.namespace.path_of(fd, name)
     return os.fsencode(name) if isinstance(target, bytes) else name
 
 
