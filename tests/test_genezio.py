@@ -12,6 +12,7 @@ import tmpguard
 from tests import project_files
 from tests.project_files import written
 from tmpguard import genezio
+from tmpguard.guard import guard_from
 from tmpguard.platforms import PLATFORMS
 
 MB = 1_048_576
@@ -348,3 +349,21 @@ def test_a_template_that_gives_no_size_has_the_platform_s(project: Path) -> None
     written(project, "Resources: {One: {Type: AWS::Serverless::Function}}\n", "template.yaml")
     assert sam().storage_size == PLATFORMS["aws-lambda"].default
     assert sam(storage_size=600).storage_size == 600
+
+
+# --- .genezioignore ------------------------------------------------------------------------------------
+
+
+def test_the_ignore_file_beside_the_project_file_holds_for_the_function(project: Path) -> None:
+    written(project, project_files.MIXED)
+    (project / ".genezioignore").write_text("/api/*.csv\n")
+    for name in ("main.py", "rows.csv"):
+        (project / "api" / name).touch()
+    with tmpguard.Guard.from_genezio().invocation():
+        assert sorted(os.listdir("/tmp/package")) == sorted(os.listdir(".")) == ["main.py"]
+    with tmpguard.Guard.from_genezio(ignore=None).invocation():
+        assert sorted(os.listdir(".")) == ["main.py", "rows.csv"]
+    with tmpguard.Guard.from_genezio(bundle=project / "api").invocation():
+        assert sorted(os.listdir(".")) == ["main.py", "rows.csv"]
+    with guard_from(None, {}).invocation():
+        assert os.listdir("/tmp/package") == ["main.py"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import yamlfile
 from .errors import ConfigurationError
+from .ignore import NAME as IGNORE_FILE
 from .invocation import unguarded
 from .options import checked_plan
 from .platforms import PLATFORMS
@@ -117,11 +118,20 @@ def guard(cls: type[Guard], path: Any, function: object, overrides: dict[str, An
         if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
             given["storage_size"], told = size, one.told_by()
         if "bundle" not in given:
-            given["bundle"] = one.existing_directory()
+            given |= _bundle_of(one, given)
     made = cls(**given)
     if told is not None:
         made.size_from = told
     return made
+
+
+def _bundle_of(one: Deployable, given: dict[str, Any]) -> dict[str, Any]:
+    """The options for the function's directory, and for the ``.genezioignore`` beside the project file."""
+    bundle = one.existing_directory()
+    beside = os.path.join(os.path.dirname(os.path.abspath(one.node.file.path)), IGNORE_FILE)
+    if bundle is None or "ignore" in given or not os.path.lexists(beside):
+        return {"bundle": bundle}
+    return {"bundle": bundle, "ignore": beside}
 
 
 def _plan_of(given: dict[str, Any]) -> str:
@@ -165,7 +175,7 @@ def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         more, told = _size_of(found, plan)
     if len(found) == 1 and "bundle" not in given:
         try:
-            more["bundle"] = found[0].existing_directory()
+            more |= _bundle_of(found[0], given)
         except ConfigurationError as exc:
             _tell(logging.WARNING, f"{exc}; the bundle is the working directory")
     return more, told
