@@ -7,9 +7,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import scratch
@@ -82,6 +83,8 @@ class Invocation:
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _wipe_seconds = 0.0
     _let_through = 0
+    #: The real addresses of local sockets, and what the application bound them to.
+    addresses: Mapping[str, str] = MappingProxyType({})
     #: May another invocation have the scratch directory when this one is over? Not where somebody may still
     #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
     reusable = True
@@ -437,7 +440,9 @@ _scratch_lock: Final = threading.RLock()
 
 def spelled(path: Any) -> Any:
     """A path as it stands in an error: as it was given, and what a PathLike gave for itself (C2.1)."""
-    return path if path is None or isinstance(path, (str, bytes, int)) else os.fspath(path)
+    if path is None or isinstance(path, (str, bytes, int, bytearray, memoryview)):
+        return path
+    return os.fspath(path)
 
 
 def printable(path: Any) -> str:

@@ -21,6 +21,7 @@ from ..mounts import is_below
 from ..report import is_importing
 from . import originals
 from .files import Unopened
+from .paths import text
 from .sqlite import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
@@ -124,7 +125,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
     if isinstance(path, (int, Unopened)):
         return True  # a descriptor was checked when it was opened
-    name = os.fsdecode(path)
+    name = text(path)
     if not name.startswith("/"):
         base = originals.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
         if not base:

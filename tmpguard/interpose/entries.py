@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import originals
 from .paths import place, reraise
@@ -32,8 +32,7 @@ class Scan:
         return self
 
     def __next__(self) -> DirEntry:
-        entry = next(self._entries)
-        return DirEntry(entry, entry.name, self)
+        return _new_entry(next(self._entries), self)
 
     def close(self) -> None:
         self._entries.close()
@@ -63,30 +62,38 @@ class VeiledScan(Scan):
                     continue
             elif self._suspects(name) and self._veil.hides(name, entry):
                 continue
-            return DirEntry(entry, name, self)
+            return _new_entry(entry, self)
         raise StopIteration
 
 
 class DirEntry:
     """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
 
-    __slots__ = ("_entry", "_scan", "name")
+    __slots__ = ("_entry", "_scan")
 
-    def __init__(self, entry: Any, name: Any, scan: Scan) -> None:
-        self._entry = entry
-        self.name = name
-        self._scan = scan
+    _entry: Any
+    _scan: Scan
+
+    def __new__(cls) -> DirEntry:
+        raise TypeError("cannot create 'posix.DirEntry' instances")
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("cannot pickle 'posix.DirEntry' object")
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return os.DirEntry  # it cannot be subclassed, and isinstance must stay true (C7.2)
 
     @property
+    def name(self) -> Any:
+        return self._entry.name
+
+    @property
     def path(self) -> Any:
-        return self._scan._prefix + self.name
+        return self._scan._prefix + self._entry.name
 
     def __fspath__(self) -> Any:
-        return self._scan._prefix + self.name
+        return self._scan._prefix + self._entry.name
 
     def inode(self) -> int:
         return self._entry.inode()  # type: ignore[no-any-return]
@@ -145,3 +152,10 @@ class DirEntry:
 
 
 DirEntry.__module__ = "posix"
+
+
+def _new_entry(entry: Any, scan: Scan) -> DirEntry:
+    made: DirEntry = object.__new__(DirEntry)
+    made._entry = entry
+    made._scan = scan
+    return made

@@ -19,7 +19,7 @@ from ..quota import Full
 from ..scratch import allocated
 from . import originals
 from .charge import Charge, too_many
-from .paths import alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
+from .paths import BUFFERS, alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
 from .refusals import open_error
 from .wrapper import StandIn, quick
 
@@ -47,7 +47,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
         self._charge = None
         invocation = get_current()
-        plan = plan_of(mode) if invocation is not None else None
+        plan = _raw_plan_of(mode) if invocation is not None else None
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
@@ -173,6 +173,11 @@ def plan_of(mode: Any) -> Plan | None:
     return plan
 
 
+def _raw_plan_of(mode: Any) -> Plan | None:
+    """The plan of a mode of :class:`FileIO`, in which ``b`` says nothing and ``t`` has no place."""
+    return plan_of(mode.replace("b", "") + "b") if isinstance(mode, str) and "t" not in mode else None
+
+
 def _parse(mode: Any) -> Plan | None:
     if not isinstance(mode, str) or set(mode) - set("rwxabt+") or len(set(mode)) != len(mode):
         return None
@@ -205,7 +210,7 @@ def locate(
     if real is not None:
         return real, True
     alive(invocation, operation, file)
-    if is_odd(file):
+    if (operation == "open" and isinstance(file, BUFFERS)) or is_odd(file):
         return file, False  # the original refuses it by itself
     try:
         making = bool(flags & os.O_CREAT)
@@ -388,7 +393,7 @@ def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: 
 
 def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: Any, *rest: Any) -> Any:
     alive_to_read(invocation, "open", file)
-    if is_odd(file):
+    if _is_no_path(file):
         return _open(file, mode, buffering, *rest)
     name = os.fspath(file)
     try:
@@ -404,7 +409,7 @@ def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: A
 
 def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:
     """Open for writing what is not charged: a writable mount, a device."""
-    if is_odd(file):
+    if _is_no_path(file):
         return _open(file, mode, *rest)
     name = os.fspath(file)
     try:
@@ -413,6 +418,10 @@ def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:
         reraise(exc, name)
     raw_of(opened).name = name
     return opened
+
+
+def _is_no_path(file: Any) -> bool:
+    return isinstance(file, BUFFERS) or is_odd(file)
 
 
 def raw_of(file: Any) -> Any:

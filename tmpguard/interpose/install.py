@@ -93,7 +93,7 @@ def install() -> None:
         for owner, name, original, replacement in list(calls()):
             _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement)
             if not isinstance(owner, type):
-                _replacements[id(original)] = (original, replacement)
+                _replacements.setdefault(id(original), (original, replacement))
         _declare_capabilities()
         table = {key: replacement for key, (_, replacement) in _replacements.items()}
         if _rebind(table):

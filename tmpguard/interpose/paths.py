@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import stat as modes
+import sys
+import warnings
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR, EROFS
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import NotInBundle, Place, error
 from ..report import is_observer
 from . import originals
 
+#: What the functions of ``os`` take for a path besides str, bytes and PathLike, with a warning.
+BUFFERS: Final[tuple[Any, ...]] = (bytearray, memoryview) if sys.version_info < (3, 12) else ()
+
 
 def text(path: Any) -> str:
     """The path as str. Raises TypeError as ``os.fsdecode`` does."""
-    return path if type(path) is str else os.fsdecode(path)
+    if type(path) is str:
+        return path
+    return os.fsdecode(bytes(path) if isinstance(path, BUFFERS) else path)
+
+
+def plain(path: Any) -> Any:
+    """The path as str or bytes, whichever it is. Raises TypeError as ``os.fspath`` does."""
+    return bytes(path) if isinstance(path, BUFFERS) else os.fspath(path)
 
 
 def like(given: Any, real: str) -> Any:
     """``real`` in the type of ``given``: bytes for bytes, so that listings come in bytes, too."""
     if type(given) is str:
         return real
-    return os.fsencode(real) if isinstance(os.fspath(given), bytes) else real
+    return os.fsencode(real) if isinstance(plain(given), bytes) else real
 
 
 def quick_real(invocation: Invocation, path: Any) -> str | None:
@@ -48,6 +61,9 @@ def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     """
     if dir_fd is None:
         return None
+    if type(dir_fd) is not int:
+        originals.stat("/", dir_fd=dir_fd)  # knows the words for what is no descriptor
+        dir_fd = operator.index(dir_fd)
     if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
         raise error(ENOTDIR)
     real = descriptor_path(dir_fd)
@@ -136,8 +152,13 @@ def known_path(invocation: Invocation, path: Any) -> str | None:
     return None if "/." in full or not namespace.knows(full) else full
 
 
-def is_odd(path: Any) -> bool:
+def is_odd(path: Any, *, wanted: str = "string, bytes or os.PathLike") -> bool:
     """Is ``path`` something that the originals refuse by themselves (a NUL byte, no path at all)?"""
+    if type(path) is str:
+        return "\0" in path
+    if isinstance(path, BUFFERS):
+        complaint = f"path should be {wanted}, not {type(path).__name__}"
+        warnings.warn(complaint, DeprecationWarning, stacklevel=4)
     try:
         return "\0" in text(path)
     except TypeError:
@@ -147,7 +168,10 @@ def is_odd(path: Any) -> bool:
 def reraise(exc: OSError, given: Any) -> NoReturn:
     """Raise ``exc`` again with the caller's own spelling in place of the real path (C2.1, C7.1)."""
     exc.filename = spelled(given)
-    raise exc
+    try:
+        raise exc
+    finally:
+        del exc  # it holds this frame, which would hold it: the caller's objects would wait for the collector
 
 
 def alive(invocation: Invocation, operation: str, path: Any = None) -> None:

@@ -20,6 +20,7 @@ from .paths import (
     known_path,
     like,
     place,
+    plain,
     quick_real,
     readable,
     reraise,
@@ -87,7 +88,7 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
 
 def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
     alive_to_read(invocation, "os.stat" if follow else "os.lstat", path)
-    if type(path) is int or is_odd(path):
+    if type(path) is int or is_odd(path, wanted="string, bytes, os.PathLike or integer"):
         status = _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
         return _as_tmp(status) if _is_tmp(invocation, path, status) else status
     try:
@@ -182,7 +183,7 @@ def _statvfs_of(invocation: Invocation, mount: Mount | None, real: Any) -> Any:
     result = originals.statvfs(real)
     if mount is None or mount.writable:
         return result
-    return os.statvfs_result((*result[:8], result.f_flag | os.ST_RDONLY, result.f_namemax))
+    return os.statvfs_result((*result[:8], result.f_flag | os.ST_RDONLY, result.f_namemax, result.f_fsid))
 
 
 def _quota_statvfs(invocation: Invocation) -> os.statvfs_result:
@@ -193,7 +194,10 @@ def _quota_statvfs(invocation: Invocation) -> os.statvfs_result:
     files = invocation.guard.max_files or 0
     free_files = max(0, files - used.files)
     flags = os.ST_NOSUID | os.ST_NODEV
-    return os.statvfs_result((4096, 4096, blocks, free, free, files, free_files, free_files, flags, 255))
+    identity = originals.statvfs(invocation.namespace.scratch()).f_fsid
+    return os.statvfs_result(
+        (4096, 4096, blocks, free, free, files, free_files, free_files, flags, 255, identity)
+    )
 
 
 def pathconf(invocation: Invocation, path: Any, name: Any) -> Any:
@@ -272,7 +276,7 @@ def scandir(invocation: Invocation, path: Any = None) -> Scan:
         if type(path) is int:
             raise
         reraise(exc, path)
-    given: Any = "" if type(path) is int else "." if path is None else os.fspath(path)
+    given: Any = "" if type(path) is int else "." if path is None else plain(path)
     base = base_of(invocation, path) if type(path) is int else None
     if veil is None:
         return Scan(entries, invocation, given, base, has_mounts)

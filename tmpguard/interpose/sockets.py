@@ -7,30 +7,47 @@ import socket as _socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EEXIST, EROFS
-from typing import Any
+from typing import Any, Final
 
 from ..invocation import Invocation, get_current
 from ..mounts import error
 from . import originals
-from .paths import alive, entry, place, text
+from .paths import alive, entry, place
 from .refusals import making_error
 
+#: So long may the path of a local socket be, with its terminating NUL.
+_ADDRESS_MAX: Final = 108
 
-def _local(sock: _socket.socket, address: Any) -> Invocation | None:
+_Socket = _socket.socket
+
+
+def _local(sock: _Socket, address: Any) -> Invocation | None:
     """The invocation in which ``address`` is a path, None where it is not one."""
     invocation = get_current()
-    if invocation is None or sock.family != _socket.AF_UNIX or not address:
+    if invocation is None or not isinstance(address, (str, bytes, bytearray, memoryview)):
         return None
-    return None if text(address).startswith("\0") else invocation
+    if sock.family != _socket.AF_UNIX or not address:
+        return None
+    name = _encoded(address)
+    if name.startswith(b"\0") or len(name) >= _ADDRESS_MAX:
+        return None  # no path; or too long, as the original says
+    return invocation
 
 
-def bind(self: _socket.socket, address: Any, /) -> None:
+def _encoded(address: Any) -> bytes:
+    return os.fsencode(address) if isinstance(address, str) else bytes(address)
+
+
+# --- giving an address ---------------------------------------------------------------------------------
+
+
+def bind(self: _Socket, address: Any, /) -> None:
     """:meth:`socket.socket.bind`: a local socket is a file, too."""
     invocation = _local(self, address)
     if invocation is None:
         return originals.socket_bind(self, address)
     alive(invocation, "socket.bind", address)
-    where = entry(invocation, address, operation="socket.bind")
+    where = entry(invocation, os.fsdecode(_encoded(address)), operation="socket.bind")
     if not where.parent.writable:
         code = making_error(where, directory=False)
         if code != EROFS:
@@ -38,40 +55,118 @@ def bind(self: _socket.socket, address: Any, /) -> None:
         remedy = invocation.remedy_for(where, address)
         invocation.refuse("socket.bind", EROFS, None, about=address, remedy=remedy)
     with _short(where.real) as real:
-        return originals.socket_bind(self, real)
+        originals.socket_bind(self, real)
+        # Whoever asks for the address is told the one that was given, as by the kernel.
+        invocation.addresses = {**invocation.addresses, real: os.fsdecode(_encoded(address))}
+    return None
 
 
-def connect(self: _socket.socket, address: Any, /) -> None:
+@contextmanager
+def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[str]:
+    """The real address behind ``address``."""
+    alive(invocation, operation, address)
+    where = place(invocation, os.fsdecode(_encoded(address)), operation=operation)
+    with _short(where.real) as real:
+        yield real
+
+
+def connect(self: _Socket, address: Any, /) -> None:
     """:meth:`socket.socket.connect`."""
     invocation = _local(self, address)
     if invocation is None:
         return originals.socket_connect(self, address)
-    alive(invocation, "socket.connect", address)
-    with _short(place(invocation, address, operation="socket.connect").real) as real:
+    with _reached(invocation, "socket.connect", address) as real:
         return originals.socket_connect(self, real)
 
 
-def getsockname(self: _socket.socket, /) -> Any:
+def connect_ex(self: _Socket, address: Any, /) -> int:
+    """:meth:`socket.socket.connect_ex`."""
+    invocation = _local(self, address)
+    if invocation is None:
+        return originals.socket_connect_ex(self, address)
+    try:
+        with _reached(invocation, "socket.connect_ex", address) as real:
+            return originals.socket_connect_ex(self, real)
+    except OSError as exc:
+        return exc.errno or 0
+
+
+def sendto(self: _Socket, data: Any, /, *rest: Any) -> Any:
+    """:meth:`socket.socket.sendto`: the address comes last."""
+    invocation = _local(self, rest[-1] if rest else None)
+    if invocation is None:
+        return originals.socket_sendto(self, data, *rest)
+    with _reached(invocation, "socket.sendto", rest[-1]) as real:
+        return originals.socket_sendto(self, data, *rest[:-1], real)
+
+
+def sendmsg(self: _Socket, buffers: Any, /, *rest: Any) -> Any:
+    """:meth:`socket.socket.sendmsg`: the address is the fourth argument."""
+    invocation = _local(self, rest[2]) if len(rest) > 2 else None
+    if invocation is None:
+        return originals.socket_sendmsg(self, buffers, *rest)
+    with _reached(invocation, "socket.sendmsg", rest[2]) as real:
+        return originals.socket_sendmsg(self, buffers, *rest[:2], real, *rest[3:])
+
+
+# --- being told an address -----------------------------------------------------------------------------
+
+
+def getsockname(self: _Socket, /) -> Any:
     """:meth:`socket.socket.getsockname`."""
-    return _virtual_address(self, originals.socket_getsockname(self))
+    return _virtual_address(originals.socket_getsockname(self))
 
 
-def getpeername(self: _socket.socket, /) -> Any:
+def getpeername(self: _Socket, /) -> Any:
     """:meth:`socket.socket.getpeername`."""
-    return _virtual_address(self, originals.socket_getpeername(self))
+    return _virtual_address(originals.socket_getpeername(self))
 
 
-def _virtual_address(sock: _socket.socket, address: Any) -> Any:
-    invocation = _local(sock, address)
+def accept(self: _Socket, /) -> Any:
+    """:meth:`socket.socket._accept`, on which ``accept`` is built."""
+    return _with_virtual_address(originals.socket_accept(self))
+
+
+def recvfrom(self: _Socket, /, *args: Any, **options: Any) -> Any:
+    """:meth:`socket.socket.recvfrom`."""
+    return _with_virtual_address(originals.socket_recvfrom(self, *args, **options))
+
+
+def recvfrom_into(self: _Socket, /, *args: Any, **options: Any) -> Any:
+    """:meth:`socket.socket.recvfrom_into`."""
+    return _with_virtual_address(originals.socket_recvfrom_into(self, *args, **options))
+
+
+def recvmsg(self: _Socket, /, *args: Any, **options: Any) -> Any:
+    """:meth:`socket.socket.recvmsg`."""
+    return _with_virtual_address(originals.socket_recvmsg(self, *args, **options))
+
+
+def recvmsg_into(self: _Socket, /, *args: Any, **options: Any) -> Any:
+    """:meth:`socket.socket.recvmsg_into`."""
+    return _with_virtual_address(originals.socket_recvmsg_into(self, *args, **options))
+
+
+def _with_virtual_address(answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``answer`` with the address that comes last in it."""
+    address = answer[-1]
+    if type(address) is not str or not address:
+        return answer
+    return (*answer[:-1], _virtual_address(address))
+
+
+def _virtual_address(address: Any) -> Any:
+    invocation = get_current()
     if invocation is None or not isinstance(address, str):
         return address
-    return invocation.namespace.virtual_of(address)
+    given = invocation.addresses.get(address)
+    return invocation.namespace.virtual_of(address) if given is None else given
 
 
 @contextmanager
 def _short(real: str) -> Iterator[str]:
     """A name of ``real`` that fits into a socket address: 108 bytes, less than many a scratch path."""
-    if len(os.fsencode(real)) < 108:
+    if len(os.fsencode(real)) < _ADDRESS_MAX:
         yield real
         return
     head, _, tail = real.rpartition("/")

@@ -22,6 +22,7 @@ from . import (
     mappings,
     reads,
     sockets,
+    sources,
     sqlite,
     temporary,
 )
@@ -56,6 +57,7 @@ _PAIR: Final = ("src", "dst")
 TABLE: Final[tuple[Call, ...]] = (
     Call("builtins", "open", "create", ("file",), files.open, ready=True),
     Call("io", "open", "create", ("file",), files.open, ready=True),
+    Call("tokenize", "_builtin_open", "read", ("file",), sources.open),
     Call("io", "FileIO", "create", ("file",), files.FileIO, ready=True),
     Call("io", "open_code", "read", _PATH, files.open_code),
     Call("os", "open", "create", _PATH, descriptors.open),
@@ -120,6 +122,14 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("_sqlite3", "Connection", "create", ("database",), sqlite.Connection, ready=True),
     Call("socket:socket", "bind", "create", ("address",), sockets.bind, ready=True),
     Call("socket:socket", "connect", "read", ("address",), sockets.connect, ready=True),
+    Call("socket:socket", "connect_ex", "read", ("address",), sockets.connect_ex, ready=True),
+    Call("socket:socket", "sendto", "read", ("address",), sockets.sendto, ready=True),
+    Call("socket:socket", "sendmsg", "read", ("address",), sockets.sendmsg, ready=True),
+    Call("socket:socket", "_accept", "read", (), sockets.accept, ready=True),
+    Call("socket:socket", "recvfrom", "read", (), sockets.recvfrom, ready=True),
+    Call("socket:socket", "recvfrom_into", "read", (), sockets.recvfrom_into, ready=True),
+    Call("socket:socket", "recvmsg", "read", (), sockets.recvmsg, ready=True),
+    Call("socket:socket", "recvmsg_into", "read", (), sockets.recvmsg_into, ready=True),
     Call("socket:socket", "getsockname", "read", (), sockets.getsockname, ready=True),
     Call("socket:socket", "getpeername", "read", (), sockets.getpeername, ready=True),
     # temporary files remove themselves by name
@@ -149,19 +159,18 @@ _DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))
 def calls() -> Iterator[tuple[Any, str, Any, Any]]:
     """What there is to patch here: the owner, the name, the original and what takes its place.
 
-    The same original gets the same replacement, wherever it is found.
+    The same original gets the same replacement, wherever it is found; the first named is the general one.
     """
-    made: dict[int, Any] = {}
+    made: dict[tuple[int, int], Any] = {}
     for call in TABLE:
         owner = _owner(call.owner)
         original = getattr(owner, call.name, None)
         if original is None:
             continue  # not on this platform
-        if id(original) not in made:
-            made[id(original)] = (
-                call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
-            )
-        yield owner, call.name, original, made[id(original)]
+        key = (id(original), id(call.replacement))
+        if key not in made:
+            made[key] = call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
+        yield owner, call.name, original, made[key]
     yield from _dbm_calls()
     yield from _gevent_calls()
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..invocation import Invocation, get_current
+from ..mounts import TMP
+from .paths import place
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
 #: Where the file is unlinked: ``cleanup`` since 3.12.
@@ -27,13 +29,27 @@ _system_directory: Final = tempfile._gettempdir  # type: ignore[attr-defined]
 
 @functools.wraps(_system_directory)
 def gettempdir() -> Any:
-    """Within an invocation TMPDIR's directory is read-only, so the default is /tmp (C1.1)."""
-    if get_current() is None:
+    """Within an invocation the default is the first of the usual directories that it may write to (C1.1)."""
+    invocation = get_current()
+    if invocation is None:
         return _system_directory()
     chosen = tempfile.tempdir
-    if chosen is None or chosen in tempfile._candidate_tempdir_list():  # type: ignore[attr-defined]
-        return "/tmp"
-    return chosen  # the application's own choice
+    candidates = tempfile._candidate_tempdir_list()  # type: ignore[attr-defined]
+    if chosen is not None:
+        if chosen not in candidates:
+            return chosen  # the application's own choice
+        candidates.insert(0, chosen)
+    return next((path for path in candidates if _may_be_written(invocation, path)), TMP)
+
+
+def _may_be_written(invocation: Invocation, path: str) -> bool:
+    if path == TMP:
+        return True
+    try:
+        where = place(invocation, path)
+    except OSError:
+        return False
+    return where.mount.writable and os.path.isdir(path)
 
 
 @functools.wraps(_closer_init)

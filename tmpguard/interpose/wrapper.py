@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from types import MethodType
+from types import BuiltinFunctionType, MethodType
 from typing import Any
 
 from ..invocation import get_current
@@ -30,6 +30,12 @@ class Wrapper:
         if invocation is None:
             return self._original(*args, **kwargs)
         return self._guarded(invocation, *args, **kwargs)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        # A builtin function for those who ask whether it is one; a Python function would bind.
+        kind = type(self._original)
+        return kind if kind is BuiltinFunctionType else Wrapper
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Wrapper):
@@ -79,6 +85,10 @@ def quick(original: Callable[..., Any], function: Callable[..., Any], public: st
     It cannot compare equal to the original: the installation adds it to ``os.supports_dir_fd`` and its like.
     """
     _impersonate(function, original)
+    signature = inspect.signature(original)
+    receiver = inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)
+    taken = [receiver, *signature.parameters.values()]
+    function.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
     return MethodType(function, _Receiver(public))
 
 

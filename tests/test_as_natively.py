@@ -1,0 +1,272 @@
+"""Small things in which an invocation is like the interpreter without it; CPython's own tests found them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import inspect
+import io
+import linecache
+import os
+import pickle
+import pydoc
+import socket
+import sys
+import tempfile
+import tokenize
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tmpguard
+
+
+@pytest.fixture
+def inside(guard: tmpguard.Guard) -> Iterator[tmpguard.Invocation]:
+    with guard.invocation() as invocation:
+        os.chdir("/tmp")
+        yield invocation
+
+
+class Thing:
+    """Something that can be watched."""
+
+
+FAILING: dict[str, Callable[[], object]] = {
+    "stat": lambda: os.stat("/tmp/none"),
+    "lstat": lambda: os.lstat("/tmp/none/.."),
+    "open": lambda: open("/tmp/none"),
+    "FileIO": lambda: io.FileIO("/tmp/none"),
+    "os.open": lambda: os.open("/tmp/none", os.O_RDONLY),
+    "mkdir": lambda: os.mkdir("/etc/none"),
+    "open to write": lambda: open("/etc/none", "w"),
+    "unlink": lambda: os.unlink("/tmp/none"),
+    "rename": lambda: os.rename("/tmp/none", "/tmp/other"),
+    "chmod": lambda: os.chmod("/tmp/none", 0o600),
+    "scandir": lambda: os.scandir("/tmp/none"),
+    "truncate": lambda: os.truncate("/tmp/none", 0),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_an_error_keeps_nothing_alive(inside: tmpguard.Invocation, name: str) -> None:
+    """No cycle: what the calling frames hold goes with them, and not when the collector comes by."""
+
+    def calls() -> weakref.ref[Thing]:
+        thing = Thing()
+        with contextlib.suppress(OSError):
+            FAILING[name]()
+        return weakref.ref(thing)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert calls()() is None
+    finally:
+        gc.enable()
+
+
+# --- entries -------------------------------------------------------------------------------------------
+
+
+def test_an_entry_can_be_neither_changed_nor_made_nor_pickled(inside: tmpguard.Invocation) -> None:
+    Path("/tmp/a").touch()
+    with os.scandir("/tmp") as entries:
+        entry = next(entries)
+    for name in ("name", "path", "other"):
+        with pytest.raises(AttributeError):
+            setattr(entry, name, "b")
+    assert entry.name == "a"
+    with pytest.raises(TypeError, match="cannot create"):
+        type(entry)()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            pickle.dumps(entry, protocol)
+    with pytest.raises(TypeError, match="cannot pickle"):
+        copy.copy(entry)
+
+
+# --- arguments -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 a path is no buffer")
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_paths_of_os_may_be_buffers_with_a_warning(inside: tmpguard.Invocation, kind: Any) -> None:
+    path = kind(b"/tmp/directory")
+    with pytest.warns(DeprecationWarning, match="path should be string, bytes or os.PathLike, not"):
+        os.mkdir(path)
+    Path("/tmp/directory/a").touch()
+    with pytest.warns(DeprecationWarning, match="path should be"):
+        assert os.listdir(path) == [b"a"]
+    with pytest.warns(DeprecationWarning, match="path should be"), os.scandir(path) as entries:
+        assert [entry.path for entry in entries] == [b"/tmp/directory/a"]
+    with pytest.warns(DeprecationWarning, match="path"), pytest.raises(NotADirectoryError) as caught:
+        os.rmdir(given := kind(b"/tmp/directory/a"))
+    assert caught.value.filename is given
+    with pytest.warns(DeprecationWarning, match="path"), pytest.raises(OSError, match="Read-only file"):
+        os.mkdir(kind(b"/etc/none"))
+
+
+@pytest.mark.parametrize("mode", ["r", "w"])
+def test_the_path_of_a_file_is_never_a_buffer(inside: tmpguard.Invocation, mode: str) -> None:
+    for opener in (open, io.FileIO):
+        with pytest.raises(TypeError):
+            opener(bytearray(b"/tmp/a"), mode)
+    assert os.listdir("/tmp") == []
+
+
+@pytest.mark.parametrize("wrong", ["/tmp", 1.5, [], 10**20])
+def test_what_is_no_descriptor_is_refused_in_the_usual_words(inside: tmpguard.Invocation, wrong: Any) -> None:
+    kind = OverflowError if wrong == 10**20 else TypeError
+    for call in (os.stat, os.mkdir, os.unlink, os.readlink):
+        with pytest.raises(kind) as natively, _outside():
+            call("a", dir_fd=wrong)  # type: ignore[operator]
+        with pytest.raises(kind) as caught:
+            call("a", dir_fd=wrong)  # type: ignore[operator]
+        if kind is TypeError:
+            assert str(caught.value) == str(natively.value)
+
+
+@contextlib.contextmanager
+def _outside() -> Iterator[None]:
+    from tmpguard.invocation import unguarded
+
+    with unguarded():
+        yield
+
+
+def test_a_descriptor_may_be_whatever_has_an_index(inside: tmpguard.Invocation) -> None:
+    class Number:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __index__(self) -> int:
+            return self.number
+
+    os.mkdir("/tmp/directory")
+    descriptor = os.open("/tmp/directory", os.O_RDONLY)
+    try:
+        os.mkdir("a", dir_fd=Number(descriptor))  # type: ignore[arg-type]
+    finally:
+        os.close(descriptor)
+    assert os.listdir("/tmp/directory") == ["a"]
+
+
+def test_modes_of_a_raw_file_are_those_of_a_raw_file(inside: tmpguard.Invocation) -> None:
+    for mode in ("rt", "wt", "tw", "", "rw", "r++", "z"):
+        with pytest.raises(ValueError, match="mode"):
+            io.FileIO("/tmp/nowhere/a", mode)
+    with io.FileIO("/tmp/a", "bwb") as file:
+        file.write(b"abc")
+    with io.FileIO("/tmp/a", "rbb") as file:
+        assert (file.mode, file.name, file.read()) == ("rb", "/tmp/a", b"abc")
+    assert Path("/tmp/a").read_bytes() == b"abc"
+
+
+# --- what is asked about -------------------------------------------------------------------------------
+
+
+def test_functions_are_builtin_for_those_who_ask(inside: tmpguard.Invocation) -> None:
+    for function in (os.mkdir, os.open, os.listdir, os.rename):
+        assert inspect.isbuiltin(function)
+        assert inspect.isroutine(function)
+        assert not isinstance(function, types.FunctionType)
+    assert pydoc.render_doc(os.mkdir).startswith("Python Library Documentation: built-in function mkdir")
+    expected = "(path, *, dir_fd=None, follow_symlinks=True)"
+    assert str(inspect.signature(os.stat)) == expected
+    assert str(inspect.signature(open)).startswith("(file, mode='r', buffering=-1, encoding=None")
+
+
+def test_a_file_system_has_its_identity(inside: tmpguard.Invocation) -> None:
+    tmp, root = os.statvfs("/tmp"), os.statvfs("/")
+    assert isinstance(tmp.f_fsid, int)
+    with _outside():
+        assert root.f_fsid == os.statvfs("/").f_fsid
+
+
+def test_tmpdir_counts_where_it_may_be_written(
+    inside: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkdir("/tmp/mine")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for place, expected in (("/tmp/mine", "/tmp/mine"), ("/etc", "/tmp"), ("/tmp/none", "/tmp")):
+        monkeypatch.setenv("TMPDIR", place)
+        assert tempfile.gettempdir() == expected
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/mine")  # found before
+    assert tempfile.gettempdir() == "/tmp/mine"
+
+
+# --- sources -------------------------------------------------------------------------------------------
+
+
+def test_sources_in_tmp_are_those_of_the_invocation(inside: tmpguard.Invocation) -> None:
+    Path("/tmp/code.py").write_text("# -*- coding: latin-1 -*-\nsecond = 2\n")
+    with tokenize.open("/tmp/code.py") as file:
+        assert file.encoding == "iso-8859-1"
+    with tokenize.open("code.py") as file:
+        assert file.read().endswith("second = 2\n")
+    assert linecache.getline("/tmp/code.py", 2) == "second = 2\n"
+    linecache.checkcache("/tmp/code.py")
+    assert linecache.getline(__file__, 1).startswith('"""Small things')
+    linecache.clearcache()
+
+
+# --- local sockets -------------------------------------------------------------------------------------
+
+
+def _pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+    return socket.socket(socket.AF_UNIX, kind), socket.socket(socket.AF_UNIX, kind)
+
+
+def test_datagrams_find_their_socket(inside: tmpguard.Invocation) -> None:
+    receiver, sender = _pair(socket.SOCK_DGRAM)
+    with receiver, sender:
+        receiver.bind("receiver")  # an address is told as it was given
+        sender.bind(b"/tmp/sender")
+        assert receiver.getsockname() == "receiver"
+        assert sender.sendto(b"one", "/tmp/receiver") == 3
+        assert receiver.recvfrom(10) == (b"one", "/tmp/sender")
+        assert sender.sendto(b"two", 0, b"receiver") == 3
+        assert receiver.recvfrom_into(bytearray(10)) == (3, "/tmp/sender")
+        assert sender.sendmsg([b"th", b"ree"], [], 0, "/tmp/receiver") == 5
+        assert receiver.recvmsg(10)[::3] == (b"three", "/tmp/sender")
+        sender.connect("/tmp/receiver")
+        sender.send(b"four")
+        assert receiver.recvmsg_into([bytearray(10)])[::3] == (4, "/tmp/sender")
+        with pytest.raises(FileNotFoundError):
+            sender.sendto(b"lost", "/tmp/nobody")
+    assert set(os.listdir("/tmp")) == {"receiver", "sender"}
+
+
+def test_streams_know_their_peers(inside: tmpguard.Invocation) -> None:
+    server, client = _pair(socket.SOCK_STREAM)
+    with server, client:
+        server.bind("/tmp/server")
+        server.listen()
+        client.bind("client")
+        assert client.connect_ex("/tmp/nobody") == 2
+        assert client.connect_ex("/tmp/server") == 0
+        accepted, address = server.accept()
+        with accepted:
+            assert address == "client"
+            assert accepted.getpeername() == "client"
+            assert client.getpeername() == "/tmp/server"
+
+
+def test_a_path_that_is_too_long_for_an_address_is_refused(inside: tmpguard.Invocation) -> None:
+    with socket.socket(socket.AF_UNIX) as server, pytest.raises(OSError, match="too long"):
+        server.bind("/tmp/" + 108 * "a")
+
+
+def test_other_addresses_are_left_alone(inside: tmpguard.Invocation) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.sendto(b"one", receiver.getsockname())
+        assert receiver.recvfrom(10) == (b"one", receiver.getsockname())
+    with socket.socket(socket.AF_UNIX) as unnamed:
+        assert unnamed.getsockname() == ""
