@@ -38,11 +38,12 @@ class ColdStart(Invocation):
     """The invocation of a start: its report has ``cold_start`` true, and its remedies speak of a start."""
 
     cold_start = True
+    start_note = ", and what the start writes there is gone before the first request"
 
     def remedy_for(self, place: Place | None, path: Any) -> str:
         name = os.path.basename(printable(path).rstrip("/")) or "it"
         return (
-            f"only {TMP} is writable, and what the start writes there is gone before the first request: "
+            f"only {TMP} is writable{self.start_note}: "
             f"make {name} while a request runs ({TMP}/{name}), or ship it with the project"
         )
 

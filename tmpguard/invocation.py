@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from . import scratch
+from . import remedies, scratch
 from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
@@ -71,6 +71,8 @@ class Invocation:
     ended = False
     #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
     cold_start = False
+    #: What a remedy adds about it.
+    start_note = ""
     #: The real directory behind /tmp while a path below it may be translated by its text alone: the
     #: directory exists, the invocation made no symlink, and it has not ended. None otherwise.
     prefix: str | None = None
@@ -315,17 +317,21 @@ class Invocation:
         *,
         about: Any = None,
         remedy: str = "",
+        advise: bool = True,
     ) -> None:
         """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
 
         ``path`` and ``second`` go into the error as the caller spelled them; ``about`` is the path to record
-        where the error bears another one or none. Returns where the guard only watches: the operation then
+        where the error bears another one or none. ``advise`` says whether the table of remedies may know a
+        better one. Returns where the guard only watches: the operation then
         goes through (C2.5).
         """
         subject = path if about is None else about
         # An import does without its bytecode where it cannot write: that is nothing to report.
         if not (code == codes.EROFS and is_bytecode(subject) and is_importing()):
-            self._record(operation, code, subject, remedy)
+            shown = self._shown(subject)
+            remedy = remedies.advice(self, operation, code, shown, remedy) if advise else remedy
+            self._record(operation, code, shown, remedy)
         if self.guard.enforce:
             raise self._refusal(code, path, second, remedy)
         self._let_through = threading.get_ident()
@@ -357,12 +363,13 @@ class Invocation:
 
     def note(self, operation: str, code: int, path: Any, remedy: str = "") -> None:
         """Record a violation whose error somebody else raises."""
-        self._record(operation, code, path, remedy)
+        shown = self._shown(path)
+        self._record(operation, code, shown, remedies.advice(self, operation, code, shown, remedy))
 
     def stale(self, operation: str, path: Any = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
         remedy = "the invocation that this code runs for is over"
-        self._record(operation, codes.ESTALE, path, remedy, late=True)
+        self._record(operation, codes.ESTALE, self._shown(path), remedy, late=True)
         return self._refusal(codes.ESTALE, path, None, remedy)
 
     def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
@@ -377,9 +384,9 @@ class Invocation:
             refusal.add_note(f"tmpguard: {remedy}")
         return refusal
 
-    def _record(self, operation: str, code: int, path: Any, remedy: str, *, late: bool = False) -> None:
+    def _record(self, operation: str, code: int, path: str, remedy: str, *, late: bool = False) -> None:
         location, library = locate()
-        violation = Violation(operation, self._shown(path), code, location, library, remedy)
+        violation = Violation(operation, path, code, location, library, remedy)
         self.report.add(violation, late=late)
         if _telling.get():
             return  # a logging handler that was itself refused must not start it over again

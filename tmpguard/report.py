@@ -6,7 +6,7 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from types import FrameType
@@ -234,6 +234,21 @@ def is_importing() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def library_functions() -> Iterator[str]:
+    """The functions between the calling code and the application's line, the innermost first.
+
+    Each by the names of its module and itself: ``tempfile.mkstemp``.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        kind = _kind(frame.f_code.co_filename)
+        if kind == "application":
+            return
+        if kind == "library":
+            yield f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        frame = frame.f_back
 
 
 def is_observer() -> bool:

@@ -141,7 +141,7 @@ def _refuse(invocation: Invocation, event: str, path: Any) -> None:
         # The interpreter does without its bytecode there; that is nothing to report.
         raise OSError(EROFS, os.strerror(EROFS), path)
     if not invocation.was_let_through():
-        invocation.refuse(event, EROFS, path, remedy=_REMEDY)
+        invocation.refuse(event, EROFS, path, remedy=_REMEDY, advise=False)
 
 
 def _may_change(invocation: Invocation, real: str) -> bool:

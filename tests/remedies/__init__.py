@@ -1,0 +1,1 @@
+"""Provocations of each row of the table of remedies."""
