@@ -13,6 +13,7 @@ import io
 import mmap
 import os
 import pickle
+import pydoc
 import shutil
 import socket
 import sqlite3
@@ -90,8 +91,18 @@ def test_signatures_are_kept() -> None:
 def test_wrappers_are_callable_and_routines_as_far_as_anybody_asks() -> None:
     for name, _, wrapper in patched():
         assert callable(wrapper), name
+        assert inspect.isroutine(wrapper), name
         assert not inspect.isclass(wrapper), name
         assert not inspect.isfunction(wrapper), "a Python function would bind"
+
+
+def test_inspect_takes_them_for_built_in_functions() -> None:
+    for name, plain, wrapper in by_delegation():
+        assert isinstance(wrapper, types.BuiltinFunctionType), name
+        assert inspect.isbuiltin(wrapper), name
+        with contextlib.suppress(ValueError):  # some originals have none that inspect understands
+            assert str(inspect.signature(plain)) == str(inspect.signature(wrapper)), name
+        assert pydoc.plain(pydoc.render_doc(wrapper)) == pydoc.plain(pydoc.render_doc(plain)), name
 
 
 def test_repr_is_that_of_the_original() -> None:
