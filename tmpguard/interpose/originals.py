@@ -10,6 +10,7 @@ import fcntl as _fcntl
 import io as _io_module
 import mmap as _mmap_module
 import os
+import pkgutil as _pkgutil
 import socket as _socket_module
 import sqlite3 as _sqlite3_module
 import threading as _threading
@@ -41,6 +42,7 @@ socket_recvmsg = _socket_module.socket.recvmsg
 socket_recvmsg_into = _socket_module.socket.recvmsg_into
 socket_getsockname = _socket_module.socket.getsockname
 socket_getpeername = _socket_module.socket.getpeername
+pkgutil_get_data = _pkgutil.get_data
 sqlite_connect = _sqlite3_module.connect
 SqliteConnection = _sqlite3_module.Connection
 SqliteError = _sqlite3_module.Error

@@ -74,6 +74,7 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "listdir", "read", _PATH, reads.listdir),
     Call("os", "scandir", "read", _PATH, reads.scandir),
     Call("posixpath", "ismount", "read", _PATH, reads.ismount),
+    Call("pkgutil", "get_data", "read", ("resource",), reads.get_data),
     # the working directory
     Call("os", "getcwd", "process", (), reads.getcwd),
     Call("os", "getcwdb", "process", (), reads.getcwdb),
