@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -448,3 +449,101 @@ def test_without_rules_nothing_is_asked(project: Path, scratch_root: Path) -> No
     (project / ".genezioignore").unlink()
     assert tmpguard.Guard(bundle=project, scratch_root=scratch_root).mounts.hidden is None
     assert tmpguard.Guard(bundle=None, scratch_root=scratch_root).mounts.hidden is None
+
+
+# --- links that lead out of the bundle -----------------------------------------------------------------
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Iterator[Path]:
+    """A project outside /tmp with links that lead out of it; what they lead to is there."""
+    parent = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="tmpguard-test-")).resolve()
+    project = parent / "project"
+    (project / "data").mkdir(parents=True)
+    (parent / "outside.txt").write_text("outside")
+    (project / "a.txt").write_text("a.txt")
+    links = {
+        "relative": "../outside.txt",
+        "data/within": "../a.txt",
+        "absolute": f"{parent}/outside.txt",
+        "directory": str(parent),
+        "own": f"{project}/a.txt",
+        "system": "/usr",
+        "dots": "/usr/../etc",
+        "back": f"/usr/..{parent}/outside.txt",
+        "device": "/dev/null",
+        "interpreter": sys.executable,
+        "tmp": "/tmp/file.txt",
+        "package": "/tmp/package/a.txt",
+        "dangling": f"{parent}/nowhere",
+    }
+    for name, target in links.items():
+        (project / name).symlink_to(target)
+    yield project
+    shutil.rmtree(parent)
+
+
+def test_links_of_the_bundle_lead_nowhere_that_is_not_deployed(linked: Path, scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=linked, scratch_root=scratch_root)
+    with guard.invocation() as invocation:
+        for name in ("absolute", "own", "back", "directory/outside.txt", "relative", "dangling"):
+            path = f"/tmp/package/{name}"
+            with case(name):
+                with pytest.raises(FileNotFoundError) as refused:
+                    open(path)
+                assert refused.value.filename == path
+                assert not os.path.exists(path)
+                if name != "relative":  # that would be made in /tmp
+                    assert code_of(lambda: open(path, "w")) == "ENOENT"  # noqa: B023
+                assert hasattr(refused.value, "__notes__") == (name not in ("relative", "dangling"))
+        assert [os.path.basename(lookup.path) for lookup in invocation.report.lookups] == [
+            "absolute",
+            "own",
+            "back",
+            "outside.txt",
+        ]
+        assert os.readlink("/tmp/package/absolute") == f"{linked.parent}/outside.txt"
+        assert os.path.islink("/tmp/package/absolute")
+    reading, *_ = invocation.report.violations
+    assert (reading.operation, reading.path, reading.errno) == ("open", "/tmp/package/absolute", errno.ENOENT)
+    assert reading.remedy == (
+        f"not in the bundle: the link /tmp/package/absolute leads out of it, to {linked.parent}/outside.txt"
+    )
+
+
+def test_links_of_the_bundle_lead_to_what_is_there_after_the_deployment_too(
+    linked: Path, scratch_root: Path
+) -> None:
+    guard = tmpguard.Guard(bundle=linked, scratch_root=scratch_root)
+    with guard.invocation() as invocation:
+        assert os.path.samefile("/tmp/package/data/within", "/tmp/package/a.txt")
+        assert os.listdir("/tmp/package/system") == originals.listdir("/usr")
+        assert os.listdir("/tmp/package/dots") == originals.listdir("/etc")
+        with open("/tmp/package/device", "w") as file:
+            file.write("nothing")
+        assert os.access("/tmp/package/interpreter", os.X_OK)
+        assert Path("/tmp/package/package").read_text() == "a.txt"
+        assert not os.path.exists("/tmp/package/tmp")
+        Path("/tmp/file.txt").write_text("the invocation's")
+        assert Path("/tmp/package/tmp").read_text() == "the invocation's"
+        # A relative one that leads out of the bundle leads into /tmp, as from a directory of that place.
+        Path("/tmp/outside.txt").write_text("in /tmp")
+        assert Path("/tmp/package/relative").read_text() == "in /tmp"
+    assert invocation.report.violations == invocation.report.lookups == ()
+
+
+def test_a_volume_may_be_what_a_link_of_the_bundle_leads_to(linked: Path, scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=linked, scratch_root=scratch_root, writable=[linked.parent])
+    with guard.invocation():
+        assert Path("/tmp/package/absolute").read_text() == "outside"
+
+
+def test_at_the_projects_own_path_links_lead_where_they_lead(linked: Path, scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=linked, scratch_root=scratch_root)
+    with guard.invocation() as invocation:
+        assert Path("absolute").read_text() == Path("relative").read_text() == "outside"
+        assert Path("own").read_text() == "a.txt"
+    assert invocation.report.violations == ()
+    watching = tmpguard.Guard(bundle=linked, scratch_root=scratch_root, enforce=False)
+    with watching.invocation():
+        assert Path("/tmp/package/absolute").read_text() == "outside"
