@@ -339,11 +339,11 @@ class Invocation:
     def absent(self, operation: str, path: Any, why: str, *, there: bool = True) -> None:
         """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
 
-        A violation where it is more than a look whether it is there, and then only a look-up. An operation
-        without a name is not recorded, nor is one that would find nothing on the disk either (``there``).
-        Returns where the guard only watches.
+        Recorded as a violation, or among the look-ups where it was only asked whether it is there; not where
+        ``there`` is nothing on the disk either, or the operation has no name. Returns where the guard only
+        watches.
         """
-        remedy = f"not in the bundle: {why}"
+        remedy = f"not in the bundle: {why}" if there else ""
         if operation in _LOOKUPS:
             if there and not self.report.has_lookup(self._shown(path)):
                 location, library = locate()
