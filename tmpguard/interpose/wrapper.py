@@ -25,10 +25,6 @@ class Wrapper:
         self._public = public
         _impersonate(self, original)
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self._original)  # so that inspect and pydoc take it for the routine that it stands for
-
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         invocation = get_current()
         if invocation is None:
