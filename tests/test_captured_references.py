@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import importlib
+import io
 import os
 import posix
 import sys
@@ -349,3 +350,35 @@ def test_backstop_sleeps_outside_invocations_and_after_uninstalling(
         tmpguard.uninstall()
         posix.mkdir(project / "second")
     assert (project / "second").is_dir()
+
+
+def test_classes_derived_from_file_io_before(scratch_root: Path) -> None:
+    """A base cannot be looked up anew: the class is given the other one, and gets its own back."""
+    tmpguard.uninstall()
+
+    class Mixin: ...
+
+    class Derived(Mixin, io.FileIO):
+        def write(self, data: Any, /) -> Any:
+            return super().write(bytes(data).upper())
+
+    class Further(Derived): ...
+
+    before = Derived.__bases__
+    older = Derived(os.devnull, "w")
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    with guard.invocation() as invocation:
+        with Further("/tmp/a", "w") as file:
+            file.write(b"abc")
+            assert file.name == "/tmp/a"
+            assert isinstance(file, io.FileIO)
+        with open("/tmp/a", "rb") as file:
+            assert file.read() == b"ABC"
+        assert invocation.report.used_bytes == 4096
+        with pytest.raises(OSError, match="Read-only file system: '/etc/none'"):
+            Derived("/etc/none", "w")
+        assert older.write(b"gone") == 4
+    older.close()
+    tmpguard.uninstall()
+    assert Derived.__bases__ == before
+    assert Derived.__mro__[2] is io.FileIO

@@ -11,6 +11,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from . import audit
@@ -40,7 +41,7 @@ class _Change(NamedTuple):
     def _now(self) -> Any:
         if self.setter is operator.setitem:
             return self.owner.get(self.name)
-        if isinstance(self.owner, types.FunctionType):
+        if isinstance(self.owner, types.FunctionType) or self.name == "__bases__":
             return getattr(self.owner, self.name)
         return _namespace(self.owner).get(self.name)
 
@@ -99,6 +100,7 @@ def install() -> None:
         if _rebind(table):
             _tables[:] = _referring([original for original, _ in _replacements.values()])
         _rebind_tables(_tables, table)
+        _rebind_bases()
 
 
 def make_ready() -> None:
@@ -131,8 +133,8 @@ def uninstall() -> None:
 
 
 def _change(setter: Callable[[Any, Any, Any], None], owner: Any, name: Any, before: Any, after: Any) -> None:
-    _changes.append(_Change(setter, owner, name, before, after))
     setter(owner, name, after)
+    _changes.append(_Change(setter, owner, name, before, after))
 
 
 def _declare_capabilities() -> None:
@@ -219,6 +221,19 @@ def _rebind_class(owner: type, table: dict[int, Any]) -> None:
             _change(type.__setattr__, owner, name, value, staticmethod(table[id(value.__func__)]))
         elif type(value) is types.FunctionType:
             _rebind_function(value, table)
+
+
+def _rebind_bases() -> None:
+    """Have classes that were derived from an original derive from what stands in its place."""
+    for original, replacement in list(_replacements.values()):
+        if not isinstance(original, type):
+            continue
+        derivatives: list[type] = type.__subclasses__(original)
+        for derived in derivatives:
+            if derived is not replacement:
+                bases = tuple(replacement if base is original else base for base in derived.__bases__)
+                with suppress(TypeError):  # the objects of some are made otherwise: those stay as they are
+                    _change(type.__setattr__, derived, "__bases__", derived.__bases__, bases)
 
 
 def _rebind_function(function: types.FunctionType, table: dict[int, Any]) -> None:

@@ -17,6 +17,7 @@ from .paths import (
     alive_to_read,
     base_of,
     hold,
+    is_directory,
     is_odd,
     known_path,
     like,
@@ -339,7 +340,7 @@ def _listed(invocation: Invocation, path: Any, operation: str) -> tuple[Any, boo
 def getcwd(invocation: Invocation) -> str:
     namespace = invocation.namespace
     here = namespace.working_directory()
-    if not os.path.isdir(here):
+    if not is_directory(place(invocation, here).real):
         raise error(ENOENT)
     return here
 

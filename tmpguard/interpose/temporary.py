@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..invocation import Invocation, get_current
 from ..mounts import TMP
-from .paths import place
+from .paths import is_directory, place
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
 #: Where the file is unlinked: ``cleanup`` since 3.12.
@@ -49,7 +49,7 @@ def _may_be_written(invocation: Invocation, path: str) -> bool:
         where = place(invocation, path)
     except OSError:
         return False
-    return where.mount.writable and os.path.isdir(path)
+    return where.mount.writable and is_directory(where.real)
 
 
 @functools.wraps(_closer_init)
