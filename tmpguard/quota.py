@@ -146,6 +146,10 @@ class Quota:
         if not self._afford(most(size)):
             raise Full
 
+    def take(self, growth: int) -> bool:
+        """Charge ``growth`` bytes in whole pages, all or nothing; hold the lock. Did they fit?"""
+        return self._afford(growth)
+
     def _afford(self, growth: int) -> bool:
         """Take ``growth`` from the credit; look for space that was freed unseen if it does not fit."""
         for find_space in (_nothing, self._settle, self.measured):
@@ -221,8 +225,11 @@ class Quota:
             if status.st_nlink > 1 or not size:
                 return
             self._note_peak()
-            self._limbo_bytes += size - self._limbo.get(status.st_ino, 0)
+            # The number of an inode is given to another one only when nothing has it open any more.
+            before = self._limbo.pop(status.st_ino, 0)
+            self.credit += before
             self._limbo[status.st_ino] = size
+            self._limbo_bytes += size - before
             if len(self._limbo) > _LIMBO_LIMIT:
                 self._settle()
 

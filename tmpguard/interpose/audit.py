@@ -22,7 +22,7 @@ from ..report import is_importing
 from . import originals
 from .files import Unopened
 from .paths import text
-from .sqlite import Resolved
+from .sqlite_fallback import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC

@@ -1,51 +1,47 @@
-"""SQLite, which opens files by itself."""
+"""SQLite, which opens files by itself: connections to the invocation's databases."""
 
 from __future__ import annotations
 
-import sqlite3
-from errno import EROFS
-from typing import Any
-from urllib.parse import quote, unquote
+import os
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
 
-from ..invocation import Invocation, get_current
+from ..invocation import Invocation, get_current, unguarded
 from . import originals
-from .paths import alive, exists, place, text
+from .paths import alive, is_odd, text
+from .sqlite_fallback import Authorizer, Resolved, limit, translated
 from .wrapper import StandIn
 
 
 def connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -> Any:
-    """:func:`sqlite3.connect`: below ``/tmp`` a database of the quota's size, elsewhere a read-only one."""
-    alive(invocation, "sqlite3.connect", database)
-    target, args, options, charged = _resolved(invocation, database, args, options)
+    """:func:`sqlite3.connect`: below ``/tmp`` the invocation's own database, elsewhere a read-only one."""
     if len(args) < 5:
         options.setdefault("factory", Connection)
-    connection = originals.sqlite_connect(target, *args, **options)
-    _contain(invocation, connection, charged)
-    return connection
-
-
-class Resolved(str):
-    """A database name that was translated: what is opened by it is not translated again."""
+    factory = args[4] if len(args) > 4 else options["factory"]
+    if isinstance(factory, type) and Connection in factory.__mro__:
+        return originals.sqlite_connect(database, *args, **options)  # translates the name by itself
+    way = _Way(invocation, database, args, options)
+    return way.contain(way.call(originals.sqlite_connect))
 
 
 class Connection(originals.SqliteConnection, metaclass=StandIn):
-    """:class:`sqlite3.Connection`, for those who call or subclass it themselves."""
+    """:class:`sqlite3.Connection`, and what :func:`connect` gives within an invocation."""
 
     original = originals.SqliteConnection
-    _authorizer: _Authorizer | None = None
+    _authorizer: Authorizer | None = None
 
     def __init__(self, database: Any, *args: Any, **options: Any) -> None:
         invocation = get_current()
         if invocation is None or isinstance(database, Resolved):
             super().__init__(database, *args, **options)
             return
-        alive(invocation, "sqlite3.Connection", database)
-        target, args, options, charged = _resolved(invocation, database, args, options)
-        super().__init__(target, *args, **options)
-        _contain(invocation, self, charged)
+        way = _Way(invocation, database, args, options)
+        way.call(super().__init__)
+        way.contain(self)
 
     def set_authorizer(self, authorizer_callback: Any) -> None:
-        """The application's own authorizer is asked after tmpguard's, which stays."""
+        """The application's own authorizer is asked after tmpguard's, where that has one."""
         if self._authorizer is None:
             super().set_authorizer(authorizer_callback)
         else:
@@ -54,86 +50,97 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
 
 Connection.__module__ = "sqlite3"
 
-
-def _resolved(
-    invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any], bool]:
-    if len(args) > 6:  # uri was given by its position
-        args, options = args[:6], {**options, "uri": args[6]}
-    target, uri, charged = _database(invocation, database, bool(options.get("uri", False)))
-    return target, args, {**options, "uri": uri}, charged
+_UNKNOWN: Final = object()
+_vfs: Any = _UNKNOWN
+#: The file systems of connections that cannot hold theirs: they are not used again.
+_held: Final[list[Any]] = []
 
 
-def _contain(invocation: Invocation, connection: Any, charged: bool) -> None:
-    if charged:
-        _limit(invocation, connection)
-    authorizer = _Authorizer(invocation)
-    originals.SqliteConnection.set_authorizer(connection, authorizer)
-    if Connection in type(connection).__mro__:
-        connection._authorizer = authorizer
+def _vfs_module() -> ModuleType | None:
+    """What serves SQLite by ctypes, which is imported when it is first needed; None where there is none."""
+    global _vfs
+    if _vfs is _UNKNOWN:
+        with unguarded():
+            try:
+                from . import sqlite_vfs
+
+                _vfs = sqlite_vfs
+            except ImportError:
+                _vfs = None
+    return _vfs  # type: ignore[no-any-return]
 
 
-class _Authorizer:
-    """Denies what would have SQLite open another file: ATTACH, and VACUUM INTO, which attaches too.
+class _Way:
+    """How one connection is made: with which arguments, and what it needs afterwards."""
 
-    SQLite would open it by the path in the statement, past the invocation's view of the file system.
-    """
-
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(
+        self, invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        alive(invocation, "sqlite3.connect", database)
+        if len(args) > 6:  # uri was given by its position
+            args, options = args[:6], {**options, "uri": args[6]}
         self._invocation = invocation
-        self.then: Any = None
+        self._given = self._target = database
+        self._args = args
+        self._options = options
+        self._charged = False
+        self._guarded = False
+        self._view: Any = None
+        if is_odd(database):
+            return  # the original refuses it by itself
+        uri = bool(options.get("uri", False))
+        module = _vfs_module()
+        view = module.view_of(invocation) if module is not None else None
+        if view is None:
+            self._target, uri, self._charged = translated(invocation, database, uri)
+            self._guarded = True
+        else:
+            own = _with_vfs(text(database), uri or view.uses_uris, view.name)
+            if own is None:
+                self._guarded = True  # shared by name with connections of others
+            else:
+                self._target, self._view, uri = Resolved(own), view, True
+        self._options = {**options, "uri": uri}
 
-    def __call__(self, action: int, name: str | None, *rest: Any) -> int:
-        if action != sqlite3.SQLITE_ATTACH or not name or name == ":memory:" or "mode=memory" in name:
-            return sqlite3.SQLITE_OK if self.then is None else self.then(action, name, *rest)
-        self._invocation.note("sqlite3 ATTACH", EROFS, name)
-        return sqlite3.SQLITE_DENY if self._invocation.guard.enforce else sqlite3.SQLITE_OK
+    def call(self, make: Any) -> Any:
+        """Have ``make`` make the connection."""
+        if self._view is None:
+            return make(self._target, *self._args, **self._options)
+        module = _vfs_module()
+        assert module is not None
+        token = module.connecting.set(("sqlite3.connect", self._given))
+        try:
+            return make(self._target, *self._args, **self._options)
+        finally:
+            module.connecting.reset(token)
+
+    def contain(self, connection: Any) -> Any:
+        """Give the new ``connection`` what keeps it within the invocation."""
+        if self._view is not None:
+            try:
+                connection._tmpguard_view = self._view
+            except AttributeError:
+                _held.append(self._view)
+        if self._charged:
+            limit(self._invocation, connection)
+        if self._guarded:
+            authorizer = Authorizer(self._invocation)
+            originals.SqliteConnection.set_authorizer(connection, authorizer)
+            if Connection in type(connection).__mro__:
+                connection._authorizer = authorizer
+        return connection
 
 
-def _database(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
-    """What to connect to, whether that is a URI, and whether it is charged to the quota."""
-    name = text(database)
-    query = ""
-    if uri and name.startswith("file:"):
-        name, _, query = name[len("file:") :].partition("?")
-        name = unquote(name.partition("#")[0])
-        if name.startswith("//"):
-            name = "/" + name[2:].partition("/")[2]
-    if not name or name == ":memory:" or "mode=memory" in query:
-        return database, uri, False
-    try:
-        where = place(invocation, name, operation="sqlite3.connect")
-    except OSError:
-        return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
-    if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:
-        if not exists(where.real):
-            # SQLite says itself that it is unable to open the file; the report says why.
-            invocation.note("sqlite3.connect", EROFS, database)
-        if not invocation.guard.enforce:
-            return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, False
-        query = "&".join(
-            [part for part in query.split("&") if part and not part.startswith("mode=")] + ["mode=ro"]
-        )
-    return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, where.mount.charged
-
-
-def _limit(invocation: Invocation, connection: Any) -> None:
-    """Give SQLite its share of the quota: it says "database or disk is full" at the limit."""
-
-    def pragma(text: str) -> Any:
-        cursor = originals.SqliteConnection.cursor(connection)
-        cursor.row_factory = None
-        row = cursor.execute(f"PRAGMA {text}").fetchone()
-        cursor.close()
-        return row[0] if row else None
-
-    patience = pragma("busy_timeout")
-    try:
-        pragma("busy_timeout = 0")
-        page = pragma("page_size")
-        free = max(0, invocation.guard.quota_bytes - invocation.quota.measured().bytes)
-        pragma(f"max_page_count = {max(1, pragma('page_count') + free // page)}")
-    except originals.SqliteError:
-        pass  # no database, or locked: the application will be told so by its own statement
-    finally:
-        pragma(f"busy_timeout = {patience}")
+def _with_vfs(name: str, uri: bool, vfs: str) -> str | None:
+    """The database as a URI that names ``vfs``; None where it has to be in one that others have, too."""
+    if not uri or not name.startswith("file:"):
+        quoted = quote(os.fsencode(name))
+        return f"file:{'//' if name.startswith('/') else ''}{quoted}?vfs={vfs}"
+    base, mark, fragment = name.partition("#")
+    path, _, query = base.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    in_memory = asked.get("mode") == "memory" or path == "file::memory:"
+    if asked.get("vfs") == "memdb" or (in_memory and asked.get("cache") == "shared"):
+        return None
+    # SQLite goes by the last one: whatever way of locking was asked for, it is the default.
+    return f"{base}{'&' if '?' in base else '?'}vfs={vfs}{mark}{fragment}"

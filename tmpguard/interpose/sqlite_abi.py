@@ -1,0 +1,151 @@
+"""SQLite's C interface for file systems of one's own, as far as :mod:`.sqlite_vfs` needs it, by ctypes.
+
+The functions are looked up in the library that the interpreter's own ``_sqlite3`` is linked with. Where they
+cannot be reached (no ctypes, SQLite linked in without its symbols) :func:`library` is None.
+"""
+
+from __future__ import annotations
+
+import _sqlite3
+import _thread
+import ctypes
+import logging
+import sqlite3
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+logger: Final = logging.getLogger("tmpguard")
+
+OPEN_READONLY: Final = 0x1
+OPEN_READWRITE: Final = 0x2
+OPEN_CREATE: Final = 0x4
+OPEN_DELETEONCLOSE: Final = 0x8
+OPEN_EXCLUSIVE: Final = 0x10
+OPEN_CHANGING: Final = OPEN_READWRITE | OPEN_CREATE | OPEN_DELETEONCLOSE | OPEN_EXCLUSIVE
+OPEN_MAIN_DB: Final = 0x100
+ACCESS_READWRITE: Final = 1
+VERSION: Final = 3
+
+X_OPEN: Final = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
+X_DELETE: Final = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
+X_ACCESS: Final = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_void_p)
+X_FULL_PATHNAME: Final = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_void_p)
+X_DL_OPEN: Final = CFUNCTYPE(c_void_p, c_void_p, c_void_p)
+X_CLOSE: Final = CFUNCTYPE(c_int, c_void_p)
+X_WRITE: Final = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
+X_TRUNCATE: Final = CFUNCTYPE(c_int, c_void_p, c_int64)
+X_SHM_MAP: Final = CFUNCTYPE(c_int, c_void_p, c_int, c_int, c_int, c_void_p)
+X_SHM_UNMAP: Final = CFUNCTYPE(c_int, c_void_p, c_int)
+
+
+class Vfs(ctypes.Structure):
+    """``sqlite3_vfs``: a file system. Its functions as addresses, so that any may be put there."""
+
+    _fields_ = [
+        ("iVersion", c_int),
+        ("szOsFile", c_int),
+        ("mxPathname", c_int),
+        ("pNext", c_void_p),
+        ("zName", c_void_p),
+        ("pAppData", c_void_p),
+        *[
+            (name, c_void_p)
+            for name in (
+                *("xOpen", "xDelete", "xAccess", "xFullPathname"),
+                *("xDlOpen", "xDlError", "xDlSym", "xDlClose"),
+                *("xRandomness", "xSleep", "xCurrentTime", "xGetLastError"),
+                *("xCurrentTimeInt64", "xSetSystemCall", "xGetSystemCall", "xNextSystemCall"),
+            )
+        ],
+    ]
+
+
+class IoMethods(ctypes.Structure):
+    """``sqlite3_io_methods``: what can be done with an open file."""
+
+    _fields_ = [
+        ("iVersion", c_int),
+        *[
+            (name, c_void_p)
+            for name in (
+                *("xClose", "xRead", "xWrite", "xTruncate", "xSync", "xFileSize"),
+                *("xLock", "xUnlock", "xCheckReservedLock", "xFileControl"),
+                *("xSectorSize", "xDeviceCharacteristics"),
+                *("xShmMap", "xShmLock", "xShmBarrier", "xShmUnmap", "xFetch", "xUnfetch"),
+            )
+        ],
+    ]
+
+
+class Library(NamedTuple):
+    """The functions of the SQLite that the interpreter uses, and its default file system."""
+
+    vfs_register: Callable[[Any, int], int]
+    default: Vfs
+    default_address: int
+    uses_uris: bool
+    #: Addresses of functions that do nothing, and return SQLITE_OK and an error.
+    succeeds: int
+    fails: int
+
+
+@lru_cache(maxsize=1)
+def library() -> Library | None:
+    """The interpreter's SQLite, None where it cannot be reached or is unlike what is known of it."""
+    try:
+        handle = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
+        register, find, threadsafe = (
+            handle.sqlite3_vfs_register,
+            handle.sqlite3_vfs_find,
+            handle.sqlite3_threadsafe,
+        )
+        handle.sqlite3_libversion.restype = c_char_p
+        version = handle.sqlite3_libversion().decode()
+        if handle.sqlite3_initialize() or not threadsafe() or version != sqlite3.sqlite_version:
+            return None
+        find.restype, find.argtypes = c_void_p, [c_char_p]
+        address = find(None)
+        register.argtypes = [POINTER(Vfs), c_int]
+        uses_uris = bool(handle.sqlite3_compileoption_used(b"USE_URI"))
+        succeeds, fails = (_address(handle.sqlite3_initialize), _address(threadsafe))
+    except (OSError, AttributeError):
+        return None
+    default = Vfs.from_address(address) if address else None
+    if default is None or default.iVersion < VERSION:
+        return None
+    return Library(register, default, address, uses_uris, succeeds, fails)
+
+
+def _address(function: Any) -> int:
+    address = ctypes.cast(function, c_void_p).value
+    assert address
+    return address
+
+
+def keep(thing: Any) -> None:
+    """Let ``thing`` live for ever: SQLite has its address, and may use it when all modules are torn down."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+_callbacks: Final[dict[str, int]] = {}
+
+
+def callback(name: str, prototype: Any, function: Callable[..., Any], failure: Any) -> int:
+    """The address of ``function`` as SQLite calls it; an exception becomes the error code ``failure``."""
+
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except KeyboardInterrupt:
+            _thread.interrupt_main()  # once SQLite is through
+        except Exception:
+            logger.exception("tmpguard could not do %s for SQLite", name)
+        return failure
+
+    if name not in _callbacks:
+        thunk = prototype(call)
+        keep(thunk)
+        _callbacks[name] = _address(thunk)
+    return _callbacks[name]

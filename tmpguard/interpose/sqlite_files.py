@@ -1,0 +1,231 @@
+"""The files that SQLite has open within an invocation: what they grow by is charged (C3.5).
+
+SQLite's own table of functions for an open file is exchanged for a copy in which those that allocate are
+replaced. The replacements charge and then call SQLite's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sqlite3 as codes
+from ctypes import c_void_p
+from errno import ENOSPC, EROFS
+from typing import TYPE_CHECKING, Any, Final
+
+from ..quota import Full
+from ..scratch import PAGE, allocated
+from . import originals
+from . import sqlite_abi as abi
+from .charge import full, too_many
+from .sqlite_pages import Pages
+
+if TYPE_CHECKING:
+    from .sqlite_vfs import View
+
+
+class Methods:
+    """A table of SQLite's own functions for open files, and its copy with those that are replaced."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        own = abi.IoMethods.from_address(address)
+        self.close = abi.X_CLOSE(own.xClose)
+        self.write = abi.X_WRITE(own.xWrite)
+        self.truncate = abi.X_TRUNCATE(own.xTruncate)
+        copy = abi.IoMethods()
+        size = ctypes.sizeof(abi.IoMethods) if own.iVersion >= abi.VERSION else abi.IoMethods.xFetch.offset
+        ctypes.memmove(ctypes.addressof(copy), address, size)
+        for field, thunk in _thunks().items():
+            if getattr(copy, field):
+                setattr(copy, field, thunk)
+        if copy.xShmMap:
+            self.shm_map = abi.X_SHM_MAP(own.xShmMap)
+            self.shm_unmap = abi.X_SHM_UNMAP(own.xShmUnmap)
+        self.replaced = ctypes.addressof(copy)
+        abi.keep(copy)
+
+
+class Opened:
+    """A file that SQLite has open.
+
+    ``buffer`` holds its real name, whose address SQLite keeps; ``pages`` is None where it is not charged;
+    ``watched`` says that writing to it is to be recorded, though it is let through (C2.5).
+    """
+
+    __slots__ = ("buffer", "methods", "pages", "real", "told", "view", "virtual", "watched")
+
+    def __init__(
+        self,
+        view: View,
+        virtual: str,
+        real: str,
+        *,
+        buffer: Any,
+        methods: Methods,
+        pages: Pages | None,
+        watched: bool,
+    ) -> None:
+        self.view = view
+        self.virtual = virtual
+        self.real = real
+        self.buffer = buffer
+        self.methods = methods
+        self.pages = pages
+        self.watched = watched
+        self.told = False
+
+
+_methods: Final[dict[int, Methods]] = {}
+_opened: Final[dict[int, Opened]] = {}
+
+
+def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
+    """Take over ``file``, the address of what SQLite's default VFS has just opened."""
+    table = c_void_p.from_address(file).value
+    if not table:
+        return  # it could not be opened
+    methods = _methods.get(table) or _methods.setdefault(table, Methods(table))
+    _opened[file] = Opened(view, virtual, real, methods=methods, **more)
+    c_void_p.from_address(file).value = methods.replaced
+
+
+def release_all() -> None:
+    """At the interpreter's exit: leave the files to SQLite alone, which closes them when no Python runs."""
+    for file, opened in list(_opened.items()):
+        c_void_p.from_address(file).value = opened.methods.address
+        abi.keep(opened.buffer)
+
+
+def _x_close(file: int) -> int:
+    opened = _opened.pop(file)
+    c_void_p.from_address(file).value = opened.methods.address
+    code = int(opened.methods.close(file))
+    pages = opened.pages
+    if pages is not None:
+        pages.opens -= 1
+        if pages.nameless and not opened.view.invocation.ended:
+            opened.view.invocation.quota.freed(pages.bytes)
+        if not pages.opens:
+            known = opened.view.pages
+            for key in [key for key, value in known.items() if value is pages]:
+                del known[key]
+    return code
+
+
+def _late(opened: Opened, operation: str, code: int) -> int:
+    """The invocation is over: a write fails, and is recorded once for each file (C4.5)."""
+    if not opened.told:
+        opened.told = True
+        opened.view.invocation.stale(operation, opened.virtual)
+    return code
+
+
+def _x_write(file: int, data: int, size: int, offset: int) -> int:
+    opened = _opened[file]
+    pages = opened.pages
+    if opened.view.invocation.ended:
+        return _late(opened, "sqlite3 write", codes.SQLITE_IOERR_WRITE)
+    if pages is not None and offset + size > pages.end:
+        return _grow(opened, pages, file, data, size, offset)
+    if opened.watched and not opened.told:
+        opened.told = True
+        opened.view.invocation.note("sqlite3 write", EROFS, opened.virtual)
+    return int(opened.methods.write(file, data, size, offset))
+
+
+def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset: int) -> int:
+    """Write what fits: the file keeps it, and SQLite is told that the disk is full (C3.4)."""
+    invocation = opened.view.invocation
+    quota = invocation.quota
+    with quota.lock:
+        new, fits = pages.new(offset, size), size
+        if not quota.take(len(new) * PAGE):
+            invocation.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
+            affordable = max(0, quota.credit // PAGE)
+            if invocation.guard.enforce:
+                fits = max(0, min(size, new[affordable] * PAGE - offset))
+                quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
+            else:
+                quota.freed(-len(new) * PAGE)
+        if fits:
+            code = int(opened.methods.write(file, data, fits, offset))
+            if code:
+                return code  # of the real disk: what was charged in vain is found when the credit runs out
+            pages.add(offset, fits)
+        return codes.SQLITE_OK if fits == size else codes.SQLITE_FULL
+
+
+def _x_truncate(file: int, size: int) -> int:
+    opened = _opened[file]
+    pages, invocation = opened.pages, opened.view.invocation
+    if invocation.ended:
+        return _late(opened, "sqlite3 truncate", codes.SQLITE_IOERR_TRUNCATE)
+    if pages is None:
+        return int(opened.methods.truncate(file, size))
+    with invocation.quota.lock:
+        code = int(opened.methods.truncate(file, size))
+        if code == codes.SQLITE_OK:
+            invocation.quota.freed(pages.cut(size))
+        return code
+
+
+# --- the index of a WAL --------------------------------------------------------------------------------
+
+
+def _x_shm_map(file: int, region: int, size: int, extend: int, out: int) -> int:
+    opened = _opened[file]
+    invocation = opened.view.invocation
+
+    def call() -> int:
+        return int(opened.methods.shm_map(file, region, size, extend, out))
+
+    if opened.pages is None or invocation.ended:
+        return call()
+    quota, real, virtual = invocation.quota, opened.real + "-shm", opened.virtual + "-shm"
+    with quota.lock:
+        before = _bytes_at(real)
+        cost = max(0, (region + 1) * size - before) if extend else 0
+        if not quota.take(cost):
+            invocation.note("sqlite3 write", ENOSPC, virtual, full(invocation))
+            if invocation.guard.enforce:
+                return codes.SQLITE_IOERR_SHMSIZE
+            cost = 0
+        try:
+            code: int = quota.making(real, call)
+        except Full:
+            opened.view.invocation.note(
+                "sqlite3 write", ENOSPC, opened.virtual + "-shm", too_many(invocation)
+            )
+            quota.freed(cost)
+            return codes.SQLITE_CANTOPEN
+        quota.freed(before + cost - _bytes_at(real))
+        return code
+
+
+def _x_shm_unmap(file: int, delete: int) -> int:
+    opened = _opened[file]
+    invocation = opened.view.invocation
+    if opened.pages is None or invocation.ended:
+        return int(opened.methods.shm_unmap(file, delete))
+    with invocation.quota.lock:
+        before = _bytes_at(opened.real + "-shm")
+        code = int(opened.methods.shm_unmap(file, delete))
+        invocation.quota.freed(before - _bytes_at(opened.real + "-shm"))
+        return code
+
+
+def _bytes_at(real: str) -> int:
+    try:
+        return allocated(originals.lstat(real), real)
+    except FileNotFoundError:
+        return 0
+
+
+def _thunks() -> dict[str, int]:
+    return {
+        "xClose": abi.callback("xClose", abi.X_CLOSE, _x_close, codes.SQLITE_IOERR_CLOSE),
+        "xWrite": abi.callback("xWrite", abi.X_WRITE, _x_write, codes.SQLITE_IOERR_WRITE),
+        "xTruncate": abi.callback("xTruncate", abi.X_TRUNCATE, _x_truncate, codes.SQLITE_IOERR_TRUNCATE),
+        "xShmMap": abi.callback("xShmMap", abi.X_SHM_MAP, _x_shm_map, codes.SQLITE_IOERR_SHMMAP),
+        "xShmUnmap": abi.callback("xShmUnmap", abi.X_SHM_UNMAP, _x_shm_unmap, codes.SQLITE_IOERR),
+    }
