@@ -358,10 +358,11 @@ def test_the_quoted_messages_of_sqlite_are_those_that_it_gives(tmp_path: Path) -
             lambda: run(there, "insert into t values (1)"),
             lambda: run(tmp_path / "new.db", "create table t (a)"),
             fill,
-            lambda: run(":memory:", "attach '/tmp/other.db' as other"),
-            lambda: run("/tmp/full.db", "vacuum into '/tmp/other.db'"),
+            lambda: run(":memory:", "attach '/other.db' as other"),
+            lambda: run("/tmp/full.db", "vacuum into '/other.db'"),
         ):
-            assert message_of(call)[0] in WORDS
+            message = message_of(call)[0]
+            assert message.partition(": /")[0] in WORDS
 
 
 def test_a_file_moves_between_tmp_and_a_writable_directory_by_copy_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -10,6 +11,7 @@ from urllib.parse import parse_qsl, quote
 from ..invocation import Invocation, get_current, unguarded
 from . import originals
 from .paths import alive, is_odd, text
+from .sqlite_cursors import tell, telling
 from .sqlite_fallback import Authorizer, Resolved, limit, translated
 from .wrapper import StandIn
 
@@ -30,6 +32,8 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
 
     original = originals.SqliteConnection
     _authorizer: Authorizer | None = None
+    _tmpguard_view: Any = None
+    _tmpguard_database: Any = None
 
     def __init__(self, database: Any, *args: Any, **options: Any) -> None:
         invocation = get_current()
@@ -40,14 +44,58 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
         way.call(super().__init__)
         way.contain(self)
 
-    def set_authorizer(self, authorizer_callback: Any) -> None:
-        """The application's own authorizer is asked after tmpguard's, where that has one."""
-        if self._authorizer is None:
-            super().set_authorizer(authorizer_callback)
-        else:
-            self._authorizer.then = authorizer_callback
+    def _tell(self, error: sqlite3.Error) -> None:
+        tell(self._tmpguard_view, error, self._tmpguard_database)
+
+    def cursor(self, *args: Any, **options: Any) -> Any:
+        if self._tmpguard_view is None:
+            return super().cursor(*args, **options)
+        if not args and not options:
+            return super().cursor(_Cursor)
+        options.update(zip(("factory",), args, strict=False))
+        return super().cursor(*args[1:], **{**options, "factory": telling(options["factory"])})
+
+    def execute(self, *args: Any) -> Any:
+        return Connection.cursor(self).execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return Connection.cursor(self).executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return Connection.cursor(self).executescript(*args)
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        except sqlite3.DatabaseError as exc:
+            self._tell(exc)
+            raise
+
+    def __exit__(self, *exc_info: Any) -> Any:
+        try:
+            return super().__exit__(*exc_info)
+        except sqlite3.DatabaseError as exc:
+            self._tell(exc)
+            raise
+
+    def blobopen(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().blobopen(*args, **options)
+        except sqlite3.DatabaseError as exc:
+            self._tell(exc)
+            raise
+
+    def set_authorizer(self, *args: Any, **options: Any) -> None:
+        """Where tmpguard has one of its own, the application's is asked after it."""
+        own = self._authorizer
+        if own is None:
+            super().set_authorizer(*args, **options)
+            return
+        own.then = args[0] if args else options["authorizer_callback"]
+        super().set_authorizer(own)
 
 
+_Cursor: Final = telling(sqlite3.Cursor)
 Connection.__module__ = "sqlite3"
 
 _UNKNOWN: Final = object()
@@ -111,6 +159,9 @@ class _Way:
         token = module.connecting.set(("sqlite3.connect", self._given))
         try:
             return make(self._target, *self._args, **self._options)
+        except sqlite3.DatabaseError as exc:
+            tell(self._view, exc)
+            raise
         finally:
             module.connecting.reset(token)
 
@@ -119,6 +170,7 @@ class _Way:
         if self._view is not None:
             try:
                 connection._tmpguard_view = self._view
+                connection._tmpguard_database = self._given
             except AttributeError:
                 _held.append(self._view)
         if self._charged:

@@ -7,7 +7,9 @@ replaced. The replacements charge and then call SQLite's own.
 from __future__ import annotations
 
 import ctypes
+import os
 import sqlite3 as codes
+import threading
 from ctypes import c_void_p
 from errno import ENOSPC, EROFS
 from typing import TYPE_CHECKING, Any, Final
@@ -74,9 +76,35 @@ class Opened:
         self.watched = watched
         self.told = False
 
+    def outside(self) -> tuple[Any, str]:
+        """Of a file outside the writable mounts: its path as the application gave it, and the remedy."""
+        given = self.view.read_only.get(self.virtual, self.virtual)
+        return given, self.view.invocation.remedy_for(None, given)
+
 
 _methods: Final[dict[int, Methods]] = {}
 _opened: Final[dict[int, Opened]] = {}
+#: What the charged files that are open have allocated, by device and inode: each file once, however many
+#: connections, of however many invocations of an instance, have it open.
+_pages: Final[dict[tuple[int, int], Pages]] = {}
+_lock: Final = threading.RLock()
+
+
+def pages_at(real: str) -> Pages:
+    """What the charged file at ``real``, which was just opened, has allocated."""
+    with _lock:
+        status = originals.lstat(real)
+        pages = _pages.setdefault((status.st_dev, status.st_ino), Pages())
+        if not pages.opens:
+            pages.look(real, status)
+        pages.opens += 1
+        return pages
+
+
+def known_bytes(status: os.stat_result, real: str) -> int:
+    """What the charged file of ``status`` costs."""
+    pages = _pages.get((status.st_dev, status.st_ino))
+    return pages.bytes if pages is not None else allocated(status, real)
 
 
 def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
@@ -101,14 +129,14 @@ def _x_close(file: int) -> int:
     c_void_p.from_address(file).value = opened.methods.address
     code = int(opened.methods.close(file))
     pages = opened.pages
-    if pages is not None:
+    if pages is None:
+        return code
+    with _lock:
         pages.opens -= 1
-        if pages.nameless and not opened.view.invocation.ended:
-            opened.view.invocation.quota.freed(pages.bytes)
-        if not pages.opens:
-            known = opened.view.pages
-            for key in [key for key, value in known.items() if value is pages]:
-                del known[key]
+        for key in [key for key, value in _pages.items() if value is pages and not pages.opens]:
+            del _pages[key]
+    if pages.nameless and not opened.view.invocation.ended:
+        opened.view.invocation.quota.freed(pages.bytes)
     return code
 
 
@@ -129,7 +157,7 @@ def _x_write(file: int, data: int, size: int, offset: int) -> int:
         return _grow(opened, pages, file, data, size, offset)
     if opened.watched and not opened.told:
         opened.told = True
-        opened.view.invocation.note("sqlite3 write", EROFS, opened.virtual)
+        opened.view.note("sqlite3 write", EROFS, *opened.outside())
     return int(opened.methods.write(file, data, size, offset))
 
 
@@ -140,7 +168,7 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
     with quota.lock:
         new, fits = pages.new(offset, size), size
         if not quota.take(len(new) * PAGE):
-            invocation.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
+            opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
             affordable = max(0, quota.credit // PAGE)
             if invocation.guard.enforce:
                 fits = max(0, min(size, new[affordable] * PAGE - offset))
@@ -186,16 +214,14 @@ def _x_shm_map(file: int, region: int, size: int, extend: int, out: int) -> int:
         before = _bytes_at(real)
         cost = max(0, (region + 1) * size - before) if extend else 0
         if not quota.take(cost):
-            invocation.note("sqlite3 write", ENOSPC, virtual, full(invocation))
+            opened.view.note("sqlite3 write", ENOSPC, virtual, full(invocation))
             if invocation.guard.enforce:
                 return codes.SQLITE_IOERR_SHMSIZE
             cost = 0
         try:
             code: int = quota.making(real, call)
         except Full:
-            opened.view.invocation.note(
-                "sqlite3 write", ENOSPC, opened.virtual + "-shm", too_many(invocation)
-            )
+            opened.view.note("sqlite3 write", ENOSPC, opened.virtual + "-shm", too_many(invocation))
             quota.freed(cost)
             return codes.SQLITE_CANTOPEN
         quota.freed(before + cost - _bytes_at(real))

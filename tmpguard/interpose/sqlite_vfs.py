@@ -31,13 +31,12 @@ from typing import Any, Final
 from ..invocation import Invocation
 from ..mounts import TMP, Place, error
 from ..quota import Full
-from ..scratch import allocated
 from . import originals
 from . import sqlite_abi as abi
 from .charge import too_many
 from .paths import entry, exists, place, quick_real
 from .refusals import open_error, unlink_error
-from .sqlite_files import adopt, release_all
+from .sqlite_files import adopt, known_bytes, pages_at, release_all
 from .sqlite_pages import Pages
 
 #: What is being connected to: the operation, and the name as the application gave it.
@@ -51,25 +50,33 @@ _SPELLINGS_KEPT: Final = 100
 class View:
     """The VFS of one invocation. It lives as long as a connection or an open file of its needs it."""
 
-    __slots__ = ("__weakref__", "_slot", "invocation", "name", "pages", "read_only", "spelled", "uses_uris")
+    __slots__ = ("__weakref__", "_slot", "invocation", "name", "read_only", "remedy", "spelled", "uses_uris")
 
     def __init__(self, invocation: Invocation, slot: _Slot) -> None:
         self.invocation = invocation
         self.name = slot.name
         #: Are names that start with "file:" URIs, even where nobody said so?
         self.uses_uris = slot.uses_uris
-        #: The canonical paths of the files that were opened for writing in vain.
-        self.read_only: set[str] = set()
-        #: The files below /tmp that are open, by device and inode.
-        self.pages: dict[tuple[int, int], Pages] = {}
+        #: What was opened for writing in vain: canonical paths, and as the application gave them.
+        self.read_only: dict[str, Any] = {}
+        #: What to do instead of that which was refused last, until the error says it.
+        self.remedy = ""
         #: Paths as the statements gave them, by the canonical ones.
         self.spelled: dict[str, str] = {}
+        invocation.reusable = False  # what SQLite has open may outlast it
         self._slot = slot
         slot.view = weakref.ref(self, slot.free)
 
-    def given(self, virtual: str) -> tuple[str, Any]:
+    def given(self, virtual: str, flags: int) -> tuple[str, Any]:
         """The operation that opens ``virtual``, and the path as the application gave it."""
+        if not flags & abi.OPEN_MAIN_DB:
+            return "sqlite3 open", virtual or TMP
         return connecting.get() or ("sqlite3 ATTACH", self.spelled.get(virtual, virtual))
+
+    def note(self, operation: str, code: int, path: Any, remedy: str) -> None:
+        """Record a violation (C2.3); the error is SQLite's own, which gets ``remedy`` as a note (C2.4)."""
+        self.remedy = remedy
+        self.invocation.note(operation, code, path, remedy)
 
 
 class _Slot:
@@ -140,17 +147,20 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
     view = _view(vfs)
     virtual = _text(name) if name else ""
     if view.invocation.ended:
-        view.invocation.stale(*view.given(virtual or TMP))
+        view.invocation.stale(*view.given(virtual, flags))
         return codes.SQLITE_CANTOPEN
     try:
-        where = _leading(view, virtual or _temporary(view), follow=False)
+        operation, _ = view.given(virtual, flags)
+        where = _leading(view, virtual or _temporary(view), follow=False, operation=operation)
     except OSError:
         return codes.SQLITE_CANTOPEN
     parameters = _parameters(name) if name and flags & abi.OPEN_MAIN_DB else b""
     watched = False
     if not where.mount.writable:
         passing = _passing(view, where, flags)
-        watched = passing == flags and bool(flags & abi.OPEN_READWRITE)
+        if passing < 0:
+            return codes.SQLITE_CANTOPEN
+        watched = passing == flags and bool(flags & abi.OPEN_MAIN_DB)
         if passing != flags:
             parameters += b"readonly_shm\0001\0"
             flags = passing
@@ -164,15 +174,15 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
         default = _default()
         return int(default.open(default.address, ctypes.addressof(buffer) + 4, file, flags, out))
 
-    code = _making(view, where, call) if where.mount.charged and flags & abi.OPEN_CREATE else call()
+    code = _making(view, where, flags, call) if where.mount.charged and flags & abi.OPEN_CREATE else call()
     pages = None
     if where.mount.charged and code == codes.SQLITE_OK:
-        pages = _pages_of(view, where.real, nameless=bool(flags & abi.OPEN_DELETEONCLOSE))
+        pages = Pages(nameless=True) if flags & abi.OPEN_DELETEONCLOSE else pages_at(where.real)
     adopt(view, where.virtual, where.real, file, buffer=buffer, pages=pages, watched=watched)
     return code
 
 
-def _making(view: View, where: Place, call: Callable[[], int]) -> int:
+def _making(view: View, where: Place, flags: int, call: Callable[[], int]) -> int:
     """Run ``call``, which may make a file, within ``max_files`` (C3.6)."""
     try:
         code: int = view.invocation.quota.making(where.real, call)
@@ -180,36 +190,31 @@ def _making(view: View, where: Place, call: Callable[[], int]) -> int:
     except FileNotFoundError:
         return codes.SQLITE_CANTOPEN
     except Full:
-        operation, given = view.given(where.virtual)
-        view.invocation.note(operation, ENOSPC, given, too_many(view.invocation))
+        operation, given = view.given(where.virtual, flags)
+        view.note(operation, ENOSPC, given, too_many(view.invocation))
         return codes.SQLITE_CANTOPEN if view.invocation.guard.enforce else call()
 
 
-def _pages_of(view: View, real: str, *, nameless: bool) -> Pages:
-    """What the file that was just opened has allocated."""
-    if nameless:
-        pages = Pages(nameless=True)
-    else:
-        status = originals.lstat(real)
-        pages = view.pages.setdefault((status.st_dev, status.st_ino), Pages())
-        if not pages.opens:
-            pages.look(real, status)
-    pages.opens += 1
-    return pages
-
-
 def _passing(view: View, where: Place, flags: int) -> int:
-    """The flags that a read-only mount lets pass: SQLite then opens for reading what it may not write."""
+    """The flags that a read-only mount lets pass: SQLite then opens for reading what it may not write.
+
+    -1 where it does not try that, for a directory.
+    """
     if not flags & (abi.OPEN_READWRITE | abi.OPEN_CREATE):
         return flags
     creating = flags & abi.OPEN_CREATE
     code = open_error(where, os.O_RDWR | os.O_CREAT if creating else os.O_RDWR)
-    if code == EROFS and creating and not exists(where.real):
-        operation, given = view.given(where.virtual)
-        view.invocation.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
-    elif code == EROFS:
-        view.read_only.add(where.virtual)
-    return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if view.invocation.guard.enforce else flags
+    if code != EROFS:
+        return -1 if code else flags  # a device may be written (C1.3)
+    enforce = view.invocation.guard.enforce
+    if not enforce and not flags & abi.OPEN_MAIN_DB:
+        return flags  # of a database whose own opening, or writing, is recorded
+    if creating and not exists(where.real):
+        operation, given = view.given(where.virtual, flags)
+        view.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
+    else:
+        view.read_only[where.virtual] = view.given(where.virtual, flags)[1]
+    return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if enforce else flags
 
 
 def _temporary(view: View) -> str:
@@ -246,12 +251,10 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
         status = originals.lstat(where.real)
     except FileNotFoundError:
         return codes.SQLITE_IOERR_DELETE_NOENT
-    if not where.parent.writable and unlink_error(where) == EROFS:
-        view.invocation.note("sqlite3 unlink", EROFS, virtual)
-        if invocation.guard.enforce:
-            return codes.SQLITE_IOERR_DELETE
-    pages = view.pages.get((status.st_dev, status.st_ino))
-    size = pages.bytes if pages is not None else allocated(status, where.real)
+    if not where.parent.writable and invocation.guard.enforce and unlink_error(where) == EROFS:
+        view.note("sqlite3 unlink", EROFS, virtual, invocation.remedy_for(where, virtual))
+        return codes.SQLITE_IOERR_DELETE
+    size = known_bytes(status, where.real)
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
     default = _default()
     code = int(default.delete(default.address, ctypes.addressof(buffer), sync))
@@ -266,9 +269,11 @@ def _x_access(vfs: int, name: int, flags: int, out: int) -> int:
     if view.invocation.ended:
         return codes.SQLITE_OK
     try:
-        where = _leading(view, _text(name))
+        where = _leading(view, _text(name), making=True)
     except OSError:
         return codes.SQLITE_OK
+    if where.why:
+        return codes.SQLITE_OK  # not in the bundle
     if flags == abi.ACCESS_READWRITE and not where.mount.writable and view.invocation.guard.enforce:
         return codes.SQLITE_OK
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
@@ -280,7 +285,7 @@ def _x_full_pathname(vfs: int, name: int, size: int, out: int) -> int:
     view = _view(vfs)
     given = _text(name)
     try:
-        virtual = _leading(view, given).virtual
+        virtual = _leading(view, given, making=True).virtual
     except OSError:
         return codes.SQLITE_CANTOPEN
     encoded = os.fsencode(virtual) + b"\0"
@@ -303,9 +308,9 @@ def _x_dl_open(vfs: int, name: int) -> int | None:
     return handle
 
 
-def _leading(view: View, path: str, *, follow: bool = True) -> Place:
+def _leading(view: View, path: str, **how: Any) -> Place:
     """Where ``path`` leads."""
-    return _quick(view, path) or place(view.invocation, path, follow=follow)
+    return _quick(view, path) or place(view.invocation, path, **how)
 
 
 def _quick(view: View, path: str) -> Place | None:
