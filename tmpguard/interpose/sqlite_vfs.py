@@ -160,7 +160,7 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
         passing = _passing(view, where, flags)
         if passing < 0:
             return codes.SQLITE_CANTOPEN
-        watched = passing == flags and bool(flags & abi.OPEN_MAIN_DB)
+        watched = passing == flags and where.virtual in view.read_only
         if passing != flags:
             parameters += b"readonly_shm\0001\0"
             flags = passing
