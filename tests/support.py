@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 Result = TypeVar("Result")
+
+Run = Callable[..., pytest.RunResult]
+"""Runs pytest with these arguments in a project of its own; see tests/plugin."""
 
 PROJECT = Path(__file__).parent.parent
 NOBODY = 65534

@@ -50,15 +50,16 @@ logger = logging.getLogger("tmpguard")
 class TmpGuardMiddleware:
     """Runs each request as an invocation of the guard of ``settings.TMPGUARD``, in sync and async stacks.
 
-    Raises ImproperlyConfigured for a wrong option (C3.1).
+    Raises ImproperlyConfigured for a wrong option (C3.1). With ``guard`` it is that guard's, whatever the
+    settings.
     """
 
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+    def __init__(self, get_response: Callable[[Any], Any], *, guard: Guard | None = None) -> None:
         try:
-            self.guard = _guard_of_settings()
+            self.guard = guard or _guard_of_settings()
         except ConfigurationError as exc:
             raise ImproperlyConfigured(f"settings.TMPGUARD: {exc}") from exc
         self.get_response = get_response

@@ -39,6 +39,10 @@ class Guard:
     Raises ConfigurationError (a ValueError) for a wrong option. Building a guard installs the patched layer.
     """
 
+    #: Directories below the real /tmp that are to be read at their own paths, as the project is (C1.5). The
+    #: testing kit's guards have pytest's own directory there.
+    readable: tuple[str, ...] = ()
+
     def __init__(
         self,
         *,
@@ -79,7 +83,7 @@ class Guard:
             self.mounts = MountTable(
                 bundle=self.bundle,
                 writable=self.writable,
-                pinned=options.pinned(self.bundle),
+                pinned=options.pinned(self.bundle, *self.readable),
                 cwd=self.bundle,
                 hidden=hidden_by(self.ignore, self.bundle, self.writable),
                 deployed=deployed_places(self.bundle, self.writable) if self.enforce else None,

@@ -225,6 +225,10 @@ class Invocation:
             assert quota is not None
         return quota
 
+    def has_scratch(self) -> bool:
+        """Was anything done in /tmp, so that there is a scratch directory?"""
+        return self._scratch is not None
+
     def first_prefix(self) -> str | None:
         """Make the scratch directory if there was none: the prefix from then on. None where there is none."""
         if self._scratch is None and not self.ended:

@@ -8,7 +8,7 @@ import os
 import site
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from . import scratch
@@ -41,11 +41,11 @@ OPTIONS: Final = (
 )
 
 
-def unknown_option(name: str) -> str:
+def unknown_option(name: str, known: Sequence[str] = OPTIONS) -> str:
     """The message for an option that there is not."""
-    close = difflib.get_close_matches(name, OPTIONS, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}=? " if close else ""
-    return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(OPTIONS)}"
+    return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(known)}"
 
 
 # --- the platform and its sizes ------------------------------------------------------------------------
@@ -195,12 +195,12 @@ def checked_scratch_root(value: object, bundle: str | None) -> str:
     return path
 
 
-def pinned(bundle: str | None) -> list[str]:
+def pinned(*more: str | None) -> list[str]:
     """The directories of the project, the interpreter and its packages that lie below the real /tmp (C1.5).
 
     They stay readable at their own paths. A directory that holds /tmp itself is none of them.
     """
-    places = [bundle, sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(__file__), *sys.path]
+    places = [*more, sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(__file__), *sys.path]
     places += [*site.getsitepackages(), site.getusersitepackages()]
     found = set()
     for place in filter(None, places):

@@ -164,8 +164,9 @@ def _library_roots() -> tuple[str, ...]:
     return tuple(sorted(root.rstrip("/") + "/" for root in roots))
 
 
-_LIBRARIES: Final = _library_roots()
-_STANDARD: Final = tuple(root for root in _LIBRARIES if not root.endswith("-packages/"))
+#: The directories of the standard library and of installed packages.
+LIBRARIES: Final = _library_roots()
+_STANDARD: Final = tuple(root for root in LIBRARIES if not root.endswith("-packages/"))
 _IMPORTER: Final = "<frozen importlib._bootstrap>"
 _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
 
@@ -186,7 +187,7 @@ def _kind(filename: str) -> str:
     """Whose code is it: ``tmpguard``, ``library`` or ``application``?"""
     if filename.startswith(_PACKAGE):
         return "tmpguard"
-    if filename.startswith(("<frozen ", *_LIBRARIES)):
+    if filename.startswith(("<frozen ", *LIBRARIES)):
         return "library"
     if "/site-packages/" in filename or "/dist-packages/" in filename:
         return "library"

@@ -79,8 +79,10 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         # The body is its own iterator: a server that keeps only that must not have the body collected. The
-        # application's iterator is made in the first step, to bind the invocation once for both.
-        self._next = None
+        # application's iterator is made in the first step, to bind the invocation once for both. And it goes
+        # on where it was, since an iterator's own iter() does: httpx asks for it again in the middle.
+        if self._next is _exhausted:
+            self._next = None
         return self
 
     def __next__(self) -> bytes:
@@ -90,6 +92,9 @@ class _Body:
             if step is None:
                 step = self._next = iter(self._iterable).__next__
             return step()
+        except StopIteration:
+            self._next = _exhausted
+            raise
         finally:
             deactivate(token)
 
@@ -121,6 +126,11 @@ class _Body:
         self._iterable = ()
         deactivate(token)
         self._invocation.end()
+
+
+def _exhausted() -> bytes:
+    """Stands for the step of an iterator that is at its end."""
+    raise StopIteration
 
 
 class _SizedBody(_Body):

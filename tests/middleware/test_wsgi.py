@@ -186,6 +186,29 @@ def test_a_body_has_a_length_where_the_applications_has_one(
     body.close()
 
 
+def test_the_body_goes_on_where_it_was_when_it_is_asked_for_its_iterator_again(guard: tmpguard.Guard) -> None:
+    """As an iterator does. httpx reads the first part in one loop and the rest in another."""
+    for make in (lambda: [b"a", b"b"], lambda: iter([b"a", b"b"])):
+        body = call(TmpGuardMiddleware(answering(make), guard=guard))
+        for part in body:
+            assert part == b"a"
+            break
+        assert list(body) == [b"b"]
+        body.close()
+    transport = httpx.WSGITransport(TmpGuardMiddleware(answering(lambda: [b"a", b"b"]), guard=guard))
+    with httpx.Client(transport=transport, base_url="http://testserver") as client:
+        assert client.get("/").text == "ab"
+
+
+def test_a_body_at_its_end_stays_there_until_it_is_iterated_anew(guard: tmpguard.Guard) -> None:
+    body = call(TmpGuardMiddleware(answering(lambda: [b"a"]), guard=guard))
+    iterator = iter(body)
+    assert list(iterator) == [b"a"]
+    assert next(iterator, None) is None
+    assert list(body) == [b"a"]
+    body.close()
+
+
 def test_a_server_still_derives_the_content_length(guard: tmpguard.Guard, tmp_path: Path) -> None:
     with open(tmp_path / "answer", "w+b") as answer:
         environ: dict[str, Any] = {}

@@ -1,0 +1,116 @@
+"""pytest's door to tmpguard: every pytest run imports it once tmpguard is installed, so it is small.
+
+It stands beside the package and not in it, since to import a module of the package is to import the package:
+that would cost each run of every project in the environment, and take tmpguard's own lines from a coverage
+measurement, which begins after pytest has loaded its plugins. The rest is in ``tmpguard.pytest_plugin``,
+which is imported when an option, a marker or the fixture asks for it. See docs/pytest.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from tmpguard.pytest_plugin import Plugin
+    from tmpguard.testing.fixture import TmpGuard
+
+#: name, type, help. A type of None is a string.
+_INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] = (
+    ("tmpguard", "bool", "guard every request that a test client makes, as --tmpguard does"),
+    ("tmpguard_storage_size", None, "the size of /tmp in MB"),
+    ("tmpguard_plan", None, "free, pro or enterprise: the limit of the storage size"),
+    ("tmpguard_platform", None, "the serverless platform whose /tmp it is"),
+    ("tmpguard_bundle", None, "the project directory, from the directory of the ini file; none for none"),
+    ("tmpguard_writable", "paths", "directories outside /tmp that may be written"),
+    ("tmpguard_writable_tmp_path", "bool", "pytest's temporary directories (tmp_path) may be written"),
+    ("tmpguard_max_files", None, "how many files, directories and links /tmp may hold"),
+    ("tmpguard_scratch_root", None, "where the private directories are made that stand behind /tmp"),
+    ("tmpguard_allow", "linelist", "violations that fail no test: errno names or numbers, path patterns"),
+    ("tmpguard_late_writes", None, "report (default) or fail: what becomes of late writes"),
+    ("tmpguard_import", "bool", "guard imports and start-ups, too, as --tmpguard-import does"),
+    ("tmpguard_report", None, "write the report there, as --tmpguard-report does"),
+)
+
+#: Each is an option and a key of the ini file.
+_SWITCHES = ("tmpguard", "tmpguard_import", "tmpguard_report")
+
+_MARKER = (
+    "tmpguard(allow=[], body=True, writable_tmp_path=False, **options): run the test's body as an invocation "
+    "with these options of tmpguard.Guard, and its guarded requests, too; accept the violations that allow= "
+    "names, errno names or numbers and path patterns; see docs/pytest.md"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tmpguard", "the file system of a serverless function")
+    group.addoption(
+        "--tmpguard",
+        action="store_true",
+        help="guard every request that the test clients of Starlette, Flask, Django and httpx make",
+    )
+    group.addoption(
+        "--tmpguard-import",
+        action="store_true",
+        help="guard the import of test modules and conftest files and the start-up of ASGI applications, too",
+    )
+    group.addoption(
+        "--tmpguard-report",
+        metavar="FILE",
+        help="write what the guarded requests used and were refused to FILE.json and FILE.html",
+    )
+    for name, kind, text in _INI:
+        parser.addini(name, text, type=kind)
+    parser.addini("tmpguard_enforce", "false: refuse nothing, only report", type="bool", default=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    if any(_is_wanted(config.option, config, name) for name in _SWITCHES):
+        plugin_of(config)
+
+
+def _is_wanted(given: object, config: pytest.Config, name: str) -> bool:
+    return bool(getattr(given, name) or config.getini(name))
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's capturing, whose files are not the project's
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    if not _is_wanted(early_config.known_args_namespace, early_config, "tmpguard_import"):
+        return (yield)
+    from tmpguard.pytest_plugin import importing_conftests
+
+    with importing_conftests(early_config):
+        return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tmpguard" in getattr(item, "fixturenames", ()) or item.get_closest_marker("tmpguard"):
+            plugin_of(config)
+            return
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has finished: the controller tells what it found."""
+    found = getattr(node, "workeroutput", {}).get("tmpguard")
+    if found:
+        plugin_of(node.config).add(found)
+
+
+def plugin_of(config: pytest.Config) -> Plugin:
+    """The plugin itself, imported and registered on first use."""
+    from tmpguard.pytest_plugin import Plugin
+
+    return Plugin.of(config)
+
+
+@pytest.fixture
+def tmpguard(request: pytest.FixtureRequest) -> Iterator[TmpGuard]:
+    """Guarded clients of an application (``tmpguard.client(app)``), and the reports of their requests."""
+    with plugin_of(request.config).fixture(request.node) as fixture:
+        yield fixture

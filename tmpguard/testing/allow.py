@@ -1,0 +1,72 @@
+"""Which violations a test expects: by errno, or by a pattern of the path."""
+
+from __future__ import annotations
+
+import errno as codes
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..report import Violation
+
+Rule = Callable[[Violation], bool]
+
+#: What looks like the name of an errno is one, or a mistake: no path is spelled like that.
+_ERRNO_NAME = re.compile(r"E[A-Z0-9]+")
+
+
+def rules_of(allow: Any, directory: str) -> tuple[Rule, ...]:
+    """The rules of ``allow=[...]``: errno names (``"EROFS"``), errno numbers, patterns of paths.
+
+    ``directory`` is what a relative path of a violation is relative to.
+
+    Raises ConfigurationError for anything else.
+    """
+    if isinstance(allow, (str, bytes, os.PathLike)) or not isinstance(allow, Iterable):
+        raise ConfigurationError(
+            f"allow={allow!r} is no list: give errno names or numbers and path patterns, "
+            'allow=["EROFS", "*/uploads/*"]'
+        )
+    return tuple(_rule(item, directory) for item in allow)
+
+
+def _rule(item: Any, directory: str) -> Rule:
+    if isinstance(item, os.PathLike):
+        item = os.fspath(item)
+    if isinstance(item, str) and item.isdigit():
+        item = int(item)  # an ini file has no numbers
+    if isinstance(item, int) and not isinstance(item, bool):
+        if item not in codes.errorcode:
+            raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
+        return _ByErrno(item)
+    if isinstance(item, str) and item:
+        if _ERRNO_NAME.fullmatch(item):
+            if not isinstance(getattr(codes, item, None), int):
+                raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
+            return _ByErrno(getattr(codes, item))
+        return _ByPath(item, directory)
+    raise ConfigurationError(f"allow=[{item!r}] is neither an errno nor a pattern of a path")
+
+
+class _ByErrno:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, violation: Violation) -> bool:
+        return violation.errno == self._number
+
+
+class _ByPath:
+    """A shell pattern, held against the path as the application spelled it and against the absolute one."""
+
+    def __init__(self, pattern: str, directory: str) -> None:
+        self._match = re.compile(fnmatch.translate(pattern)).match
+        self._directory = directory
+
+    def __call__(self, violation: Violation) -> bool:
+        path = violation.path
+        absolute = os.path.normpath(os.path.join(self._directory, path))
+        return bool(path) and bool(self._match(path) or self._match(absolute))

@@ -1,0 +1,126 @@
+"""Violations as text: what, where, the line of source, and what to do about it."""
+
+from __future__ import annotations
+
+import errno as codes
+import linecache
+import os
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from ..report import LIBRARIES, Location, Violation
+from .records import Finding
+
+#: Lines of source shown before and after the one that is meant.
+AROUND: Final = 2
+
+#: Different paths of the same line that are named.
+PATHS_SHOWN: Final = 5
+
+_ADVICE: Final = (
+    'What is expected can be allowed: @pytest.mark.tmpguard(allow=["EROFS", "*/pattern/of/a/path"])'
+)
+
+
+def error_name(number: int) -> str:
+    """``EROFS`` for 30."""
+    return codes.errorcode.get(number, str(number))
+
+
+def error_text(number: int) -> str:
+    """``[Errno 30] EROFS: Read-only file system``."""
+    return f"[Errno {number}] {error_name(number)}: {os.strerror(number)}"
+
+
+def source_around(file: str, line: int, around: int = AROUND) -> list[tuple[int, str]]:
+    """The lines of source around ``line`` by their numbers, with their common indentation removed.
+
+    Empty where the source is not there.
+    """
+    lines = linecache.getlines(file)
+    if not 0 < line <= len(lines):
+        return []
+    first, last = max(1, line - around), min(len(lines), line + around)
+    shown = [(number, lines[number - 1].rstrip().expandtabs()) for number in range(first, last + 1)]
+    cut = min((len(text) - len(text.lstrip()) for _, text in shown if text), default=0)
+    return [(number, text[cut:]) for number, text in shown]
+
+
+def short_file(file: str, root: str) -> str:
+    """``file`` from the directory ``root`` or from that of the libraries, if it is below one of them."""
+    for directory in (root.rstrip("/") + "/", *sorted(LIBRARIES, key=len, reverse=True)):
+        if file.startswith(directory):
+            return file[len(directory) :]
+    return file
+
+
+def place(location: Location, root: str) -> str:
+    """``app/views.py:12 in upload``."""
+    return f"{short_file(location.file, root)}:{location.line} in {location.function}"
+
+
+class Group(NamedTuple):
+    """Violations of one line that differ in nothing but the path."""
+
+    violation: Violation
+    route: str
+    paths: list[str]
+    times: int
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """``findings``, those of the same line and route together."""
+    groups: dict[object, Group] = {}
+    for violation, route in findings:
+        key = violation._replace(path="", remedy=""), route
+        group = groups.get(key) or Group(violation, route, [], 0)
+        if violation.path not in group.paths:
+            group.paths.append(violation.path)
+        groups[key] = group._replace(times=group.times + 1)
+    return list(groups.values())
+
+
+def text_of(findings: Sequence[Finding], late: Sequence[Finding], root: str) -> str:
+    """What a test says that fails by these violations and late writes."""
+    parts = [_headline([*findings, *late], root)]
+    parts += [_group_text(group, root) for group in grouped(findings)]
+    if late:
+        parts.append("After the end of their request:")
+        parts += [_group_text(group, root) for group in grouped(late)]
+    return "\n\n".join([*parts, _ADVICE])
+
+
+def _headline(findings: Sequence[Finding], root: str) -> str:
+    """What pytest's short summary shows."""
+    violation = findings[0].violation
+    by = "" if violation.location is None else f" at {place(violation.location, root)}"
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"tmpguard: {error_name(violation.errno)} {violation.operation} {violation.path!r}{by}{more}"
+
+
+def _group_text(group: Group, root: str) -> str:
+    violation = group.violation
+    times = f" ({group.times} times)" if group.times > 1 else ""
+    lines = [f"{violation.operation} {group.paths[0]!r}: {error_text(violation.errno)}{times}"]
+    if len(group.paths) > 1:
+        others = ", ".join(repr(path) for path in group.paths[1:PATHS_SHOWN])
+        more = len(group.paths) - PATHS_SHOWN
+        lines.append(f"  also:    {others}" + (f" and {more} more" if more > 0 else ""))
+    lines.append(f"  in:      {group.route}")
+    if violation.location is None:
+        lines.append("  by:      no line of the application is known")
+    else:
+        lines.append(f"  by:      {place(violation.location, root)}")
+        lines += _source_text(violation.location)
+    if violation.library is not None:
+        lines.append(f"  through: {place(violation.library, root)}")
+    if violation.remedy:
+        lines.append(f"  remedy:  {violation.remedy}")
+    return "\n".join(lines)
+
+
+def _source_text(location: Location) -> list[str]:
+    return [
+        f"    {'>' if number == location.line else ' '} {number:>5} | {text}".rstrip()
+        for number, text in source_around(location.file, location.line)
+    ]

@@ -1,0 +1,82 @@
+"""The fixture ``tmpguard``: guarded clients, and what their requests used and were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..guard import Guard
+from ..invocation import Invocation
+from ..report import Report, Violation
+from .allow import rules_of
+from .records import TestRecord
+from .settings import directory_of
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .client import Clients
+
+
+class TmpGuard:
+    """What a test that takes the fixture ``tmpguard`` gets. See docs/pytest.md."""
+
+    def __init__(self, test: TestRecord, stack: ExitStack, clients: Clients) -> None:
+        self._test = test
+        self._stack = stack
+        self._clients = clients
+        self._options = {} if test.settings is None else test.settings.options
+
+    def client(self, app: Any, **options: Any) -> httpx.Client:
+        """An ``httpx.Client`` of an ASGI or WSGI application; each request of it is an invocation.
+
+        Not async, for both. An ASGI application runs in an event loop of its own, its start-up before this
+        returns and its shutdown when the client is closed, or after the test. ``options`` are those of
+        :class:`tmpguard.Guard`, over the marker's and the ini file's; those of ``httpx.Client``
+        (``base_url``, ``headers``, ...); ``raise_app_exceptions=False`` for a 500 instead of the
+        application's exception; and ``interface="asgi"`` or ``"wsgi"`` where it cannot be told.
+
+        Raises ConfigurationError for a wrong option, and what the application's start-up raises.
+        """
+        client = self._clients.sync_client(app, options)
+        self._stack.callback(client.close)
+        return client
+
+    def async_client(self, app: Any, **options: Any) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+        """The same for async tests: ``async with tmpguard.async_client(app) as client:``. ASGI only.
+
+        The application runs in the test's own event loop, asyncio's or trio's.
+        """
+        return self._clients.async_client(app, options)
+
+    @property
+    def reports(self) -> list[Report]:
+        """The report of each request of this test so far (and of its body, where that is guarded)."""
+        return [entry.report for entry in self._test.entries if entry.report is not None]
+
+    @property
+    def last(self) -> Report | None:
+        """The report of the last request, None before the first one."""
+        reports = self.reports
+        return reports[-1] if reports else None
+
+    @property
+    def violations(self) -> list[Violation]:
+        """The violations of all requests of this test so far, the allowed ones included."""
+        return [violation for entry in self._test.entries for violation in entry.violations]
+
+    def allow(self, *expected: Any) -> None:
+        """Expect these violations from now on, as ``@pytest.mark.tmpguard(allow=[...])`` does."""
+        self._test.rules += rules_of(expected, directory_of(self._options))
+
+
+@contextmanager
+def opened(test: TestRecord, start: Callable[[Guard], Invocation | None]) -> Iterator[TmpGuard]:
+    """The fixture of ``test``, whose clients are closed at the end."""
+    from .client import Clients
+
+    assert test.settings is not None
+    settings = test.settings
+    with ExitStack() as stack:
+        yield TmpGuard(test, stack, Clients(settings.guard, start))

@@ -1,0 +1,80 @@
+"""Is an application ASGI or WSGI?"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final, Literal
+
+from ..errors import ConfigurationError
+
+Interface = Literal["asgi", "wsgi"]
+
+#: Where middlewares keep the application that they wrap.
+_INNER: Final = ("app", "wsgi_app", "asgi_app", "application", "_app", "wrapped", "__wrapped__", "func")
+
+_DEPTH: Final = 20
+
+
+def interface_of(app: Any) -> Interface:
+    """Tell ASGI from WSGI, by what the application is called with.
+
+    Raises ConfigurationError where that cannot be told, and where ``app`` is neither.
+    """
+    if not callable(app) or inspect.isclass(app):
+        raise ConfigurationError(f"{app!r} is no application: give an ASGI or a WSGI application")
+    found = _interface(app, _DEPTH)
+    if found is None:
+        raise ConfigurationError(
+            f'{app!r} may be an ASGI or a WSGI application: say which, interface="asgi" or interface="wsgi"'
+        )
+    return found
+
+
+def checked_interface(value: Any, app: Any) -> Interface:
+    """The interface that the caller names, or the one that the application has. Raises ConfigurationError."""
+    if value is None:
+        return interface_of(app)
+    if value not in ("asgi", "wsgi"):
+        raise ConfigurationError(f'interface={value!r} is neither "asgi" nor "wsgi"')
+    return "asgi" if value == "asgi" else "wsgi"
+
+
+def _interface(app: Any, depth: int) -> Interface | None:
+    call = app if inspect.isroutine(app) else getattr(app, "__call__", app)  # noqa: B004
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
+        return "asgi"
+    parameters = _positional(app)
+    if parameters is not None:
+        if parameters[:1] in (["environ"], ["env"]) or len(parameters) == 2:
+            return "wsgi"
+        if len(parameters) == 3:
+            return "asgi"
+        if parameters == ["scope"]:
+            raise ConfigurationError(
+                f"{app!r} is an ASGI 2 application, which takes the scope alone: "
+                "asgiref.compatibility.guarantee_single_callable makes an ASGI 3 application of it"
+            )
+    for name in _INNER if depth else ():
+        inner = inspect.getattr_static(app, name, None)
+        inner = None if inner is None else getattr(app, name, None)
+        if callable(inner) and inner is not app and not inspect.isclass(inner):
+            found = _interface(inner, depth - 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _positional(app: Any) -> list[str] | None:
+    """The names of the arguments that the application cannot be called without, None where it takes any."""
+    try:
+        # What a wrapper takes is asked, and not what it says that it wraps.
+        parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]

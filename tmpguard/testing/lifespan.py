@@ -1,0 +1,132 @@
+"""The start-up and the shutdown of an ASGI application, as a server asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+
+from ..asgi import ASGIApp, Message, Receive, Scope, Send
+from ..invocation import activate
+
+
+class LifespanFailure(RuntimeError):
+    """The application says that its start-up or its shutdown failed."""
+
+
+class _Lifespan:
+    """One call of the application with the scope ``lifespan``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.state: dict[str, Any] = {}
+        self._asked = 0
+        self._shutdown = anyio.Event()
+        self._events = {"startup": anyio.Event(), "shutdown": anyio.Event()}
+        self._failures: dict[str, BaseException] = {}
+
+    async def run(self) -> None:
+        """The call itself: a task of its own, since it lasts from the start-up to the shutdown."""
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._app(scope, self._receive, self._send)
+        except Exception as exc:
+            if self._asked:  # else it has no lifespan, and says so in this way
+                phase = "shutdown" if self._events["startup"].is_set() else "startup"
+                self._failures[phase] = exc  # which says more than a message about it
+        finally:
+            for event in self._events.values():
+                event.set()
+
+    async def _receive(self) -> Message:
+        self._asked += 1
+        if self._asked == 1:
+            return {"type": "lifespan.startup"}
+        self._events["startup"].set()
+        await self._shutdown.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind, _, outcome = message["type"].removeprefix("lifespan.").partition(".")
+        if outcome == "failed":
+            text = message.get("message") or "no message"
+            # The exception may still come.
+            self._failures[kind] = LifespanFailure(f"the application's {kind} failed: {text}")
+        else:
+            self._events[kind].set()
+
+    async def start(self) -> None:
+        _spawn(self.run)
+        await self._finished("startup")
+
+    async def stop(self) -> None:
+        self._shutdown.set()
+        await self._finished("shutdown")
+
+    async def _finished(self, phase: str) -> None:
+        await self._events[phase].wait()
+        failure = self._failures.get(phase)
+        if failure is not None:
+            raise failure
+
+
+#: The event loop holds its tasks weakly.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _spawn(run: Callable[[], Awaitable[None]]) -> None:
+    """Start a task that outlives its caller: the two ends of a fixture may be in different tasks."""
+    context = copy_context()
+    context.run(activate, None)  # of no invocation, though a test's body may be in one
+    if _is_trio():
+        import trio
+
+        trio.lowlevel.spawn_system_task(run, context=context)
+        return
+
+    async def task() -> None:
+        await run()
+
+    started = asyncio.get_running_loop().create_task(task(), context=context)
+    _tasks.add(started)
+    started.add_done_callback(_tasks.discard)
+
+
+def _is_trio() -> bool:
+    if "trio" not in sys.modules:
+        return False
+    import trio
+
+    return trio.lowlevel.in_trio_run()
+
+
+class WithState:
+    """The application, with what its start-up has put into the state in the scope of each request."""
+
+    def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
+        self.app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Into the scope itself: applications leave their route in it, which is read afterwards.
+        scope.setdefault("state", self._state.copy())
+        await self.app(scope, receive, send)
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
+    """``app`` between its start-up and its shutdown.
+
+    An application without a lifespan is none the worse. Raises what its start-up raised.
+    """
+    lifespan = _Lifespan(app)
+    await lifespan.start()
+    try:
+        yield WithState(app, lifespan.state)
+    finally:
+        await lifespan.stop()

@@ -1,0 +1,246 @@
+"""The report of a run as one page of HTML, which needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import html
+from datetime import datetime
+from importlib import resources
+from typing import Any, Final
+
+from .summary import number, percent, size, where
+
+Data = dict[str, Any]
+
+#: Rows of a list and items of a finding that are shown; the JSON has all.
+ROWS: Final = 300
+ITEMS: Final = 20
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+{header}
+<main>
+{main}
+</main>
+<footer>{footer}</footer>
+</body>
+</html>
+"""
+
+
+def page(data: Data) -> str:
+    """The page of the report ``data`` (see ``summary.build``). All that comes from the run is escaped."""
+    main = [
+        _findings("Violations", data["violations"], "what the real platform would refuse, by line"),
+        _usage("Routes", "route", data["routes"]),
+        _findings("Late writes", data["late_writes"], "file operations after the end of the request")
+        if data["late_writes"]
+        else "",
+        _usage("Tests", "test", data["tests"]),
+    ]
+    return _PAGE.format(
+        title=f"tmpguard: {_title(data['totals'])}",
+        style=resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+        header=_header(data),
+        main="\n".join(filter(None, main)),
+        footer=f"Written by tmpguard {_text(data['tmpguard'])} on Python {_text(data['python'])}. "
+        "1 MB is 1,048,576 bytes. The same as data is in the JSON file beside this page.",
+    )
+
+
+def _text(value: object) -> str:
+    """``value`` for the page: escaped, and without characters that do not show or turn the text around."""
+    return html.escape("".join(one if one.isprintable() else _visible(one) for one in str(value)))
+
+
+def _visible(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _code(value: object) -> str:
+    return f"<code>{_text(value)}</code>"
+
+
+# --- the head ------------------------------------------------------------------------------------------
+
+
+def _title(totals: Data) -> str:
+    if totals["violations"]:
+        return f"{number(totals['violations'], 'violation')}"
+    return "no violations"
+
+
+def _header(data: Data) -> str:
+    totals = data["totals"]
+    peak = f"{size(totals['peak_bytes'])} of {size(totals['quota_bytes'])}"
+    kind = "bad" if totals["violations"] else "good"
+    verdict = (
+        "would be refused in production" if totals["violations"] else "Nothing would be refused in production"
+    )
+    title = (
+        f'<span class="verdict-bad">{number(totals["violations"], "file operation")}</span> {verdict}'
+        if totals["violations"]
+        else f'<span class="verdict-{kind}">{verdict}</span>'
+    )
+    return f"""<header>
+<div class="brand"><b>tmpguard</b>{_time(data["created"])}</div>
+<h1>{title}</h1>
+<p class="lead">{_lead(data)}</p>
+<dl class="totals">
+{_total("Requests", f"{totals['requests']:,}", f"to {number(totals['routes'], 'route')}")}
+{_total("Tests", f"{totals['tests']:,}", "with guarded requests")}
+{_total("Peak use of /tmp", percent(totals["peak_share"]), peak)}
+{_total("Left behind", f"{totals['files_left']:,}", f"files, {size(totals['bytes_left'])}")}
+</dl>
+</header>"""
+
+
+def _time(created: str) -> str:
+    return f'<time datetime="{_text(created)}">{datetime.fromisoformat(created):%d %B %Y, %H:%M} UTC</time>'
+
+
+def _lead(data: Data) -> str:
+    totals, lines = data["totals"], [one for one in data["violations"] if not one["allowed"]]
+    parts = []
+    if lines:
+        parts.append(f"They come from {number(len(lines), 'line')} of code.")
+    if totals["allowed"]:
+        parts.append(
+            f"{number(totals['allowed'], 'violation')} more {_is(totals['allowed'])} allowed by the tests."
+        )
+    if totals["late_writes"]:
+        late = number(totals["late_writes"], "file operation")
+        parts.append(f"{late} came after the end of the request.")
+    return " ".join(parts) or "Every guarded request kept to /tmp and its size."
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _total(name: str, value: str, more: str) -> str:
+    return f"<div><dt>{name}</dt><dd>{value} <small>{more}</small></dd></div>"
+
+
+# --- violations ----------------------------------------------------------------------------------------
+
+
+def _findings(title: str, groups: list[Data], about: str) -> str:
+    if not groups:
+        none = '<p class="none">None: every write went to /tmp, and fitted.</p>'
+        return f"<section>\n<h2>{title}</h2>\n{none}\n</section>"
+    cards = "\n".join(map(_finding, groups[:ROWS]))
+    return f"<section>\n<h2>{title} <small>{about}</small></h2>\n{cards}\n{_and_more(groups)}</section>"
+
+
+def _finding(group: Data) -> str:
+    tags = [f'<span class="tag {"" if group["allowed"] else "bad"}">{_text(group["error"])}</span>']
+    tags.append(f'<span class="tag">{_text(group["message"])}</span>')
+    if group["count"] > 1:
+        tags.append(f'<span class="tag">{group["count"]:,} times</span>')
+    if group["allowed"]:
+        tags.append('<span class="tag warn">allowed</span>')
+    through = f"<br>through {_code(where(group['library']))}" if group["library"] else ""
+    return f"""<article class="finding">
+<div class="head">
+<div class="tags">{"".join(tags)}</div>
+<h3>{_code(group["operation"])} of {_code(group["paths"][0] or "a file without a name")}</h3>
+<p class="at">{_code(where(group["location"]))}{through}</p>
+</div>
+{_source(group)}{_remedy(group)}{_seen(group)}
+</article>"""
+
+
+def _source(group: Data) -> str:
+    if not group["source"]:
+        return ""
+    here = group["location"]["line"]
+    lines = []
+    for one in group["source"]:
+        mark = " class=here" if one["line"] == here else ""
+        lines.append(f"<li{mark}><span>{one['line']}</span>{_code(one['text'])}</li>")
+    return f'<ul class="source">\n{chr(10).join(lines)}\n</ul>\n'
+
+
+def _remedy(group: Data) -> str:
+    return (
+        f'<p class="remedy"><b>Remedy</b><span>{_text(group["remedy"])}</span></p>\n'
+        if group["remedy"]
+        else ""
+    )
+
+
+def _seen(group: Data) -> str:
+    """In which requests and tests, and with which other paths."""
+    items = [
+        f"<dt>{title}</dt><dd>{_items(group[key])}</dd>"
+        for title, key in (("Routes", "routes"), ("Tests", "tests"), ("Paths", "paths"))
+        if key != "paths" or len(group["paths"]) > 1
+    ]
+    summary = f"{number(len(group['routes']), 'route')}, {number(len(group['tests']), 'test')}"
+    return f'<details class="seen"><summary>{summary}</summary><dl>{"".join(items)}</dl></details>'
+
+
+def _items(values: list[str]) -> str:
+    more = f" and {len(values) - ITEMS} more" if len(values) > ITEMS else ""
+    return "".join(map(_code, values[:ITEMS])) + more
+
+
+# --- use -----------------------------------------------------------------------------------------------
+
+
+def _usage(title: str, key: str, rows: list[Data]) -> str:
+    if not rows:
+        return ""
+    items = "\n".join(_row(key, row) for row in rows[:ROWS])
+    return (
+        f"<section>\n<h2>{title} <small>by the most that one request had in /tmp</small></h2>\n"
+        f'<ul class="rows">\n{items}\n</ul>\n{_and_more(rows)}</section>'
+    )
+
+
+def _row(key: str, row: Data) -> str:
+    share = min(row["peak_share"], 1.0)
+    level = "zero" if not row["peak_bytes"] else "full" if share >= 0.95 else "near" if share >= 0.75 else ""
+    label = f"{size(row['peak_bytes'])} of {size(row['quota_bytes'])}"
+    return f"""<li>
+<div><div class="name">{_name(key, row)}</div><div class="facts">{_facts(row)}</div></div>
+<div><div class="usage"><b>{percent(row["peak_share"])}</b><span>{label}</span></div>
+<div class="bar" role="img" aria-label="{label}"><i class="{level}" style="width:{share:.2%}"></i></div></div>
+</li>"""
+
+
+def _name(key: str, row: Data) -> str:
+    method, _, path = row[key].partition(" ")
+    if key == "route" and row["kind"] == "request":
+        return f"<b>{_text(method)}</b> {_text(path)}"
+    return _text(row[key])
+
+
+def _facts(row: Data) -> str:
+    facts = []
+    if row["violations"]:
+        facts.append(f"<b>{number(row['violations'], 'violation')}</b>")
+    if row["late_writes"]:
+        facts.append(f"<i>{number(row['late_writes'], 'late write')}</i>")
+    if row["allowed"]:
+        facts.append(f"{row['allowed']:,} allowed")
+    if row["requests"]:
+        facts.append(number(row["requests"], "request"))
+    if row["files_left"]:
+        facts.append(f"{number(row['files_left'], 'file')} left, {size(row['bytes_left'])}")
+    return " · ".join(facts)
+
+
+def _and_more(rows: list[Data]) -> str:
+    return (
+        f'<p class="more">and {len(rows) - ROWS:,} more, in the JSON file</p>\n' if len(rows) > ROWS else ""
+    )

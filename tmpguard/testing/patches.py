@@ -1,0 +1,246 @@
+"""Has the frameworks' test clients make guarded requests, and tmpguard's own middlewares tell of theirs.
+
+A module is patched at once where it is imported already, and right after its import otherwise; none is
+imported for this. :func:`uninstall` puts everything back.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.machinery
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from types import ModuleType
+from typing import Any, Final
+
+from .records import current_test
+from .requests import (
+    GuardedASGI,
+    GuardedWSGI,
+    NotingASGI,
+    NotingDjango,
+    NotingWSGI,
+    guard_of_test,
+)
+from .starting import StartingASGI, start_of
+
+#: A class or module, a name in it, and what makes the replacement of what it is.
+Patch = tuple[Any, str, Callable[[Any], Any]]
+
+
+def _transport(guarded: Callable[..., Any], kinds: tuple[type, ...]) -> Callable[[Any], Any]:
+    """For the method of an httpx transport, which calls ``self.app``."""
+
+    def replacement(original: Any) -> Any:
+        def handle(self: Any, request: Any) -> Any:
+            test = current_test()
+            if test is not None and test.every_request and not isinstance(self.app, kinds):
+                # A copy, since the transport and its app are the test's own.
+                self = copy.copy(self)
+                self.app = guarded(self.app, guard_of_test)
+            return original(self, request)
+
+        return handle
+
+    return replacement
+
+
+def _lifespan(original: Any) -> Any:
+    """For the method of Starlette's test client in which the application starts up and shuts down."""
+
+    async def lifespan(self: Any) -> Any:
+        test = current_test()
+        settings = None if test is None else test.settings
+        if test is not None and settings is not None and settings.starts:
+            self = copy.copy(self)
+            self.app = StartingASGI(self.app, lambda: start_of(test, settings.guard()))
+        return await original(self)
+
+    return lifespan
+
+
+def _run_wsgi_app(original: Any) -> Any:
+    """For werkzeug's function that all its clients, Flask's too, call the application by."""
+
+    def run_wsgi_app(app: Any, *args: Any, **kwargs: Any) -> Any:
+        test = current_test()
+        if test is not None and test.every_request and not isinstance(app, GuardedWSGI):
+            app = GuardedWSGI(app, guard_of_test)
+        return original(app, *args, **kwargs)
+
+    return run_wsgi_app
+
+
+def _get_response(original: Any) -> Any:
+    """For the method by which Django's test client hands the request to the middlewares."""
+
+    def get_response(self: Any, request: Any) -> Any:
+        test = current_test()
+        guard = None if test is None else guard_of_test(test)
+        if test is None or guard is None:
+            return original(self, request)
+        from ..django import TmpGuardMiddleware
+
+        noting = NotingDjango(original.__get__(self), test, ours=True)
+        return TmpGuardMiddleware(noting, guard=guard)(request)
+
+    return get_response
+
+
+def _get_response_async(original: Any) -> Any:
+    async def get_response_async(self: Any, request: Any) -> Any:
+        test = current_test()
+        guard = None if test is None else guard_of_test(test)
+        if test is None or guard is None:
+            return await original(self, request)
+        from ..django import TmpGuardMiddleware
+
+        noting = NotingDjango(original.__get__(self), test, ours=True)
+        return await TmpGuardMiddleware(noting.asynchronous, guard=guard)(request)
+
+    return get_response_async
+
+
+# --- an application's own guard ------------------------------------------------------------------------
+
+
+def _own(noting: type, attribute: str) -> Callable[[Any], Any]:
+    """For the ``__call__`` of a tmpguard middleware that an application has by itself."""
+
+    def replacement(original: Any) -> Any:
+        def call(self: Any, *args: Any) -> Any:
+            test = current_test()
+            inner = getattr(self, attribute)
+            if test is not None and test.wanted and not isinstance(inner, noting):
+                self = copy.copy(self)
+                setattr(self, attribute, noting(inner, test, ours=False))
+            return original(self, *args)
+
+        return call
+
+    return replacement
+
+
+def _own_django(original: Any) -> Any:
+    def call(self: Any, request: Any) -> Any:
+        test = current_test()
+        inner = getattr(self.get_response, "__self__", self.get_response)
+        if test is not None and test.wanted and not isinstance(inner, NotingDjango):
+            self = copy.copy(self)
+            noting = NotingDjango(self.get_response, test, ours=False)
+            self.get_response = noting.asynchronous if self._is_async else noting
+        return original(self, request)
+
+    return call
+
+
+# --- which module has what -----------------------------------------------------------------------------
+
+
+def _httpx(module: Any) -> list[Patch]:
+    return [
+        (module.ASGITransport, "handle_async_request", _transport(GuardedASGI, (GuardedASGI,))),
+        (module.WSGITransport, "handle_request", _transport(GuardedWSGI, (GuardedWSGI,))),
+    ]
+
+
+def _django(module: Any) -> list[Patch]:
+    return [
+        (module.ClientHandler, "get_response", _get_response),
+        (module.AsyncClientHandler, "get_response_async", _get_response_async),
+    ]
+
+
+_MODULES: Final[dict[str, Callable[[Any], list[Patch]]]] = {
+    "starlette.testclient": lambda module: [
+        (module._TestClientTransport, "handle_request", _transport(GuardedASGI, (GuardedASGI,))),
+        (module.TestClient, "lifespan", _lifespan),
+    ],
+    "werkzeug.test": lambda module: [(module, "run_wsgi_app", _run_wsgi_app)],
+    "django.test.client": _django,
+    "httpx": _httpx,
+    "httpx2": _httpx,
+    "tmpguard.asgi": lambda module: [(module.TmpGuardMiddleware, "__call__", _own(NotingASGI, "app"))],
+    "tmpguard.wsgi": lambda module: [(module.TmpGuardMiddleware, "__call__", _own(NotingWSGI, "app"))],
+    "tmpguard.django": lambda module: [(module.TmpGuardMiddleware, "__call__", _own_django)],
+}
+
+_MISSING: Final = object()
+_changes: list[tuple[Any, str, Any, Any]] = []
+
+
+def install() -> None:
+    """Patch what is imported, and see to what will be."""
+    sys.meta_path.insert(0, _finder)
+    for name in _MODULES:
+        module = sys.modules.get(name)
+        if module is not None:
+            _patch(name, module)
+
+
+def uninstall() -> None:
+    """Put everything back, but for what somebody else has replaced meanwhile."""
+    if _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+    while _changes:
+        owner, name, before, after = _changes.pop()
+        if vars(owner).get(name) is after:
+            if before is _MISSING:
+                delattr(owner, name)  # it was inherited
+            else:
+                setattr(owner, name, before)
+
+
+def _patch(name: str, module: ModuleType) -> None:
+    for owner, attribute, replacement in _MODULES[name](module):
+        before = vars(owner).get(attribute, _MISSING)
+        original = getattr(owner, attribute)
+        after = replacement(original)
+        after.__name__ = attribute
+        after.__wrapped__ = original
+        _changes.append((owner, attribute, before, after))
+        setattr(owner, attribute, after)
+
+
+class _Finder(MetaPathFinder):
+    """Patches the modules above right after their import; the others' finders find them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in _MODULES:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
+
+
+class _Loader(Loader):
+    """The loader of such a module, with one step more; only this one import goes through it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)  # type: ignore[no-any-return]
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        if _finder in sys.meta_path:
+            _patch(module.__name__, module)
+
+
+_finder: Final = _Finder()

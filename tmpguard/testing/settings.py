@@ -1,0 +1,191 @@
+"""The options of the ini file, of a test's markers and of a client; and the guards made from them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+
+from ..errors import ConfigurationError
+from ..genezio import detected
+from ..guard import Guard
+from ..invocation import unguarded
+from ..mounts import TMP, is_below
+from ..options import OPTIONS, checked_writable, unknown_option
+from .allow import Rule, rules_of
+
+#: What a marker takes besides the options of a guard.
+MARKER_ONLY: Final = ("allow", "body", "writable_tmp_path")
+
+LATE_WRITES: Final = ("report", "fail")
+
+#: Fixtures that give a test directories below pytest's own.
+_TMP_PATHS: Final = frozenset({"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory"})
+
+
+class TestGuard(Guard):
+    """A guard under which pytest's own temporary directories can be read where they lie below ``/tmp``."""
+
+    __test__ = False
+
+    def __init__(self, *, readable: tuple[str, ...] = (), **options: Any) -> None:
+        self.readable = readable
+        super().__init__(**options)
+
+
+class Settings:
+    """What the ini file and the command line say. Raises UsageError for a wrong value."""
+
+    def __init__(self, config: pytest.Config, namespace: argparse.Namespace | None = None) -> None:
+        self._config = config
+        given = namespace or config.option
+        self._guards: dict[object, Guard] = {}
+        with usage_errors():
+            self.options = _ini_options(config)
+            self.rules = rules_of(config.getini("tmpguard_allow"), directory_of(self.options))
+            self.writable_tmp_path = bool(config.getini("tmpguard_writable_tmp_path"))
+            self.late_writes = config.getini("tmpguard_late_writes") or "report"
+            if self.late_writes not in LATE_WRITES:
+                raise ConfigurationError(
+                    f"tmpguard_late_writes = {self.late_writes!r} is neither report nor fail"
+                )
+        self.every_request = bool(given.tmpguard or config.getini("tmpguard"))
+        #: Are imports and start-ups invocations, too?
+        self.starts = bool(given.tmpguard_import or config.getini("tmpguard_import"))
+        self.report = _report_path(config, given.tmpguard_report)
+
+    def of_test(self, item: pytest.Item) -> TestSettings:
+        """What holds for a test: its markers' arguments, the nearest first, and then the ini file's."""
+        return TestSettings(self, item)
+
+    def base_temporary(self) -> str:
+        """The directory of this run in which pytest makes each ``tmp_path``."""
+        factory = self._config._tmp_path_factory  # type: ignore[attr-defined]
+        return os.path.realpath(str(factory.getbasetemp()))
+
+    def guard(self, options: Mapping[str, Any], *, tmp_path: bool, writable_tmp_path: bool) -> Guard:
+        """The guard of these options, the same one for the same options. Raises ConfigurationError."""
+        with unguarded():  # a body that is guarded itself may ask for a client
+            return self._guard(dict(options), tmp_path, writable_tmp_path)
+
+    def guard_of_imports(self) -> Guard:
+        """The guard of what runs before the first test. Raises UsageError for a wrong option."""
+        with usage_errors():
+            return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
+
+    def _guard(self, options: dict[str, Any], tmp_path: bool, writable_tmp_path: bool) -> Guard:
+        readable: tuple[str, ...] = ()
+        if writable_tmp_path:
+            options["writable"] = [*checked_writable(options.get("writable", ())), self.base_temporary()]
+        elif tmp_path and is_below(self.base_temporary(), TMP):
+            readable = (self.base_temporary(),)
+        # A relative bundle depends on the working directory, which a test may change.
+        key = (readable, os.getcwd(), repr(options))
+        guard = self._guards.get(key)
+        if guard is None:
+            guard = self._guards[key] = detected(TestGuard, {**options, "readable": readable})
+        return guard
+
+
+class TestSettings:
+    """What holds for one test. Raises ConfigurationError for a wrong marker."""
+
+    __test__ = False
+
+    def __init__(self, settings: Settings, item: pytest.Item) -> None:
+        self._settings = settings
+        self._tmp_path = not _TMP_PATHS.isdisjoint(getattr(item, "fixturenames", ()))
+        self.options = dict(settings.options)
+        self.rules: list[Rule] = list(settings.rules)
+        self.starts = settings.starts
+        self.late_writes_fail = settings.late_writes == "fail"
+        self._writable_tmp_path = settings.writable_tmp_path
+        body: bool | None = None
+        marked: dict[str, Any] = {}
+        markers = list(item.iter_markers("tmpguard"))
+        for marker in reversed(markers):  # the nearest last: it wins
+            given = _checked_marker(marker)
+            self.rules += rules_of(given.pop("allow", ()), directory_of(settings.options))
+            body = given.pop("body", body)
+            self._writable_tmp_path = given.pop("writable_tmp_path", self._writable_tmp_path)
+            marked |= given
+        self.options |= marked
+        #: Is the body of the test an invocation? A marker that only says what is expected leaves it alone.
+        self.body = body if body is not None else any(_guards_body(marker) for marker in markers)
+        self.marked = bool(markers)
+
+    def is_temporary(self, path: str) -> bool:
+        """Does ``path`` lie in pytest's temporary directories?"""
+        return self._tmp_path and is_below(path, self._settings.base_temporary())
+
+    def guard(self, options: Mapping[str, Any] | None = None) -> Guard:
+        """The guard of the test, or of a client with ``options`` of its own. Raises ConfigurationError."""
+        given = {**self.options, **(options or {})}
+        writable = given.pop("writable_tmp_path", self._writable_tmp_path)
+        return self._settings.guard(given, tmp_path=self._tmp_path, writable_tmp_path=writable)
+
+
+def directory_of(options: Mapping[str, Any]) -> str:
+    """The working directory of the requests."""
+    with unguarded():
+        return os.path.realpath(options.get("bundle") or ".")
+
+
+def _guards_body(marker: pytest.Mark) -> bool:
+    return not marker.kwargs or any(name not in MARKER_ONLY for name in marker.kwargs)
+
+
+def _checked_marker(marker: pytest.Mark) -> dict[str, Any]:
+    if marker.args:
+        raise ConfigurationError(f"the marker tmpguard takes keyword arguments, and not {marker.args[0]!r}")
+    given = dict(marker.kwargs)
+    for name in given:
+        if name not in MARKER_ONLY and name not in OPTIONS:
+            raise ConfigurationError(unknown_option(name, (*OPTIONS, *MARKER_ONLY)))
+    for name in ("body", "writable_tmp_path"):
+        if not isinstance(given.get(name, True), bool):
+            raise ConfigurationError(f"{name}={given[name]!r} is neither True nor False")
+    return given
+
+
+def _ini_options(config: pytest.Config) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name in ("plan", "platform", "scratch_root"):
+        if value := config.getini(f"tmpguard_{name}"):
+            options[name] = value
+    for name in ("storage_size", "max_files"):
+        if value := config.getini(f"tmpguard_{name}"):
+            options[name] = int(value) if str(value).isdigit() else value
+    if bundle := config.getini("tmpguard_bundle"):
+        options["bundle"] = None if bundle == "none" else os.path.join(_ini_directory(config), bundle)
+    if writable := config.getini("tmpguard_writable"):
+        options["writable"] = [str(path) for path in writable]
+    if not config.getini("tmpguard_enforce"):
+        options["enforce"] = False
+    return options
+
+
+def _report_path(config: pytest.Config, given: str | None) -> str | None:
+    """Where the report goes: from the working directory if on the command line, else from the ini file's."""
+    if given:
+        return os.path.join(config.invocation_params.dir, given)
+    if given := config.getini("tmpguard_report"):
+        return os.path.join(_ini_directory(config), given)
+    return None
+
+
+def _ini_directory(config: pytest.Config) -> str:
+    return str(config.inipath.parent if config.inipath else config.rootpath)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """A wrong option ends the run with its message and no traceback."""
+    try:
+        yield
+    except ConfigurationError as exc:
+        raise pytest.UsageError(f"tmpguard: {exc}") from exc

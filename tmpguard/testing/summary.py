@@ -1,0 +1,226 @@
+"""The report of a whole run: as data, which ``--tmpguard-report`` writes as JSON, and on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from .. import __version__
+from .findings import PATHS_SHOWN, error_name, short_file, source_around
+
+#: Of the JSON. A higher number when a key changes its meaning or goes.
+FORMAT: Final = 1
+
+Data = dict[str, Any]
+
+#: What each group of violations lists, and how many of each at most.
+_LISTS: Final = ("paths", "routes", "tests")
+LISTED: Final = 100
+
+#: What tells that two violations are the same finding.
+_SAME: Final = ("operation", "errno", "location", "library", "allowed")
+
+
+def build(entries: Iterable[Data], root: str) -> Data:
+    """The report of the run from what is known of each request. ``root`` is the project's directory."""
+    entries = list(entries)
+    return {
+        "format": FORMAT,
+        "tmpguard": __version__,
+        "python": platform.python_version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "root": root,
+        "totals": _totals(entries),
+        "routes": _by(entries, "route"),
+        "tests": _by(entries, "test"),
+        "violations": _groups(entries, "violations", root),
+        "late_writes": _groups(entries, "late_writes", root),
+    }
+
+
+def _totals(entries: list[Data]) -> Data:
+    requests = [entry for entry in entries if entry["kind"] == "request"]
+    return {
+        "requests": len(requests),
+        "routes": len({entry["route"] for entry in requests}),
+        "tests": len({entry["test"] for entry in entries}),
+        **_figures(entries),
+    }
+
+
+def _figures(entries: list[Data]) -> Data:
+    """Of the request that came nearest to its quota, and sums."""
+    fullest = max(entries, key=_share, default=None)
+    return {
+        "peak_bytes": fullest["peak_bytes"] if fullest else 0,
+        "quota_bytes": fullest["quota_bytes"] if fullest else 0,
+        "peak_share": round(_share(fullest), 6) if fullest else 0.0,
+        "bytes_left": sum(entry["bytes_left"] for entry in entries),
+        "files_left": sum(entry["files_left"] for entry in entries),
+        "violations": sum(_count(entry, allowed=False) for entry in entries),
+        "allowed": sum(_count(entry, allowed=True) for entry in entries),
+        "late_writes": sum(len(entry["late_writes"]) for entry in entries),
+    }
+
+
+def _share(entry: Data) -> float:
+    return float(entry["peak_bytes"] / entry["quota_bytes"])
+
+
+def _count(entry: Data, *, allowed: bool) -> int:
+    """How many there were; those that the invocation's report no longer kept count as not allowed."""
+    kept = sum(violation["allowed"] is allowed for violation in entry["violations"])
+    return kept if allowed else kept + entry["violation_count"] - len(entry["violations"])
+
+
+def _by(entries: list[Data], key: str) -> list[Data]:
+    """The figures of each route, or of each test, the fullest first."""
+    split: dict[str, list[Data]] = {}
+    for entry in entries:
+        split.setdefault(entry[key], []).append(entry)
+    other = "tests" if key == "route" else "routes"
+    rows = [
+        {
+            key: name,
+            "kind": mine[0]["kind"],
+            "requests": sum(entry["kind"] == "request" for entry in mine),
+            other: len({entry[other[:-1]] for entry in mine}),
+            **_figures(mine),
+        }
+        for name, mine in split.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["peak_share"], row[key]))
+
+
+def _groups(entries: list[Data], which: str, root: str) -> list[Data]:
+    """The violations, or late writes, of all requests, those of the same line together, the most first."""
+    groups: dict[str, Data] = {}
+    for entry in entries:
+        for violation in entry[which]:
+            key = json.dumps([violation[name] for name in _SAME])
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _group(violation, root)
+            group["count"] += 1
+            for name, value in zip(_LISTS, (violation["path"], entry["route"], entry["test"]), strict=True):
+                if value not in group[name] and len(group[name]) < LISTED:
+                    group[name].append(value)
+    return sorted(groups.values(), key=lambda group: (group["allowed"], -group["count"], group["paths"]))
+
+
+def _group(violation: Data, root: str) -> Data:
+    location, library = violation["location"], violation["library"]
+    source = [] if location is None else source_around(location["file"], location["line"], around=3)
+    return {
+        "operation": violation["operation"],
+        "errno": violation["errno"],
+        "error": error_name(violation["errno"]),
+        "message": os.strerror(violation["errno"]),
+        "allowed": violation["allowed"],
+        "count": 0,
+        "location": _shown(location, root),
+        "source": [{"line": number, "text": text} for number, text in source],
+        "library": _shown(library, root),
+        "remedy": violation["remedy"],
+        "paths": [],
+        "routes": [],
+        "tests": [],
+    }
+
+
+def _shown(location: Data | None, root: str) -> Data | None:
+    return None if location is None else {**location, "file": short_file(location["file"], root)}
+
+
+# --- as text -------------------------------------------------------------------------------------------
+
+_BAR: Final = 10
+
+#: Rows of a table that are shown without ``-v``.
+ROWS: Final = 10
+
+
+def size(count: int) -> str:
+    """Bytes as people read them, in the units of the storage size: 1 MB = 1,048,576 bytes."""
+    if count < 1024:
+        return f"{count} B"
+    if count < 1024 * 1024:
+        return f"{count / 1024:.0f} KB"
+    return f"{count / (1024 * 1024):.1f} MB".replace(".0 MB", " MB")
+
+
+def percent(share: float) -> str:
+    """0.0004 is "<1%", not 0."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return f"{share:.0%}"
+
+
+def where(location: Data | None) -> str:
+    """``app.py:12 in upload``."""
+    if location is None:
+        return "no line of the application"
+    return f"{location['file']}:{location['line']} in {location['function']}"
+
+
+def number(count: int, noun: str) -> str:
+    """``1 test``, ``2 tests``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def lines(data: Data, *, verbosity: int) -> Iterator[str]:
+    """The summary on the terminal; all of the tables with ``-v``, none of them with ``-q``."""
+    totals = data["totals"]
+    yield (
+        f"{number(totals['requests'], 'request')} to {number(totals['routes'], 'route')} "
+        f"by {number(totals['tests'], 'test')}: {number(totals['violations'], 'violation')}"
+        + (f" (and {totals['allowed']} allowed)" if totals["allowed"] else "")
+        + f", {number(totals['late_writes'], 'late write')}, at most {size(totals['peak_bytes'])} "
+        f"of {size(totals['quota_bytes'])} used"
+    )
+    for key in ("route", "test") if verbosity >= 0 else ():
+        yield ""
+        yield from _table(key, data[key + "s"], verbose=verbosity > 0)
+    for title, groups in (("violations", data["violations"]), ("late writes", data["late_writes"])):
+        if groups:
+            yield ""
+            yield f"{title} by line"
+            for group in groups:
+                yield from _group_lines(group)
+
+
+def _table(key: str, rows: list[Data], *, verbose: bool) -> Iterator[str]:
+    shown = rows if verbose else _of_interest(rows)
+    width = max([len(row[key]) for row in shown] + [len(key) + 5])
+    title = f"{key}s by use"
+    yield f"{title:<{width}}  {'peak':>9}  {'of quota':<{_BAR + 14}}  {'left':>6}  {'late':>4}  violations"
+    for row in shown:
+        filled = round(min(row["peak_share"], 1) * _BAR)
+        bar = "█" * filled + "·" * (_BAR - filled)
+        share = f"{percent(row['peak_share']):>4} of {size(row['quota_bytes'])}"
+        refused = f"{row['violations']}" + (f" (+{row['allowed']} allowed)" if row["allowed"] else "")
+        yield (
+            f"{row[key]:<{width}}  {size(row['peak_bytes']):>9}  {bar} {share:<13}  {row['files_left']:>6}  "
+            f"{row['late_writes']:>4}  {refused}"
+        )
+    if len(shown) < len(rows):
+        yield f"and {len(rows) - len(shown)} more (-v shows them)"
+
+
+def _of_interest(rows: list[Data]) -> list[Data]:
+    """The fullest, and all with something wrong, in their order."""
+    return [row for place, row in enumerate(rows) if place < ROWS or row["violations"] or row["late_writes"]]
+
+
+def _group_lines(group: Data) -> Iterator[str]:
+    allowed = ", allowed" if group["allowed"] else ""
+    yield f"  {where(group['location'])}: {group['operation']} {group['error']} ({group['count']}x{allowed})"
+    paths = ", ".join(repr(path) for path in group["paths"][:PATHS_SHOWN])
+    more = len(group["paths"]) - PATHS_SHOWN
+    yield f"    {paths}" + (f" and {more} more" if more > 0 else "")
+    if group["remedy"]:
+        yield f"    {group['remedy']}"
