@@ -1,0 +1,142 @@
+"""``--tmpguard-import``: the imports of test modules and conftest files, and start-ups, are guarded, too."""
+
+from __future__ import annotations
+
+import json
+
+import fastapi
+import pytest
+import starlette.testclient
+
+from tests.support import Run
+
+pytest_plugins = ["pytester"]
+
+IMPORTED = (fastapi, starlette.testclient)
+
+AT_IMPORT = """
+    import os
+
+    try:
+        os.mkdir("models")
+    except OSError:
+        pass
+"""
+
+
+def test_a_violation_at_import_fails_the_module(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(loading=AT_IMPORT)
+    pytester.makepyfile(test_loading="import loading\ndef test(): pass", test_other="def test(): pass")
+    result = run("--tmpguard-import", "--continue-on-collection-errors", "--tmpguard-report=report")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR collecting test_loading.py*",
+            "tmpguard: EROFS os.mkdir 'models' at loading.py:4 in <module>",
+            "  in:      (import)",
+            "    >     4 |     os.mkdir(*",
+            "  remedy:  *",
+        ]
+    )
+    assert not (pytester.path / "models").exists()
+    (row,) = json.loads((pytester.path / "report.json").read_text())["tests"]
+    assert (row["test"], row["kind"], row["violations"]) == ("test_loading.py", "start", 1)
+
+
+def test_an_import_that_fails_by_it_says_so_too(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(test_loading="import os\nos.mkdir('models')")
+    result = run("--tmpguard-import")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E   OSError: ?Errno 30? Read-only file system: 'models'", "*- tmpguard -*"])
+
+
+def test_a_conftest_file_s_violation_ends_the_run(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(loading=AT_IMPORT)
+    pytester.makeconftest("import loading")
+    pytester.makepyfile(test_nothing="def test(): pass")
+    result = run("--tmpguard-import")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: tmpguard: EROFS os.mkdir 'models' at loading.py:4 in <module>"])
+
+
+def test_what_is_expected_at_import_is_allowed_in_the_ini_file(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(loading=AT_IMPORT)
+    pytester.makeconftest("import loading")
+    pytester.makeini("[pytest]\ntmpguard_import = true\ntmpguard_allow = models\n")
+    pytester.makepyfile(test_nothing="def test(): pass")
+    run().assert_outcomes(passed=1)
+
+
+def test_imports_without_a_finding_go_on_as_ever(pytester: pytest.Pytester, run: Run) -> None:
+    """Bytecode is written, output is captured, and what is imported works after its import."""
+    pytester.makeconftest("import tempfile\nprint('to the captured output')\n")
+    pytester.makepyfile(helper="VALUE = 1")
+    pytester.makepyfile(
+        test_it="""
+        import helper
+        print("at import")
+
+        def test(capfd, tmp_path):
+            (tmp_path / "file").write_text("text")
+            print("in the test")
+            assert capfd.readouterr().out.endswith("in the test\\n")
+            assert helper.VALUE == 1
+        """
+    )
+    result = run("--tmpguard-import")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*= tmpguard =*")
+
+
+def test_start_ups_are_guarded(pytester: pytest.Pytester, run: Run) -> None:
+    """Of the fixture's clients and of Starlette's, up to the end of the start-up."""
+    pytester.makepyfile(
+        app="""
+        import contextlib
+        import pathlib
+        import fastapi
+
+        def write(name):
+            try:
+                pathlib.Path(name).write_text("text")
+            except OSError:
+                pass
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app):
+            write("up.txt")
+            yield
+            write("down.txt")
+
+        app = fastapi.FastAPI(lifespan=lifespan)
+        app.get("/")(lambda: None)
+        """
+    )
+    pytester.makepyfile(
+        """
+        import os
+        import pytest
+        from starlette.testclient import TestClient
+        from app import app
+
+        def test_fixture(tmpguard):
+            assert tmpguard.client(app).get("/").status_code == 200
+
+        def test_starlette():
+            with TestClient(app) as client:
+                assert client.get("/").status_code == 200
+
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+        async def test_async(tmpguard, anyio_backend):
+            async with tmpguard.async_client(app) as client:
+                assert (await client.get("/")).status_code == 200
+
+        def test_of_the_shutdown_nothing_is_guarded():
+            assert os.path.exists("down.txt")
+            assert not os.path.exists("up.txt")
+        """
+    )
+    result = run("--tmpguard-import")
+    result.assert_outcomes(passed=1, failed=3)
+    result.stdout.fnmatch_lines(["  in:      (start-up)", "  by:      app.py:7 in write"] * 3)
