@@ -427,6 +427,7 @@ def test_a_guard_that_is_gone_leaves_nothing(scratch_root: Path) -> None:
     assert left_in(scratch_root)
     del guard, invocation
     gc.collect()
+    assert tmpguard.drain(30)
     assert left_in(scratch_root) == []
 
 

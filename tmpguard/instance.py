@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .interpose import originals
@@ -140,11 +141,17 @@ class Instance(Invocation):
 
 
 def _discard(root: ScratchRoot, made: list[str]) -> None:
-    """The guard is gone without an end."""
-    with unguarded():
-        for directory in made:
-            root.discard(directory)
-        root.release()
+    """The guard is gone without an end.
+
+    The collector of cycles calls this anywhere, within the setting of a context variable too, where Python
+    3.11 does not survive that another one sets it: the background thread does the work.
+    """
+    wiper.put(partial(_discard_now, root, made), root)
+
+
+def _discard_now(root: ScratchRoot, made: list[str]) -> None:
+    for directory in made:
+        root.discard(directory)
 
 
 def current_instance(guard: Guard, instance: Instance | None) -> Instance:
