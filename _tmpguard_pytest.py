@@ -23,6 +23,12 @@ _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] =
     ("tmpguard_storage_size", None, "the size of /tmp in MB"),
     ("tmpguard_plan", None, "free, pro or enterprise: the limit of the storage size"),
     ("tmpguard_platform", None, "the serverless platform whose /tmp it is"),
+    (
+        "tmpguard_lifetime",
+        None,
+        "invocation (default) or instance: how long /tmp lives, an instance for each test",
+    ),
+    ("tmpguard_ignore", None, "the file that says what is not in the bundle; none for none"),
     ("tmpguard_bundle", None, "the project directory, from the directory of the ini file; none for none"),
     ("tmpguard_writable", "paths", "directories outside /tmp that may be written"),
     ("tmpguard_writable_tmp_path", "bool", "pytest's temporary directories (tmp_path) may be written"),

@@ -17,9 +17,9 @@ from .invocation import Invocation
 from .testing import body, files, patches, records, summary
 from .testing.findings import text_of
 from .testing.fixture import TmpGuard, opened
-from .testing.records import Recorder, TestRecord
+from .testing.records import IMPORT, Recorder, TestRecord
 from .testing.settings import Settings
-from .testing.starting import IMPORT, start_of
+from .testing.starting import start_of
 
 #: The name that the plugin goes by among pytest's.
 NAME: Final = "tmpguard-plugin"
@@ -70,6 +70,7 @@ class Plugin:
             return (yield)
         finally:
             self.recorder.end()
+            self.settings.end_instances()
 
     def _record_of(self, item: pytest.Item) -> TestRecord:
         try:

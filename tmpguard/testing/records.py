@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 in_progress: Final[ContextVar[Entry | None]] = ContextVar("tmpguard_testing_entry", default=None)
 
 
+#: What stands for a route where it is no request.
+START_UP: Final = "(start-up)"
+IMPORT: Final = "(import)"
+
 TMP_PATH_REMEDY: Final = (
     "pytest's temporary directories are read-only for the application; if it may write there, say "
     "writable_tmp_path=True in the marker or tmpguard_writable_tmp_path = true in the ini file"
@@ -75,9 +79,12 @@ class Entry:
 
     def is_telling(self) -> bool:
         """Is it worth a line of the report? An import is if it did something with files."""
-        return self.kind != "start" or any(
-            report.violations or report.peak_bytes or report.files or report.late_writes
-            for report in self.reports
+        return bool(self.reports) and (
+            self.kind != "start"
+            or any(
+                report.violations or report.peak_bytes or report.files or report.late_writes
+                for report in self.reports
+            )
         )
 
     def end(self) -> None:
@@ -157,7 +164,7 @@ class TestRecord:
 
     def data(self) -> list[dict[str, Any]]:
         """What is known of the requests, as plain data for the report; final when all wipes are through."""
-        return [self._entry_data(entry) for entry in self.entries if entry.report is not None]
+        return [self._entry_data(entry) for entry in self.entries if entry.is_telling()]
 
     def _entry_data(self, entry: Entry) -> dict[str, Any]:
         report = entry.report

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..asgi import ASGIApp, Receive, Scope, Send
 from ..asgi import TmpGuardMiddleware as ASGIMiddleware
+from ..coldstart import ColdStart
 from ..guard import Guard
 from ..invocation import current
 from ..wsgi import TmpGuardMiddleware as WSGIMiddleware
 from . import routes
-from .records import Entry, TestRecord, current_test, in_progress
+from .records import START_UP, Entry, TestRecord, current_test, in_progress
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -43,6 +44,9 @@ class NotingASGI:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
+            invocation = current()
+            if isinstance(invocation, ColdStart) and not self._ours:  # the middleware has lifespan=True
+                self._test.begin("start", START_UP).add(invocation)
             await self.app(scope, receive, send)
             return
         entry = _entry_of(self._test, ours=self._ours, route=routes.of_asgi(self.app, scope))

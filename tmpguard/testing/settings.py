@@ -77,6 +77,11 @@ class Settings:
         with usage_errors():
             return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
 
+    def end_instances(self) -> None:
+        """A test is over: with ``lifetime="instance"`` its requests had one /tmp, and the next has its own."""
+        for guard in self._guards.values():
+            guard.end_instance()
+
     def _guard(self, options: dict[str, Any], tmp_path: bool, writable_tmp_path: bool) -> Guard:
         readable: tuple[str, ...] = ()
         if writable_tmp_path:
@@ -154,7 +159,7 @@ def _checked_marker(marker: pytest.Mark) -> dict[str, Any]:
 
 def _ini_options(config: pytest.Config) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for name in ("plan", "platform", "scratch_root"):
+    for name in ("plan", "platform", "lifetime", "scratch_root"):
         if value := config.getini(f"tmpguard_{name}"):
             options[name] = value
     for name in ("storage_size", "max_files"):
@@ -162,6 +167,8 @@ def _ini_options(config: pytest.Config) -> dict[str, Any]:
             options[name] = int(value) if str(value).isdigit() else value
     if bundle := config.getini("tmpguard_bundle"):
         options["bundle"] = None if bundle == "none" else os.path.join(_ini_directory(config), bundle)
+    if ignore := config.getini("tmpguard_ignore"):
+        options["ignore"] = None if ignore == "none" else os.path.join(_ini_directory(config), ignore)
     if writable := config.getini("tmpguard_writable"):
         options["writable"] = [str(path) for path in writable]
     if not config.getini("tmpguard_enforce"):

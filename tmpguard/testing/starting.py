@@ -11,13 +11,10 @@ from ..asgi import ASGIApp, Message, Receive, Scope, Send
 from ..coldstart import cold_start
 from ..guard import Guard
 from ..invocation import Invocation, activate
-from .records import TestRecord
+from .records import START_UP, TestRecord
 
 #: Makes the invocation that a start-up is to run for, or gives None where it keeps the real file system.
 Start = Callable[[], Invocation | None]
-
-START_UP = "(start-up)"
-IMPORT = "(import)"
 
 
 def start_of(test: TestRecord, guard: Guard, route: str = START_UP) -> Invocation:
