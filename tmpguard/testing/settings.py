@@ -78,7 +78,7 @@ class Settings:
             return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
 
     def end_instances(self) -> None:
-        """A test is over: with ``lifetime="instance"`` its requests had one /tmp, and the next has its own."""
+        """A test is over: with ``lifetime="instance"`` its requests had one /tmp, the next has its own."""
         for guard in self._guards.values():
             guard.end_instance()
 
