@@ -252,7 +252,10 @@ def test_scratch_directories_are_private(guard: tmpguard.Guard, scratch_root: Pa
         with guard.invocation():
             write("/tmp/file.txt", "text")
             process, invocation = os.path.dirname(made[0]), made[0]
-            assert [originals.stat(path).st_mode & 0o7777 for path in (process, invocation)] == [0o700, 0o700]
+            assert [originals.stat(path).st_mode & 0o7777 for path in (process, invocation)] == [
+                0o700,
+                0o1777,
+            ]
     finally:
         os.umask(before)
 

@@ -498,12 +498,21 @@ class _StaleClose:
 
 def _retire(file: Any, charge: Charge) -> None:
     """Take what the file still holds in its buffers, and have every later write refused."""
-    if file is None or file.closed:
-        return
     with suppress(OSError, ValueError):
-        file.flush()
+        if file is not None and not file.closed:
+            file.flush()
     charge.quota = None
+    if file is None or _is_gone(file):
+        return
     for door in (file, getattr(file, "buffer", None)):
         if door is not None:
             door.write = _StaleWrite(charge.invocation, file.name)
             door.close = _StaleClose(door)
+
+
+def _is_gone(file: Any) -> bool:
+    """Is it closed, or was the file that it buffered taken out of it?"""
+    try:
+        return bool(file.closed)
+    except ValueError:
+        return True

@@ -340,6 +340,7 @@ class Namespace:
         table = self.table
         hidden = table.hidden
         names = _components(path)
+        slash = path.endswith(("/", "/."))
         links = 0
         rule: Rule | None = None
         while names:
@@ -381,6 +382,8 @@ class Namespace:
                     if child.endswith("/cwd"):
                         target = self.working_directory()
                     elif _has_no_path(target):
+                        if names or slash:
+                            self._check_nameless(child, is_last=not names)
                         return child, self._magic_place(child, target)
                     target = self.path_of(own_descriptor(child), target)
                 if target.startswith("/"):
@@ -403,6 +406,16 @@ class Namespace:
             is_below(os.path.normpath(target), place) for place in deployed
         ):
             raise NotInBundle(f"the link {link} leads out of it, to {target}", _is_there(target))
+
+    def _check_nameless(self, virtual: str, *, is_last: bool) -> None:
+        """A path goes on behind a file without a name: of a directory nothing is left in it.
+
+        Raises OSError as the look-up does.
+        """
+        if not modes.S_ISDIR(originals.stat(virtual).st_mode):
+            raise error(ENOTDIR)
+        if not is_last:
+            raise error(ENOENT)
 
     def _magic_place(self, virtual: str, target: str) -> Place:
         """A pipe, a socket or an unlinked file behind a descriptor: the link itself is the only way to it."""

@@ -114,7 +114,7 @@ class Quota:
         if cost <= self.credit:
             self.credit -= cost
             return size
-        if offset is None:
+        if offset is None or _appends(descriptor):
             offset = position(descriptor)
         growth = self._growth(descriptor, offset, size)
         if self._afford(growth):
@@ -204,11 +204,11 @@ class Quota:
         """Run ``change`` (a truncation) and settle what it did to the file's pages, up or down."""
         with self.lock:
             self._note_peak()
-            before = _file_bytes(descriptor)
+            before = file_bytes(descriptor)
             try:
                 return change()
             finally:
-                self.credit += before - _file_bytes(descriptor)
+                self.credit += before - file_bytes(descriptor)
 
     def freed(self, size: int) -> None:
         """``size`` bytes are surely free again."""
@@ -256,9 +256,14 @@ def _nothing() -> None:
     pass
 
 
+def _appends(descriptor: int) -> bool:
+    """Is it opened for appending? Then even a write at an offset goes to the end."""
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+
+
 def position(descriptor: int) -> int:
     """Where the next write of ``descriptor`` goes: its offset, or the end of a file opened for appending."""
-    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND:
+    if _appends(descriptor):
         return originals.fstat(descriptor).st_size
     return originals.lseek(descriptor, 0, os.SEEK_CUR)
 
@@ -291,7 +296,8 @@ def fill_holes(descriptor: int, offset: int, size: int) -> None:
             start = max(start, stop)
 
 
-def _file_bytes(descriptor: int) -> int:
+def file_bytes(descriptor: int) -> int:
+    """The bytes charged for the open file ``descriptor``."""
     return allocated(originals.fstat(descriptor), f"/proc/self/fd/{descriptor}", follow=0)
 
 

@@ -28,6 +28,7 @@ PREFIX: Final = "tmpguard-"
 PAGE: Final = 4096
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WIPE_ROUNDS: Final = 5
+_TMP_MODE: Final = 0o1777
 _SMALL: Final = 8
 #: Empty directories kept for invocations to come.
 _SPARE: Final = 16
@@ -62,7 +63,8 @@ class ScratchRoot:
         self._inherited: str | None = None
 
     def make(self) -> str:
-        """A new, empty directory for one invocation, mode 0700. Raises OSError as mkdir does."""
+        """A new, empty directory for one invocation, with the mode of a /tmp: nobody else gets through the
+        process's own to it. Raises OSError as mkdir does."""
         with self._lock:
             if self._base is None:
                 self._base, self._descriptor = _claim(self.path)
@@ -70,13 +72,14 @@ class ScratchRoot:
                 return spare
             name = str(next(self._numbers))
             try:
-                originals.mkdir(f"{self._base}/{name}", 0o700)
+                originals.mkdir(f"{self._base}/{name}")
             except FileNotFoundError:
                 # Somebody who cleans up temporary files removed it.
                 originals.close(self._descriptor)
                 self._base, self._descriptor = _claim(self.path)
-                originals.mkdir(f"{self._base}/{name}", 0o700)
+                originals.mkdir(f"{self._base}/{name}")
             directory = f"{self._base}/{name}"
+            originals.chmod(directory, _TMP_MODE)  # of which the umask would take something
             self._live.add(directory)
             return directory
 
@@ -156,6 +159,7 @@ class ScratchRoot:
                 originals.rename(file, f"{spare}.gone", src_dir_fd=descriptor, dst_dir_fd=base)
                 originals.unlink(f"{spare}.gone", dir_fd=base)
             if not originals.listdir(descriptor):
+                originals.utime(descriptor)
                 self._spare.append(spare)
                 return
         except OSError:
@@ -522,9 +526,14 @@ def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
 
 
 def _is_as_made(directory: int) -> bool:
-    """Has ``directory`` the mode it was made with, and no trace of a great many entries?"""
+    """Has ``directory`` the mode it was made with, no attribute, and no trace of a great many entries?"""
     status = originals.fstat(directory)
-    return status.st_mode & 0o7777 == 0o700 and status.st_size <= PAGE
+    return (
+        status.st_mode & 0o7777 == _TMP_MODE
+        and status.st_uid == os.geteuid()
+        and status.st_size <= PAGE
+        and not originals.listxattr(directory)
+    )
 
 
 @contextmanager

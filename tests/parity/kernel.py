@@ -1,4 +1,4 @@
-"""Runs a function on the kernel set-up that the contract takes as its reference.
+"""Runs functions on the kernel set-up that the contract takes as its reference.
 
 That is a process in a mount namespace of its own: everything read-only, by ``mount_setattr(2)``, and a tmpfs
 of 1 MiB on ``/tmp``. The child is the same interpreter. It imports what it needs before ``/tmp`` is covered,
@@ -9,78 +9,119 @@ Linux only. Where namespaces are not permitted the tests that need them are skip
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import select
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.parity import mounting
+
 TMPFS_BYTES = 1 << 20
-NOT_PERMITTED = 77
+
+#: How long one call may take, in seconds: far more than any does, so that one that hangs is told.
+PATIENCE = 30
 
 CHILD = r"""
-import ctypes, json, os, struct, sys, types
+import json, sys, types
 
-job = json.load(sys.stdin)
+job = json.loads(sys.stdin.readline())
 for name, source in job["modules"]:
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(source, name, "exec"), vars(module))
-libc = ctypes.CDLL(None, use_errno=True)
-NEWNS, NEWUSER, PRIVATE = 0x20000, 0x10000000, 1 << 18 | 0x4000  # MS_PRIVATE | MS_REC
-MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, RDONLY = 442, -100, 0x8000, 1
-
-def check(result, what):
-    if result:
-        code = ctypes.get_errno()
-        print(f"{what}: {os.strerror(code)}", file=sys.stderr)
-        os._exit(77)
-
-def give(path, text):
-    with open(path, "w") as file:
-        file.write(text)
-
-uid, gid = os.getuid(), os.getgid()
-check(libc.unshare(NEWNS if uid == 0 else NEWNS | NEWUSER), "unshare")
-if uid:
-    give("/proc/self/setgroups", "deny")
-    give("/proc/self/uid_map", f"{uid} {uid} 1")
-    give("/proc/self/gid_map", f"{gid} {gid} 1")
-check(libc.mount(b"none", b"/", None, PRIVATE, None), "private mounts")
-# Shared memory and the like need no care: whatever is mounted becomes read-only.
-attributes = struct.pack("QQQQ", RDONLY, 0, 0, 0)
-check(libc.syscall(MOUNT_SETATTR, AT_FDCWD, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(32)), "read-only")
-bundle = job["bundle"]
-handle = os.open(bundle, os.O_PATH) if bundle else -1
-check(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 6, b"size=%d,mode=1777" % job["size"]), "a tmpfs on /tmp")
-if bundle:
-    os.mkdir("/tmp/package")
-    check(libc.mount(b"/proc/self/fd/%d" % handle, b"/tmp/package", None, 4096, None), "the bundle's mount")
-    os.close(handle)
-
-print(json.dumps(getattr(module, job["function"])(*job["arguments"])))
+mounting = sys.modules["tests.parity.mounting"]
+mounting.enter_namespace()
+mounting.make_read_only()
+getattr(module, "prepare", lambda: None)()
+tmp = mounting.Tmp(job["size"], job["bundle"])
+mounting.answer(tmp.make, vars(module))
 """
 
 
-def run(modules: Sequence[ModuleType], function: str, *arguments: object, bundle: str = "") -> Any:
-    """What ``function(*arguments)`` of the last of ``modules`` returns on the kernel's set-up.
+class NoAnswer(AssertionError):
+    """A child hung or died."""
 
-    The modules may import the standard library and those before them; what it returns
-    comes as JSON. ``bundle`` is mounted on ``/tmp/package``.
+
+class Child:
+    """An interpreter that answers calls. ``job`` is the first line that it gets."""
+
+    def __init__(self, arguments: Sequence[str], job: dict[str, Any]) -> None:
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._send(job)
+
+    def _send(self, what: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what it died of is told when the answer is missing
+            self._process.stdin.write(json.dumps(what) + "\n")
+            self._process.stdin.flush()
+
+    def ask(self, function: str, *arguments: object) -> None:
+        """Have ``function(*arguments)`` called, from a fresh ``/tmp``."""
+        self._send([function, arguments])
+
+    def answer(self) -> Any:
+        """What the call gave, from JSON. Skips the test where the machine permits no namespace."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            raise NoAnswer(f"no answer within {PATIENCE} seconds")
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        errors = self._errors.read().strip()
+        if code == mounting.NOT_PERMITTED:
+            pytest.skip(f"no read-only root with a tmpfs here: {errors}")
+        raise NoAnswer(f"the child ended with {code}: {errors}")
+
+    def call(self, function: str, *arguments: object) -> Any:
+        self.ask(function, *arguments)
+        return self.answer()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def child(modules: Sequence[ModuleType], bundle: str = "") -> Child:
+    """A child on the kernel's set-up that answers calls of the functions of the last of ``modules``.
+
+    The modules may import the standard library and those before them. ``bundle`` is mounted on
+    ``/tmp/package``. A function ``prepare`` of theirs is called at first. Each call starts from an empty
+    ``/tmp``.
     """
     job = {
-        "modules": [(module.__name__, inspect.getsource(module)) for module in modules],
-        "function": function,
-        "arguments": arguments,
+        "modules": [(module.__name__, inspect.getsource(module)) for module in (mounting, *modules)],
         "size": TMPFS_BYTES,
         "bundle": bundle,
     }
-    command = [sys.executable, "-I", "-S", "-B", "-c", CHILD]
-    child = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
-    if child.returncode == NOT_PERMITTED:
-        pytest.skip(f"no read-only root with a tmpfs here: {child.stderr.strip()}")
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return Child(["-I", "-S", "-B", "-c", CHILD], job)
+
+
+@contextlib.contextmanager
+def closing(child: Child) -> Iterator[Child]:
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+def run(modules: Sequence[ModuleType], function: str, *arguments: object, bundle: str = "") -> Any:
+    """What ``function(*arguments)`` of the last of ``modules`` returns on the kernel's set-up."""
+    with closing(child(modules, bundle)) as started:
+        return started.call(function, *arguments)

@@ -22,19 +22,6 @@ from tests.parity.operations import Outcome
 Table = dict[str, dict[str, Outcome]]
 
 
-class Known(NamedTuple):
-    """Rows that differ for now, by patterns of their operations and their paths."""
-
-    reason: str
-    operation: str
-    path: str
-
-    def covers(self, operation: str, path: str) -> bool:
-        return bool(re.fullmatch(self.operation, operation) and re.fullmatch(self.path, path))
-
-
-KNOWN: tuple[Known, ...] = (Known("io.FileIO keeps a PathLike in its errors", r"io\.FileIO .*", r"Path .*"),)
-
 ROWS = [row for row, _, _ in operations.rows()]
 
 #: Calls of the library that look first, catch errors and try again.
@@ -122,24 +109,9 @@ def test_outcome_is_that_of_a_read_only_root(row: str, by_kernel: Table, by_guar
     differences = {
         path: f"kernel: {expected}, tmpguard: {by_guard.outcomes[row][path]}"
         for path, expected in by_kernel[row].items()
-        if by_guard.outcomes[row][path] != expected and not any(k.covers(row, path) for k in KNOWN)
+        if by_guard.outcomes[row][path] != expected
     }
     assert not differences
-
-
-@pytest.mark.parametrize(
-    "known",
-    [pytest.param(known, marks=pytest.mark.xfail(strict=True, reason=known.reason)) for known in KNOWN],
-    ids=lambda known: known.reason,
-)
-def test_known_difference(known: Known, by_kernel: Table, by_guard: Guarded) -> None:
-    """Passes, and has to go, when the last of its rows is mended."""
-    if operations.SHARE > 1:
-        pytest.skip("only the whole table tells: TMPGUARD_PARITY_SHARE=1")
-    for row, outcomes in by_kernel.items():
-        for path, expected in outcomes.items():
-            if known.covers(row, path):
-                assert by_guard.outcomes[row][path] == expected
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not COMPOSED.fullmatch(row)])

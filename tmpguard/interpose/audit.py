@@ -13,6 +13,7 @@ import os
 import stat as modes
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EROFS
 from typing import Any, Final
 
@@ -146,9 +147,10 @@ def _refuse(invocation: Invocation, event: str, path: Any) -> None:
 
 def _may_change(invocation: Invocation, real: str) -> bool:
     guard = invocation.guard
-    head, _, number = real.rpartition("/")
-    if head == "/proc/self/fd" and number.isdecimal():
-        real = descriptor_path(int(number))
+    if real.startswith("/proc/") and os.path.dirname(real).endswith("/fd"):
+        with suppress(OSError):
+            target = originals.readlink(real)
+            real = target if target.startswith("/") else real
     if guard.scratch.holds(real) or any(is_below(real, path) for path in guard.writable):
         return True
     try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat as modes
 import sys
 from collections.abc import Callable
-from errno import EBUSY, EEXIST, EISDIR, ENOSPC, EROFS, EXDEV
+from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EXDEV
 from functools import partial
 from typing import Any, Final
 
 from ..invocation import Invocation, descriptor_path, spelled
-from ..mounts import TMP, Place, error
+from ..mounts import PATH_MAX, TMP, Place, error
 from ..quota import Full
 from ..scratch import SHORT_SYMLINK, allocated
 from . import originals
@@ -38,6 +39,14 @@ def _stop(
         refuse(invocation, operation, given, where, second)
     elif code:
         raise error(code)
+
+
+def _name(exc: OSError, given: Any, names: bool) -> None:
+    """Put ``given`` into an error that bears the path, and no trace of one into another."""
+    if names:
+        exc.filename = spelled(given)
+    elif exc.filename is not None:
+        del exc.filename
 
 
 # --- making --------------------------------------------------------------------------------------------
@@ -74,7 +83,7 @@ def _make(
                 return call(real)
         return making(invocation, operation, given, real, partial(call, real))
     except OSError as exc:
-        exc.filename = spelled(given) if names else None
+        _name(exc, given, names)
         raise
 
 
@@ -113,10 +122,14 @@ def symlink(
         try:
             invocation.quota.charging(length, make)
         except Full:
+            originals.symlink(".", real)  # what else is in its way is told first
+            originals.unlink(real)
             invocation.refuse("os.symlink", ENOSPC, src, dst, about=dst, remedy=full(invocation))
             make()
 
     try:
+        if not is_odd(src) and not 0 < len(os.fsencode(src)) < PATH_MAX:
+            raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
         exc.filename, exc.filename2 = spelled(src), spelled(dst)
@@ -147,7 +160,9 @@ def link(
             code = making_error(target, directory=False)
             code = EXDEV if code == EROFS and target.parent.writable else code
             _stop(invocation, "os.link", code, src, target, dst)
-        call = partial(originals.link, source.real, target.real)
+        # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
+        way: dict[str, Any] = {"src_dir_fd": 0} if follow and source.mount is not source.parent else {}
+        call = partial(originals.link, source.real, target.real, **way)
         if target.parent.charged:
             making(invocation, "os.link", dst, target.real, call)
         else:
@@ -264,12 +279,12 @@ def _rename_charged(
     quota = invocation.quota
     with quota.lock:
         try:
-            replaced = originals.lstat(target)
+            replaced = originals.lstat(target.rstrip("/"))
             size = allocated(replaced, target)
+            same = originals.lstat(source.rstrip("/")).st_ino == replaced.st_ino
         except OSError:
             call(source, target)
             return
-        same = originals.lstat(source).st_ino == replaced.st_ino
         invocation.reusable = False  # what is replaced may be open
         call(source, target)
         if not same:
@@ -326,7 +341,7 @@ def _alter(
             invocation.reusable = False
         return call(where.real)
     except OSError as exc:
-        exc.filename = spelled(given) if names else None
+        _name(exc, given, names)
         raise
 
 
@@ -337,6 +352,13 @@ def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any 
         return
     if not invocation.guard.mounts.mount_of(invocation.namespace.path_of(fd, real)).writable:
         invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
+
+
+def _is_link(invocation: Invocation, path: Any, dir_fd: int | None) -> bool:
+    try:
+        return modes.S_ISLNK(originals.lstat(place(invocation, path, dir_fd, follow=False).real).st_mode)
+    except (OSError, TypeError, ValueError):
+        return False  # the call itself will say so
 
 
 def _without_default(follow: bool) -> dict[str, bool]:
@@ -353,6 +375,8 @@ def chmod(
     follow_symlinks: bool = True,
 ) -> None:
     options = _without_default(follow_symlinks)
+    if not follow_symlinks and _is_link(invocation, path, dir_fd):
+        raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
     _alter(
         invocation,
         "os.chmod",
@@ -388,6 +412,8 @@ def chown(
 
 
 def lchown(invocation: Invocation, path: Any, uid: int, gid: int) -> None:
+    if type(path) is int:
+        originals.lchown(path, uid, gid)  # wants a path, and says so
     _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
 
 

@@ -7,8 +7,7 @@ from errno import ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..quota import Full
-from ..scratch import pages
+from ..quota import Full, file_bytes
 from . import originals
 
 if TYPE_CHECKING:
@@ -117,8 +116,10 @@ class Charge:
         if raw is None:
             return
         if quota is not None and not raw.closed and raw.closefd:
-            status = originals.fstat(raw.fileno())
-            quota.unlinked(status, pages(status.st_size))
+            descriptor = raw.fileno()
+            status = originals.fstat(descriptor)
+            if not status.st_nlink:  # else it was given a name meanwhile
+                quota.unlinked(status, file_bytes(descriptor))
         originals.FileIO.close(raw)
 
 

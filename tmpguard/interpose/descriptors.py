@@ -105,6 +105,7 @@ def _charged(
         except Full:
             fits = 0
         if (size and not fits) or (fits < size and not invocation.guard.enforce):
+            call(0)  # what the kernel has against the call itself is told first
             invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
             fits = size
         return call(fits)
@@ -153,7 +154,8 @@ def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int
     def call(size: int) -> Any:
         return originals.pwritev(fd, _first(views, size), offset, flags)
 
-    return _charged(invocation, "os.pwritev", fd, total, offset, call)  # type: ignore[no-any-return]
+    at = None if offset == -1 else offset  # the number stands for where the descriptor is
+    return _charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
 
 
 def _views(buffers: Sequence[Any]) -> tuple[list[memoryview], int]:
@@ -182,7 +184,9 @@ def sendfile(
     if rest or more or not _is_charged(invocation, "os.sendfile", out_fd):
         return call(count, *rest, **more)  # type: ignore[no-any-return]
     start = offset if offset is not None else originals.lseek(in_fd, 0, os.SEEK_CUR)
-    size = min(count, _left(in_fd, start))
+    # A file that is sent to its own end grows before the reader.
+    left = _left(in_fd, start)
+    size = count if left and _are_same(in_fd, out_fd) else min(count, left)
     return _charged(invocation, "os.sendfile", out_fd, size, None, call) if size else call(count)  # type: ignore[no-any-return]
 
 
@@ -197,7 +201,8 @@ def copy_file_range(
     def call(size: int) -> Any:
         return originals.copy_file_range(src, dst, size, offset_src, offset_dst)
 
-    if not _is_charged(invocation, "os.copy_file_range", dst):
+    negative = any(offset is not None and offset < 0 for offset in (offset_src, offset_dst))
+    if negative or not _is_charged(invocation, "os.copy_file_range", dst):
         return call(count)  # type: ignore[no-any-return]
     start = offset_src if offset_src is not None else originals.lseek(src, 0, os.SEEK_CUR)
     size = min(count, _left(src, start))
@@ -222,6 +227,10 @@ def splice(
         return call(count)  # type: ignore[no-any-return]
     # How much the pipe holds is not known before: the rest of the charge is found again by measuring.
     return _charged(invocation, "os.splice", dst, count, offset_dst, call)  # type: ignore[no-any-return]
+
+
+def _are_same(one: int, other: int) -> bool:
+    return os.path.samestat(originals.fstat(one), originals.fstat(other))
 
 
 def _left(fd: int, start: int) -> int:
@@ -277,6 +286,7 @@ def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /
         try:
             quota.charge_whole(fd, length, offset)
         except Full:
+            originals.write(fd, b"")  # may not be open for writing, which is told first
             invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
         originals.posix_fallocate(fd, offset, length)
         fill_holes(fd, offset, length)

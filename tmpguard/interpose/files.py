@@ -51,20 +51,30 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
+        try:
+            self._charge = self._open(invocation, file, mode, plan, closefd, opener)
+        except OSError as exc:
+            if isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
+                exc.filename = file  # io.FileIO leaves it as it is, which open() does not
+            raise
+        self.name = file
+        self._hold(self._charge)
+
+    def _open(
+        self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
+    ) -> Charge | None:
         if type(file) is int or opener is not None:
             alive(invocation, "open", file)
-            self._charge = open_by(invocation, self, file, mode, closefd, opener)
-        elif not plan.flags & _WRITING:
+            return open_by(invocation, self, file, mode, closefd, opener)
+        if not plan.flags & _WRITING:
             name = os.fspath(file)
             with _spelled(name):
                 real = readable(invocation, name, operation="open")
                 _init(self, like(name, real), mode, closefd)
-            self.name = name
             invocation.namespace.opened(self.fileno(), real)
-        else:
-            real, charged = locate(invocation, file, plan.flags)
-            self._charge = open_at(invocation, self, real, os.fspath(file), plan, charged)
-        self._hold(self._charge)
+            return None
+        real, charged = locate(invocation, file, plan.flags)
+        return open_at(invocation, self, real, os.fspath(file), plan, charged)
 
     def _hold(self, charge: Charge | None) -> None:
         """Have the writes charged by the methods of this class."""
@@ -119,8 +129,12 @@ def open_by(
         _init(raw, file, mode, closefd)
     else:
         name = os.fspath(file)
-        with _spelled(name):
+        try:
             _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
+        except OSError as exc:
+            if isinstance(exc.filename, Unopened):  # what the opener itself raises is its own affair
+                exc.filename = name
+            raise
         raw.name = name
     if raw.writable() and invocation.owns(raw.fileno()):
         return Charge(invocation, raw)

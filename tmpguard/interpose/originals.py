@@ -10,6 +10,7 @@ import fcntl as _fcntl
 import io as _io_module
 import mmap as _mmap_module
 import os
+import pathlib as _pathlib
 import pkgutil as _pkgutil
 import socket as _socket_module
 import sqlite3 as _sqlite3_module
@@ -70,6 +71,7 @@ listdir = os.listdir
 scandir = os.scandir
 getcwd = os.getcwd
 ismount = os.path.ismount
+path_is_mount = _pathlib.Path.is_mount
 getcwdb = os.getcwdb
 chdir = os.chdir
 fchdir = _get("fchdir")

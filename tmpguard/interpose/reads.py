@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat as modes
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +93,7 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
 def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
     alive_to_read(invocation, "os.stat" if follow else "os.lstat", path)
     if type(path) is int or is_odd(path, wanted="string, bytes, os.PathLike or integer"):
-        status = _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
-        return _as_tmp(status) if _is_tmp(invocation, path, status) else status
+        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
     try:
         known = known_path(invocation, path) if dir_fd is None else None
         if known is not None:
@@ -101,23 +102,9 @@ def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bo
                 return status
         operation = "os.stat" if follow else "os.lstat"
         where = place(invocation, path, dir_fd, follow=follow, operation=operation)
-        status = _stat(where.real, follow_symlinks=follow)
-        return _as_tmp(status) if where.virtual == TMP else status
+        return _stat(where.real, follow_symlinks=follow)
     except OSError as exc:
         reraise(exc, path)
-
-
-def _is_tmp(invocation: Invocation, fd: int, status: os.stat_result) -> bool:
-    return modes.S_ISDIR(status.st_mode) and base_of(invocation, fd) == TMP
-
-
-def _as_tmp(status: os.stat_result) -> os.stat_result:
-    """The scratch directory is its owner's alone, the /tmp for which it stands is everybody's."""
-    if modes.S_IMODE(status.st_mode) != 0o700:
-        return status  # the application has changed it
-    reduced: Any = status.__reduce__()
-    make, (visible, hidden) = reduced
-    return make((modes.S_IFDIR | 0o1777, *visible[1:]), hidden)  # type: ignore[no-any-return]
 
 
 stat = quick(_stat, _quick_stat, "os.stat")
@@ -137,7 +124,7 @@ def access(
     follow_symlinks: bool = True,
 ) -> bool:
     alive_to_read(invocation, "os.access", path)
-    if is_odd(path) and type(path) is not int:
+    if is_odd(path):
         return originals.access(path, mode)
     try:
         where = place(invocation, path, dir_fd, follow=follow_symlinks, operation="os.access")
@@ -203,7 +190,15 @@ def _quota_statvfs(invocation: Invocation) -> os.statvfs_result:
 
 
 def pathconf(invocation: Invocation, path: Any, name: Any) -> Any:
-    return _looked_up(invocation, "os.pathconf", lambda real: originals.pathconf(real, name), path)
+    try:
+        return _looked_up(invocation, "os.pathconf", lambda real: originals.pathconf(real, name), path)
+    except OSError:
+        if not path:
+            raise
+        # Some are constants of the C library's, whatever the path.
+        with suppress(OSError):
+            return originals.pathconf("/dev/null/", name)
+        raise
 
 
 def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> Any:
@@ -222,6 +217,8 @@ def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) ->
 
 def ismount(invocation: Invocation, path: Any) -> bool:
     """:func:`os.path.ismount`, which cannot tell by the device numbers behind the mounts."""
+    if is_odd(path):
+        return originals.ismount(path)
     try:
         virtual = place(invocation, path, follow=False).virtual
     except (OSError, ValueError):
@@ -229,6 +226,22 @@ def ismount(invocation: Invocation, path: Any) -> bool:
     if virtual == TMP or virtual in invocation.guard.mounts.points:
         return True
     return originals.ismount(path)
+
+
+@functools.wraps(originals.path_is_mount)
+def path_is_mount(self: Any) -> bool:
+    """:meth:`pathlib.Path.is_mount`, which up to 3.11 goes by the device numbers, after links."""
+    invocation = get_current()
+    if invocation is None or sys.version_info >= (3, 12):
+        return originals.path_is_mount(self)
+    try:
+        where, parent = place(invocation, self), place(invocation, self.parent)
+        if not modes.S_ISDIR(_stat(where.real).st_mode):
+            return False
+        _stat(parent.real)
+    except (OSError, ValueError):
+        return False
+    return where.mount is not parent.mount or bool(originals.path_is_mount(type(self)(where.real)))
 
 
 def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:

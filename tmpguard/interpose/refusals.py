@@ -81,11 +81,19 @@ def rename_error(source: Place, target: Place) -> int:
 
     Both names lie on mounts as their directories do. 0 where both are on the same writable mount.
     """
-    if source.parent is not target.parent:
+    if source.parent is not target.parent or not (source.parent.writable or _on_one_device(source, target)):
         return EXDEV
     if source.last or target.last:
         return EBUSY
     return 0 if source.parent.writable else EROFS
+
+
+def _on_one_device(source: Place, target: Place) -> bool:
+    """Are the directories of both entries on one of the machine's own mounts?"""
+    devices = {
+        originals.stat(os.path.dirname(place.real.rstrip("/")) or "/").st_dev for place in (source, target)
+    }
+    return len(devices) == 1
 
 
 def mount_point_error(source: Place, target: Place) -> int:

@@ -75,6 +75,7 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "scandir", "read", _PATH, reads.scandir),
     Call("posixpath", "ismount", "read", _PATH, reads.ismount),
     Call("pkgutil", "get_data", "read", ("resource",), reads.get_data),
+    Call("pathlib:Path", "is_mount", "read", ("self",), reads.path_is_mount, ready=True),
     # the working directory
     Call("os", "getcwd", "process", (), reads.getcwd),
     Call("os", "getcwdb", "process", (), reads.getcwdb),

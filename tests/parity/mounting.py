@@ -1,0 +1,95 @@
+"""Mount namespaces, and a loop that answers calls within one.
+
+Standard library only: the child process gets this file as text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: What a child ends with where the machine does not permit a step, which is then on its standard error.
+NOT_PERMITTED = 77
+
+_NEWNS, _NEWUSER = 0x20000, 0x10000000
+_PRIVATE, _BIND, _DETACH = 1 << 18 | 0x4000, 4096, 2  # the first is MS_PRIVATE | MS_REC
+_NOSUID_NODEV = 6
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _RDONLY = 442, -100, 0x8000, 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        code = ctypes.get_errno()
+        print(f"{what}: {os.strerror(code)}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(NOT_PERMITTED)
+
+
+def _give(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def enter_namespace() -> None:
+    """Take a mount namespace of our own, in a user namespace where this is not root."""
+    uid, gid = os.getuid(), os.getgid()
+    _check(_libc.unshare(_NEWNS if uid == 0 else _NEWNS | _NEWUSER), "unshare")
+    if uid:
+        _give("/proc/self/setgroups", "deny")
+        _give("/proc/self/uid_map", f"{uid} {uid} 1")
+        _give("/proc/self/gid_map", f"{gid} {gid} 1")
+    _check(_libc.mount(b"none", b"/", None, _PRIVATE, None), "private mounts")
+
+
+def make_read_only(*writable: str) -> None:
+    """Make everything read-only but the directories ``writable``. Shared memory and the like need no care:
+    whatever is mounted becomes read-only."""
+    for path in writable:
+        _check(_libc.mount(os.fsencode(path), os.fsencode(path), None, _BIND, None), f"a mount on {path}")
+    _set(b"/", _AT_RECURSIVE, _RDONLY, 0)
+    for path in writable:
+        _set(os.fsencode(path), 0, 0, _RDONLY)
+
+
+def _set(path: bytes, flags: int, add: int, clear: int) -> None:
+    attributes = struct.pack("QQQQ", add, clear, 0, 0)
+    _check(
+        _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, path, flags, attributes, ctypes.c_size_t(32)), "read-only"
+    )
+
+
+class Tmp:
+    """A tmpfs of ``size`` bytes on ``/tmp``, with the directory ``bundle`` on ``/tmp/package``."""
+
+    def __init__(self, size: int, bundle: str) -> None:
+        self.size = size
+        self.bundle = os.open(bundle, os.O_PATH) if bundle else -1
+        self._is_mounted = False
+
+    def make(self) -> None:
+        """Mount it, or put a new, empty one in its place."""
+        if self._is_mounted:
+            os.chdir("/")
+            _check(_libc.umount2(b"/tmp", _DETACH), "unmounting /tmp")
+        options = b"size=%d,mode=1777" % self.size
+        _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID_NODEV, options), "a tmpfs on /tmp")
+        self._is_mounted = True
+        if self.bundle >= 0:
+            os.mkdir("/tmp/package", 0o755)
+            source = b"/proc/self/fd/%d" % self.bundle
+            _check(_libc.mount(source, b"/tmp/package", None, _BIND, None), "the bundle's mount")
+
+
+def answer(before: Callable[[], None], functions: dict[str, Callable[..., Any]]) -> None:
+    """Answer the calls that come on the standard input, one on each line: ``[function, arguments]``."""
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        before()
+        print(json.dumps(functions[name](*arguments)), flush=True)

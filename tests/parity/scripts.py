@@ -1,0 +1,125 @@
+"""Runs a script: a list of calls as data, each with the number of its slot, its paths and sizes.
+
+Runs in both places: within an invocation, and in a child process on the kernel's set-up, which gets this
+file as text, so it imports nothing but the standard library and the other files that it gets.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.parity.handles import CALLS
+from tests.parity.names import LOOKS  # noqa: F401 - adds its calls
+from tests.parity.places import make_tmp
+from tests.parity.session import NotTried, Session, told, told_error, told_tree
+from tests.parity.trees import METHODS  # noqa: F401 - adds its calls
+
+#: One call: its name and its arguments.
+Call = list[Any]
+
+#: What a call gave or raised, and what was in use and free after it.
+Outcome = list[Any]
+
+
+class _Names:
+    """The random names of :mod:`tempfile`, the same in both places."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._number += 1
+        return f"name{self._number}"
+
+
+def prepare() -> None:
+    """Sort listings: their order is every file system's own affair, what is made of them in it is not."""
+    warnings.simplefilter("ignore")
+    list_directory, scan_directory = os.listdir, os.scandir
+    os.listdir = lambda path=None: sorted(list_directory(path))  # type: ignore[assignment]
+    os.scandir = lambda path=None: _Sorted(scan_directory(path))  # type: ignore[assignment]
+
+
+class _Sorted:
+    """An iterator as :func:`os.scandir` gives it."""
+
+    def __init__(self, entries: Any) -> None:
+        self._entries = entries
+        self._sorted: Iterator[Any] | None = None
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        if self._sorted is None:
+            self._sorted = iter(sorted(self._entries, key=lambda entry: entry.name))  # type: ignore[no-any-return]
+        return next(self._sorted)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._entries.close()
+
+
+def run(
+    script: list[Call], project: str, watched: bool, observe: Callable[[], Any] | None = None
+) -> list[Outcome]:
+    """The outcomes of the calls of ``script``, of closing what it left open, and what ``/tmp`` is then.
+
+    ``watched`` says whether the space in use is asked for after each call or only at the end: being asked
+    has the guard measure it anew. What ``observe`` gives after each call is added to its outcome.
+    """
+    os.umask(0o022)
+    os.chdir(project)
+    tempfile._name_sequence = _Names()  # type: ignore[attr-defined]
+    tempfile.tempdir = "/tmp"  # found once in a process, as a rule before /tmp is full
+    session = Session(project)
+    outcomes: list[Outcome] = []
+
+    def add(name: str, arguments: list[Any]) -> None:
+        outcome: Outcome = [_told_of(session, name, arguments), _usage() if watched else None]
+        outcomes.append(outcome if observe is None else [*outcome, observe()])
+        session.step += 1
+
+    try:
+        for name, *arguments in script:
+            add(name, arguments)
+        for slot in sorted(session.slots):
+            add("close", [slot])
+    finally:
+        for slot in list(session.slots):
+            session.slots.pop(slot)
+    outcomes.append([told_tree(), _usage()])
+    os.umask(0o022)
+    return outcomes
+
+
+def _told_of(session: Session, name: str, arguments: list[Any]) -> str:
+    try:
+        if name == "make":
+            make_tmp(session.project, links=arguments[0])
+            return "made"
+        if name == "pid":  # differs between any two processes: for the test of the comparison itself
+            return str(os.getpid())
+        function, _ = CALLS[name]
+        return "gives " + told(function(session, *arguments))
+    except NotTried as exc:
+        return f"not tried: {exc}"
+    except Exception as exc:
+        return told_error(exc)
+
+
+def _usage() -> Any:
+    return list(shutil.disk_usage("/tmp"))
