@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from .coldstart import cold_start
+from .context import current
 from .errors import ConfigurationError
 from .guard import Guard, invocation
 from .interpose.install import install, uninstall
-from .invocation import Invocation, current
+from .invocation import Invocation
 from .report import Leftover, Location, Report, Violation
 from .reporter import drain
 

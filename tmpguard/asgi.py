@@ -40,9 +40,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from .coldstart import cold_start
+from .context import get_current, set_current, unguarded
 from .errors import ConfigurationError
 from .guard import Guard, guard_from
-from .invocation import Invocation, activate, current, deactivate, unguarded
+from .invocation import Invocation
 from .reporter import drain
 
 __all__ = ["TmpGuardMiddleware"]
@@ -87,16 +88,14 @@ class TmpGuardMiddleware:
         if type(sys.get_asyncgen_hooks().finalizer) is not Abandoned:
             Abandoned.install()
         invocation = self.guard.invocation()
-        token = activate(invocation)
+        before = get_current()
+        set_current(invocation)
         try:
             await self.app(scope, receive, send)
         finally:
-            try:
-                deactivate(token)
-            except ValueError:
-                pass  # the coroutine was thrown away and is closed in another context, which never was ours
-            finally:
-                invocation.end()
+            if get_current() is invocation:  # else it was thrown away and is closed in another context
+                set_current(before)
+            invocation.end()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan: unguarded, or an invocation of its own."""
@@ -172,7 +171,7 @@ class Abandoned:
 
     def begin(self, generator: Generator) -> None:
         """A generator is read for the first time: it belongs to the current invocation."""
-        invocation = current()
+        invocation = get_current()
         if invocation is not None:
             if len(self.owners) >= self._limit:
                 self._sort_out()

@@ -30,7 +30,6 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -38,9 +37,10 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.core.exceptions import ImproperlyConfigured
 
+from .context import activate, deactivate, finalizing, restore
 from .errors import ConfigurationError
 from .guard import Guard, guard_from
-from .invocation import Invocation, activate, deactivate
+from .invocation import Invocation
 
 __all__ = ["TmpGuardMiddleware"]
 
@@ -71,18 +71,18 @@ class TmpGuardMiddleware:
         if self._is_async:
             return self._call_async(request)
         invocation = self.guard.invocation()
-        token = activate(invocation)
+        before = activate(invocation)
         try:
             return _keep_until_closed(self.get_response(request), invocation)
         except BaseException:
             invocation.end()
             raise
         finally:
-            deactivate(token)
+            deactivate(before)
 
     async def _call_async(self, request: Any) -> Any:
         invocation = self.guard.invocation()
-        token = activate(invocation)
+        before = activate(invocation)
         try:
             response: Awaitable[Any] = self.get_response(request)
             return _keep_until_closed(await response, invocation)
@@ -90,13 +90,7 @@ class TmpGuardMiddleware:
             invocation.end()
             raise
         finally:
-            _deactivate_anywhere(token)
-
-
-def _deactivate_anywhere(token: Any) -> None:
-    # A coroutine that was thrown away is closed in another context, which never was the invocation's.
-    with suppress(ValueError):
-        deactivate(token)
+            restore(invocation, before)
 
 
 # --- the end of a response -----------------------------------------------------------------------------
@@ -137,13 +131,13 @@ class _Close:
         if self._closed:
             return
         self._closed = True
-        token = activate(self._invocation)
+        before = activate(self._invocation)
         try:
             close = self._original()
             if close is not None:
                 close()
         finally:
-            deactivate(token)
+            deactivate(before)
             self._original = lambda: None
             self._finish()
 
@@ -171,19 +165,18 @@ class _Steps:
         return self
 
     def __next__(self) -> Any:
-        token = activate(self._invocation)
+        before = activate(self._invocation)
         try:
             return next(self._iterator)
         finally:
-            deactivate(token)
+            deactivate(before)
 
     def __del__(self) -> None:
         # A generator that nobody closed runs its finally clauses when it is dropped: for the invocation.
-        token = activate(self._invocation)
-        try:
-            del self._iterator
-        finally:
-            deactivate(token)
+        finalizing(self._invocation, self._drop)
+
+    def _drop(self) -> None:
+        del self._iterator
 
 
 class _AsyncSteps:
@@ -208,14 +201,14 @@ class _AsyncSteps:
     async def __anext__(self) -> Any:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        token = activate(self._invocation)
+        before = activate(self._invocation)
         try:
             return await self._iterator.__anext__()
         except StopAsyncIteration:
             self._over = True
             raise
         finally:
-            _deactivate_anywhere(token)
+            restore(self._invocation, before)
 
     def finish(self) -> None:
         """End the invocation: at once, or when the generator that was not read to its end is closed.
@@ -236,13 +229,13 @@ class _AsyncSteps:
         task.add_done_callback(_closing.discard)
 
     async def _close(self) -> None:
-        token = activate(self._invocation)
+        before = activate(self._invocation)
         try:
             await self._iterator.aclose()  # type: ignore[attr-defined]
         except Exception:
             logger.exception("closing the body of a response that was not read to its end")
         finally:
-            _deactivate_anywhere(token)
+            restore(self._invocation, before)
             self._invocation.end()
 
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from . import yamlfile
+from .context import unguarded
 from .errors import ConfigurationError
 from .ignore import NAME as IGNORE_FILE
-from .invocation import unguarded
 from .options import checked_plan
 from .platforms import PLATFORMS
 from .project import Deployable, checked_path, choose, listed, only_functions, text, whole_number

@@ -7,10 +7,11 @@ from typing import Any
 
 from . import options, scratch
 from .bundle import deployed_places, find_ignore, hidden_by
+from .context import unguarded
 from .errors import ConfigurationError
 from .ignore import NAME
 from .instance import Instance, InstanceInvocation, current_instance
-from .invocation import Invocation, unguarded
+from .invocation import Invocation
 from .journal import INTERVAL, Journal
 from .mounts import MountTable
 from .options import MB, StrPath

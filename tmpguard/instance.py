@@ -21,8 +21,9 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .context import unguarded
 from .interpose import originals
-from .invocation import Invocation, unguarded
+from .invocation import Invocation
 from .mounts import TMP, Namespace, is_below
 from .quota import Quota, open_unlinked
 from .report import KEPT, Leftover, Report

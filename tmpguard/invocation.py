@@ -9,11 +9,12 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar, Token
+from contextvars import Context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import remedies, scratch
+from .context import activate, get_current, restore, unguarded
 from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
@@ -28,12 +29,8 @@ if TYPE_CHECKING:
     from .guard import Guard
     from .interpose.charge import Charge
 
-#: The invocation that the running code belongs to (C6.2). Every wrapper's first step is to ask for it.
-_current: Final[ContextVar[Invocation | None]] = ContextVar("tmpguard_invocation", default=None)
-get_current: Final = _current.get
-
-#: Is a warning being logged by the running code?
-_telling: Final[ContextVar[bool]] = ContextVar("tmpguard_telling", default=False)
+#: Is a warning being logged by the running thread?
+_telling: Final = threading.local()
 
 #: More than this is never wiped by the thread that served the request.
 _AT_ONCE_BYTES: Final = 1 << 20
@@ -46,17 +43,6 @@ _LOOKUPS: Final = frozenset(
 
 #: Handles kept per invocation before those already collected are sorted out.
 _HANDLES_KEPT: Final = 256
-
-
-def current() -> Invocation | None:
-    """The invocation that the calling code belongs to, or None."""
-    return _current.get()
-
-
-#: Make an invocation the current one; the token goes to :func:`deactivate` in the same context. These two are
-#: the context variable's own methods, since every request pays for each Python frame in between.
-activate: Final = _current.set
-deactivate: Final = _current.reset
 
 
 class Invocation:
@@ -81,7 +67,8 @@ class Invocation:
     _report: Report | None = None
     _scratch: str | None = None
     _handles: list[tuple[weakref.ref[Any], Charge]] | None = None
-    _tokens: tuple[Token[Invocation | None], ...] = ()
+    #: What was current before each block of this one that is entered.
+    _outer: tuple[Invocation | None, ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _wipe_seconds = 0.0
     _let_through = 0
@@ -97,7 +84,7 @@ class Invocation:
     # --- the block -------------------------------------------------------------------------------------
 
     def __enter__(self) -> Invocation:
-        self._tokens += (_current.set(self),)
+        self._outer += (activate(self),)
         return self
 
     def __exit__(
@@ -106,9 +93,9 @@ class Invocation:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        *outer, token = self._tokens
-        self._tokens = tuple(outer)
-        _current.reset(token)
+        *outer, before = self._outer
+        self._outer = tuple(outer)
+        restore(self, before)
         if outer or not self._finish():
             return
         with unguarded():
@@ -120,11 +107,11 @@ class Invocation:
     @contextmanager
     def bound(self) -> Iterator[Invocation]:
         """Make this the current invocation for one step, without ending it."""
-        token = _current.set(self)
+        before = activate(self)
         try:
             yield self
         finally:
-            _current.reset(token)
+            restore(self, before)
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -240,8 +227,8 @@ class Invocation:
             if self._scratch is None:
                 if self.ended:
                     raise error(codes.ESTALE)
-                with unguarded():  # the backstop must not take it for the application's own
-                    directory = self.guard.scratch.make()
+                # In no invocation: the backstop must not take it for the application's own.
+                directory = Context().run(self.guard.scratch.make)
                 self._quota = Quota(self.guard.quota_bytes, self.guard.max_files, self._measure)
                 self._scratch = directory
                 if "ended" in self.__dict__:  # since the check above, by another thread
@@ -269,12 +256,11 @@ class Invocation:
         """What the scratch directory and the unlinked files that are still open hold, from the disk."""
         assert self._scratch is not None
         head, _, tail = self._scratch.rpartition("/")
-        with unguarded():
-            parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                usage = scratch.measure(parent, tail)
-            finally:
-                originals.close(parent)
+        parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            usage = scratch.measure(parent, tail)
+        finally:
+            originals.close(parent)
         unlinked = [status for path, status in open_unlinked() if is_below(path, self._scratch)]
         return Usage(
             usage.bytes + sum(scratch.allocated(status, "") for status in unlinked),
@@ -392,13 +378,13 @@ class Invocation:
         location, library = locate()
         violation = Violation(operation, path, code, location, library, remedy)
         self.report.add(violation, late=late)
-        if _telling.get():
+        if hasattr(_telling, "now"):
             return  # a logging handler that was itself refused must not start it over again
-        telling = _telling.set(True)
+        _telling.now = True
         try:
             self.guard.journal.tell(violation, late=late, refused=self.guard.enforce or late)
         finally:
-            _telling.reset(telling)
+            del _telling.now
 
     def _shown(self, path: Any) -> str:
         """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""
@@ -423,21 +409,9 @@ class Invocation:
         return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
 
 
-class unguarded:
-    """Runs a step of tmpguard's own outside of any invocation: ``with unguarded(): ...``"""
-
-    __slots__ = ("_token",)
-
-    def __enter__(self) -> None:
-        self._token = _current.set(None)
-
-    def __exit__(self, *exc_info: object) -> None:
-        _current.reset(self._token)
-
-
 def _prepare_fork() -> None:
     """A forked child shares its parent's invocation, and so its /tmp: there has to be one to share."""
-    invocation = _current.get()
+    invocation = get_current()
     if invocation is not None and not invocation.ended:
         invocation.reusable = False
         with suppress(OSError):

@@ -11,8 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from . import yamlfile
+from .context import unguarded
 from .errors import ConfigurationError
-from .invocation import unguarded
 from .platforms import PLATFORMS
 from .project import Deployable, checked_path, choose
 from .yamlfile import Node

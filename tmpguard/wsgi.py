@@ -27,8 +27,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from .context import finalizing, get_current, set_current
 from .guard import Guard, guard_from
-from .invocation import Invocation, activate, deactivate
+from .invocation import Invocation
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -48,14 +49,15 @@ class TmpGuardMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         invocation = self.guard.invocation()
-        token = activate(invocation)
+        before = get_current()
+        set_current(invocation)
         try:
             iterable = self.app(environ, start_response)
         except BaseException:
-            deactivate(token)
+            set_current(before)
             invocation.end()
             raise
-        deactivate(token)
+        set_current(before)
         # Servers take a body of one part as the whole and derive Content-Length from it.
         if hasattr(iterable, "__len__"):
             return _SizedBody(iterable, invocation)
@@ -86,7 +88,8 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        token = activate(self._invocation)
+        before = get_current()
+        set_current(self._invocation)
         try:
             step = self._next
             if step is None:
@@ -96,7 +99,7 @@ class _Body:
             self._next = _exhausted
             raise
         finally:
-            deactivate(token)
+            set_current(before)
 
     def close(self) -> None:
         """Call the application's ``close()`` for the invocation, then end it; the second time do nothing.
@@ -106,26 +109,28 @@ class _Body:
         if self._closed:
             return
         self._closed = True
-        token = activate(self._invocation)
+        before = get_current()
+        set_current(self._invocation)
         try:
             if hasattr(self._iterable, "close"):
                 self._iterable.close()
         finally:
-            self._drop(token)
+            self._drop()
+            set_current(before)
+            self._invocation.end()
 
     def __del__(self) -> None:
         # The application's close() is not called: without the guard it would not have been either.
         if not self._closed:
             self._closed = True
-            self._drop(activate(self._invocation))
+            finalizing(self._invocation, self._drop)
+            self._invocation.end()
 
-    def _drop(self, token: Any) -> None:
+    def _drop(self) -> None:
         # While the invocation is bound: what Python itself runs then, a generator's finally clause, is the
         # request's.
         self._next = None
         self._iterable = ()
-        deactivate(token)
-        self._invocation.end()
 
 
 def _exhausted() -> bytes:

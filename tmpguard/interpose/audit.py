@@ -17,7 +17,8 @@ from contextlib import suppress
 from errno import EROFS
 from typing import Any, Final
 
-from ..invocation import Invocation, descriptor_path, get_current
+from ..context import get_current
+from ..invocation import Invocation, descriptor_path
 from ..mounts import is_below
 from ..report import is_importing
 from . import originals

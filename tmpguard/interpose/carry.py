@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from typing import Any, Final
 
-from ..invocation import Invocation, activate, deactivate, get_current
+from ..context import activate, deactivate, get_current
+from ..invocation import Invocation
 from ..report import Origin, handed_on_by, locate
 from . import originals
 
@@ -33,13 +34,13 @@ class Carried:
         context = getattr(getattr(self._call, "func", None), "__self__", None)
         if isinstance(context, Context):  # asyncio.to_thread's: it runs in a context of its own
             context.run(handed_on_by.set, self._origin)
-        token = activate(self._invocation)
-        origin = handed_on_by.set(self._origin)
+        before, origin = activate(self._invocation), handed_on_by.get()
+        handed_on_by.set(self._origin)
         try:
             return self._call(*args, **kwargs)
         finally:
-            handed_on_by.reset(origin)
-            deactivate(token)
+            handed_on_by.set(origin)
+            deactivate(before)
 
 
 @functools.wraps(originals.thread_start)
@@ -92,13 +93,13 @@ def executor_submit(
         return originals.executor_submit(self, fn, *args, **kwargs)
     job = Carried(invocation, fn)
     # A worker thread that is started by this job serves others' jobs, too: it belongs to no invocation.
-    token = activate(None)
-    served = _served.set((invocation, self))
+    before, served = activate(None), _served.get()
+    _served.set((invocation, self))
     try:
         return originals.executor_submit(self, job, *args, **kwargs)
     finally:
-        _served.reset(served)
-        deactivate(token)
+        _served.set(served)
+        deactivate(before)
 
 
 #: The invocation and the executor whose job is being submitted.

@@ -13,7 +13,8 @@ from errno import ENOSPC, EROFS
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from ..invocation import Invocation, get_current
+from ..context import get_current
+from ..invocation import Invocation
 from ..mounts import Place
 from ..quota import Full
 from ..scratch import allocated

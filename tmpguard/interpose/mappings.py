@@ -7,7 +7,8 @@ import stat as modes
 from errno import ENOSPC
 from typing import Any
 
-from ..invocation import Invocation, get_current
+from ..context import get_current
+from ..invocation import Invocation
 from ..quota import Full, fill_holes
 from . import originals
 from .charge import full

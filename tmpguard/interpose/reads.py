@@ -11,7 +11,8 @@ from contextlib import suppress
 from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Any
 
-from ..invocation import Invocation, descriptor_path, get_current
+from ..context import get_current
+from ..invocation import Invocation, descriptor_path
 from ..mounts import TMP, Mount, error, own_descriptor
 from . import originals
 from .entries import Scan, VeiledScan

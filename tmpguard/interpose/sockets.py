@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from errno import EADDRINUSE, EEXIST, EROFS
 from typing import Any, Final
 
-from ..invocation import Invocation, get_current
+from ..context import get_current
+from ..invocation import Invocation
 from ..mounts import error
 from . import originals
 from .paths import alive, entry, place

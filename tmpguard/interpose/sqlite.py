@@ -8,7 +8,8 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
-from ..invocation import Invocation, get_current, unguarded
+from ..context import get_current, unguarded
+from ..invocation import Invocation
 from . import originals
 from .paths import alive, is_odd, text
 from .sqlite_cursors import tell, telling

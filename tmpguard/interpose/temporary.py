@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..invocation import Invocation, get_current
+from ..context import finalizing, get_current
+from ..invocation import Invocation
 from ..mounts import TMP
 from .paths import is_directory, place
 
@@ -67,8 +68,7 @@ def closing(self: Any, *args: Any, **options: Any) -> None:
     elif invocation.ended:
         _closing(self, *args, **{**options, "unlink": _wiped_already})
     else:
-        with invocation.bound():
-            _closing(self, *args, **options)
+        finalizing(invocation, _closing, self, *args, **options)
 
 
 def _wiped_already(name: Any) -> None:
@@ -85,8 +85,7 @@ class _Within:
     def __call__(self, *args: Any, **options: Any) -> Any:
         if self._invocation.ended:
             return None
-        with self._invocation.bound():
-            return self._call(*args, **options)
+        return finalizing(self._invocation, self._call, *args, **options)
 
 
 @functools.wraps(_directory_init)

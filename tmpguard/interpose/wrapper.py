@@ -13,7 +13,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, MethodType
 from typing import Any
 
-from ..invocation import get_current
+from ..context import get_current
 
 
 class Wrapper:
