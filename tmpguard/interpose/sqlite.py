@@ -157,14 +157,15 @@ class _Way:
             return make(self._target, *self._args, **self._options)
         module = _vfs_module()
         assert module is not None
-        token = module.connecting.set(("sqlite3.connect", self._given))
+        before = module.connecting.get()
+        module.connecting.set(("sqlite3.connect", self._given))
         try:
             return make(self._target, *self._args, **self._options)
         except sqlite3.DatabaseError as exc:
             tell(self._view, exc)
             raise
         finally:
-            module.connecting.reset(token)
+            module.connecting.set(before)
 
     def contain(self, connection: Any) -> Any:
         """Give the new ``connection`` what keeps it within the invocation."""

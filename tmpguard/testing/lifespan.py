@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from ..asgi import ASGIApp, Message, Receive, Scope, Send
-from ..invocation import activate
+from ..context import activate
 
 
 class LifespanFailure(RuntimeError):

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..invocation import Invocation, unguarded
+from ..context import unguarded
+from ..invocation import Invocation
 from ..report import Location, Report, Violation
 
 if TYPE_CHECKING:

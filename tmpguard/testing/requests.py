@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..asgi import ASGIApp, Receive, Scope, Send
 from ..asgi import TmpGuardMiddleware as ASGIMiddleware
 from ..coldstart import ColdStart
+from ..context import current
 from ..guard import Guard
-from ..invocation import current
 from ..wsgi import TmpGuardMiddleware as WSGIMiddleware
 from . import routes
 from .records import START_UP, Entry, TestRecord, current_test, in_progress

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
+from ..context import unguarded
 from ..errors import ConfigurationError
 from ..genezio import detected
 from ..guard import Guard
-from ..invocation import unguarded
 from ..mounts import TMP, is_below
 from ..options import OPTIONS, checked_writable, unknown_option
 from .allow import Rule, rules_of

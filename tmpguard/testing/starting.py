@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from ..asgi import ASGIApp, Message, Receive, Scope, Send
 from ..coldstart import cold_start
+from ..context import activate
 from ..guard import Guard
-from ..invocation import Invocation, activate
+from ..invocation import Invocation
 from .records import START_UP, TestRecord
 
 #: Makes the invocation that a start-up is to run for, or gives None where it keeps the real file system.
