@@ -343,6 +343,8 @@ def test_a_template_s_functions_are_named_in_errors(project: Path) -> None:
     assert "no function is in it" in sam_error()
     written(project, "name: x\n", "template.yaml")
     assert "has no Resources" in sam_error()
+    written(project, "Resources: {One: {Type: [AWS::Serverless::Function]}}\n", "template.yaml")
+    assert "no function is in it" in sam_error()
 
 
 def test_a_template_that_gives_no_size_has_the_platform_s(project: Path) -> None:

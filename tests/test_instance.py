@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -376,6 +377,16 @@ def test_a_write_outside_by_late_code_is_refused_and_recorded(guard: tmpguard.Gu
         with pytest.raises(OSError, match="Read-only"):
             write("/etc/file")
     assert [violation.path for violation in invocation.report.violations] == ["/etc/file"]
+
+
+def test_a_local_socket_listens_for_the_invocations_to_come(guard: tmpguard.Guard) -> None:
+    with guard.invocation():
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("/tmp/socket")
+        listener.listen()
+    with listener, guard.invocation(), socket.socket(socket.AF_UNIX) as client:
+        client.connect("/tmp/socket")
+        assert listener.getsockname() == client.getpeername() == "/tmp/socket"
 
 
 def test_a_temporary_directory_may_outlive_its_invocation(guard: tmpguard.Guard) -> None:

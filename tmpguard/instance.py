@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -221,6 +222,14 @@ class InstanceInvocation(Invocation):
         if not self.ended:
             self.namespace.scratch()
         return self.prefix
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        return self._instance.addresses
+
+    @addresses.setter
+    def addresses(self, value: Mapping[str, str]) -> None:
+        self._instance.addresses = value  # a socket may listen for the requests to come
 
     def make_mount_points(self) -> None:
         self._instance.make_mount_points()

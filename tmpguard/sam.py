@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str]) -> list[Deployable]:
     for name, node in resources.items():
         # A loop of CloudFormation's stands here as a list.
         kind = node.get("Type") if isinstance(node.value, dict) else None
-        if kind is not None and kind.value in _TYPES:
+        if kind is not None and isinstance(kind.value, str) and kind.value in _TYPES:
             found.append(_function(name, node, kind.value, of_all, base))
     return found
 

@@ -161,6 +161,26 @@ def test_a_worker_that_takes_a_killed_ones_place_leaves_the_other_workers_alone(
             assert (server.scratch / directory / "held/deep/file.txt").read_text() == "held"
 
 
+KEEPING = {
+    "uvicorn": (*UVICORN, "tests.e2e.instance_apps:asgi"),
+    "gunicorn gthread": (*GTHREAD, "tests.e2e.instance_apps:wsgi"),
+}
+
+
+@pytest.mark.parametrize("command", KEEPING)
+def test_each_worker_keeps_its_instance_s_tmp_until_it_is_stopped(start: Start, command: str) -> None:
+    server = start(*KEEPING[command])
+    there: dict[int, list[int]] = {}
+    for _ in range(12):
+        process, count = server.get("/").json()
+        there.setdefault(process, []).append(count)
+    for counts in there.values():
+        assert counts == list(range(counts[0], counts[0] + len(counts)))
+    assert len(server.scratch_directories()) >= len(there)
+    log = server.stop()
+    assert list(server.scratch.iterdir()) == [], log
+
+
 @pytest.mark.parametrize("command", HOLDING)
 def test_a_server_that_is_stopped_leaves_nothing(start: Start, command: str) -> None:
     with ExitStack() as until:
