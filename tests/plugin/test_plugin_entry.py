@@ -102,7 +102,9 @@ def test_asyncio_s_plugin_runs_guarded_tests(pytester: pytest.Pytester, app: Non
                 pass
         """
     )
-    result = pytester.runpytest_subprocess(*ALONE, "-o", "asyncio_default_fixture_loop_scope=function")
+    result = pytester.runpytest_subprocess(
+        *ALONE, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"
+    )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["tmpguard: EROFS open 'new.txt' at *"])
 

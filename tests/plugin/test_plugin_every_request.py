@@ -393,6 +393,25 @@ def test_a_wrong_option_ends_the_run_with_its_message(
     result.stderr.fnmatch_lines([f"ERROR: *tmpguard: {message}"])
 
 
+def test_an_instance_of_tmp_is_one_test_s(pytester: pytest.Pytester, app: None, run: Run) -> None:
+    pytester.makeini("[pytest]\ntmpguard = true\ntmpguard_lifetime = instance\n")
+    pytester.makepyfile(
+        """
+        import httpx
+        import pytest
+        from app import wsgi
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_requests(number):
+            with httpx.Client(transport=httpx.WSGITransport(wsgi), base_url="http://testserver") as client:
+                assert client.get("/listed").text == ""
+                client.get("/store?bytes=1")
+                assert client.get("/listed").text == "stored.bin"
+        """
+    )
+    run().assert_outcomes(passed=2)
+
+
 def test_a_framework_that_is_imported_in_a_test_is_patched_then(pytester: pytest.Pytester) -> None:
     """And none is imported for it. In a process of its own, where none is imported yet."""
     pytester.makepyfile(

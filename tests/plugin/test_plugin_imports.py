@@ -140,3 +140,28 @@ def test_start_ups_are_guarded(pytester: pytest.Pytester, run: Run) -> None:
     result = run("--tmpguard-import")
     result.assert_outcomes(passed=1, failed=3)
     result.stdout.fnmatch_lines(["  in:      (start-up)", "  by:      app.py:7 in write"] * 3)
+
+
+def test_a_start_up_that_the_application_guards_itself_is_told(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        from tmpguard.asgi import TmpGuardMiddleware
+
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                await receive()
+                try:
+                    open("up.txt", "w")
+                except OSError:
+                    pass
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+
+        def test_it(tmpguard):
+            tmpguard.client(TmpGuardMiddleware(app, lifespan=True))
+        """
+    )
+    result = run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["tmpguard: EROFS open 'up.txt' at *", "  in:      (start-up)"])

@@ -19,8 +19,11 @@ from .starting import Start, StartingASGI
 
 try:
     import httpx
-except ModuleNotFoundError as exc:  # pragma: no cover - depends on what is installed
-    raise ConfigurationError("tmpguard's clients need httpx: pip install httpx") from exc
+except ModuleNotFoundError:  # pragma: no cover - depends on what is installed
+    try:
+        import httpx2 as httpx  # type: ignore[import-not-found, no-redef]
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError("tmpguard's clients need httpx: pip install httpx") from exc
 
 #: The options of the guard, those of the transport, and what else a client takes that httpx does not.
 _GUARD: Final = (*OPTIONS, "writable_tmp_path")

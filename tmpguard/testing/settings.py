@@ -43,7 +43,7 @@ class Settings:
     def __init__(self, config: pytest.Config, namespace: argparse.Namespace | None = None) -> None:
         self._config = config
         given = namespace or config.option
-        self._guards: dict[object, Guard] = {}
+        self._guards: dict[object, tuple[Guard, dict[str, Any]]] = {}
         with usage_errors():
             self.options = _ini_options(config)
             self.rules = rules_of(config.getini("tmpguard_allow"), directory_of(self.options))
@@ -79,7 +79,7 @@ class Settings:
 
     def end_instances(self) -> None:
         """A test is over: with ``lifetime="instance"`` its requests had one /tmp, the next has its own."""
-        for guard in self._guards.values():
+        for guard, _ in self._guards.values():
             guard.end_instance()
 
     def _guard(self, options: dict[str, Any], tmp_path: bool, writable_tmp_path: bool) -> Guard:
@@ -90,10 +90,10 @@ class Settings:
             readable = (self.base_temporary(),)
         # A relative bundle depends on the working directory, which a test may change.
         key = (readable, os.getcwd(), repr(options))
-        guard = self._guards.get(key)
-        if guard is None:
-            guard = self._guards[key] = detected(TestGuard, {**options, "readable": readable})
-        return guard
+        if key not in self._guards:
+            # With its options: objects that the key knows by their address must not go.
+            self._guards[key] = detected(TestGuard, {**options, "readable": readable}), options
+        return self._guards[key][0]
 
 
 class TestSettings:
