@@ -271,6 +271,18 @@ def test_the_peak_of_a_long_invocation_outlives_the_begin_of_another(guard: tmpg
     assert (long.report.peak_bytes, short.report.peak_bytes) == (50 * PAGE, PAGE)
 
 
+def test_an_invocation_that_is_dropped_without_an_end_runs_no_more(guard: tmpguard.Guard) -> None:
+    for name in "ab":
+        dropped = guard.invocation()
+        with dropped.bound():
+            write(f"/tmp/{name}")
+        del dropped
+        gc.collect()
+    with guard.invocation() as invocation:
+        assert sorted(os.listdir("/tmp")) == ["a", "b"]
+    assert invocation.report.leftovers == ()
+
+
 def test_reports_are_handed_out_with_what_is_left(scratch_root: Path) -> None:
     reports: list[tmpguard.Report] = []
     guard = tmpguard.Guard(

@@ -153,7 +153,7 @@ def detected(cls: type[Guard], given: dict[str, Any]) -> Guard:
     with unguarded():
         there = given.get("platform", "genezio") == "genezio" and os.path.isfile(NAME)
         more, told = _of_file(given) if there else ({}, None)
-    made = cls(**given, **more)
+    made = cls(**{**given, **more})
     if there:
         if "storage_size" in more:
             made.size_from = told or made.size_from

@@ -52,7 +52,8 @@ class Instance(Invocation):
         super().__init__(guard)
         self.process = os.getpid()
         self._lock = threading.RLock()
-        self._running: weakref.WeakSet[InstanceInvocation] = weakref.WeakSet()
+        #: Those that use files, by their ids. A garbage collection may end one at any point.
+        self._running: dict[int, weakref.ref[InstanceInvocation]] = {}
         self._last: Stock | None = None
         #: The directory, for the finalizer, which must not hold the instance.
         self._made: list[str] = []
@@ -78,9 +79,9 @@ class Instance(Invocation):
             if self._quota is not None:
                 # The most in use at one time is found out anew for each that runs at the time.
                 peak = self._quota.restart_peak()
-                for other in self._running:
+                for other in self._others():
                     other.peak = max(other.peak, peak)
-            self._running.add(invocation)
+            self._running[id(invocation)] = weakref.ref(invocation)
             if invocation.before is None:
                 invocation.before = self.stock()
 
@@ -90,7 +91,18 @@ class Instance(Invocation):
 
         None where that has to be looked at. What code of an ended invocation still makes is the next one's.
         """
-        return self._last if not self._running else None
+        return self._last if not self._others() else None
+
+    def _others(self) -> list[InstanceInvocation]:
+        """The invocations that run; one that was dropped without an end does not."""
+        found = []
+        for key, reference in self._running.copy().items():
+            other = reference()
+            if other is None:
+                self._running.pop(key, None)
+            else:
+                found.append(other)
+        return found
 
     @property
     def credit(self) -> int:
@@ -100,7 +112,7 @@ class Instance(Invocation):
     def leave(self, invocation: InstanceInvocation) -> tuple[Usage, int, Stock]:
         """``invocation`` is over: what is used, the most that was used during it, and what is there now."""
         with self._lock:
-            self._running.discard(invocation)
+            self._running.pop(id(invocation), None)
             stock = self._last = self.stock()
             usage = self._used(stock)
             peak = self._quota.peak if self._quota is not None else 0

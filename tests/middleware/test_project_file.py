@@ -73,6 +73,7 @@ def test_the_file_gives_the_size(size: Callable[..., int], project: Path) -> Non
     written(project, project_files.FLASK)
     assert size() == 64
     assert size(storage_size=5) == 5
+    assert size(storage_size=None) == 64
     assert size(guard=tmpguard.Guard(bundle=None)) == 128
     assert size(platform="vercel") == 500
 
