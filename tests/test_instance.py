@@ -283,6 +283,33 @@ def test_an_invocation_that_is_dropped_without_an_end_runs_no_more(guard: tmpgua
     assert invocation.report.leftovers == ()
 
 
+def test_an_invocation_may_be_ended_by_the_garbage_collector(guard: tmpguard.Guard) -> None:
+    """Which may run within the very code that sets a context variable, on Python 3.11."""
+
+    class Ending:
+        def __init__(self, invocation: tmpguard.Invocation) -> None:
+            self.itself = self
+            self.invocation = invocation
+
+        def __del__(self) -> None:
+            self.invocation.end()
+
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for number in range(50):
+            invocation = guard.invocation()
+            with invocation.bound():
+                write("/tmp/file")
+            Ending(invocation)
+            with guard.invocation() as other:
+                assert tmpguard.current() is other
+                write(f"/tmp/{number}")
+            assert tmpguard.current() is None
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_reports_are_handed_out_with_what_is_left(scratch_root: Path) -> None:
     reports: list[tmpguard.Report] = []
     guard = tmpguard.Guard(

@@ -19,6 +19,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -267,20 +268,22 @@ class InstanceInvocation(Invocation):
         mine = object()
         if self.__dict__.setdefault("_ender", mine) is not mine:
             return False
-        if self.found is not None and self._credit != self._instance.credit:
-            self._join()  # it only wrote to files that an earlier one had opened
-        before = self.before
-        if before is not None:
-            try:
-                with unguarded():
-                    usage, peak, now = self._instance.leave(self)
-                self._final = usage, peak
-                self._leftovers = _added(before, now)
-            except OSError:
-                logger.exception("tmpguard could not look at what an invocation left behind")
+        try:
+            # In a context of its own, without an invocation: it may be a finalizer that ends this one.
+            Context().run(self._look_back)
+        except OSError:
+            logger.exception("tmpguard could not look at what an invocation left behind")
         self._over = True
         self.before = self.found = {}  # what it knew is not needed any more
         return True
+
+    def _look_back(self) -> None:
+        if self.found is not None and self._credit != self._instance.credit:
+            self._join()  # it only wrote to files that an earlier one had opened
+        if self.before is not None:
+            usage, peak, now = self._instance.leave(self)
+            self._final = usage, peak
+            self._leftovers = _added(self.before, now)
 
     def _wipe(self) -> None:
         self._close_report(*self._final, 0.0)
