@@ -77,7 +77,7 @@ def test_each_function_is_told_with_its_size_and_bundle(project: Path) -> None:
         "2 *.csv 1 rows.csv",
         "3 tests/ 1 tests/",
         "2.9 MB model.bin",
-        "The deployment would take it; nothing to remark.",
+        "No error; nothing to remark.",
     ):
         assert part in output
 
@@ -88,11 +88,10 @@ def test_what_the_deployment_would_refuse_ends_with_one(project: Path) -> None:
     done = run()
     assert done.exit_code == 1
     assert "error genezio.yaml:21: backend.functions[0].storageSize: 256 MB is over" in done.output
-    assert "would take it" not in done.output
+    assert "No error" not in done.output
     assert run("--plan", "pro").exit_code == 0
     for broken, said in {
         "backend: [\n": "error genezio.yaml:2: is no valid YAML",
-        "name: x\n": "error genezio.yaml: deploys nothing that has a /tmp",
         "backend: {functions: [{name: x, path: nowhere}]}\n": "nowhere does not exist",
         "": "error genezio.yaml: is empty",
     }.items():
@@ -100,6 +99,13 @@ def test_what_the_deployment_would_refuse_ends_with_one(project: Path) -> None:
         done = run()
         assert done.exit_code == 1
         assert said in done.output
+
+
+def test_a_project_without_functions_is_none_that_would_be_refused(project: Path) -> None:
+    written(project, "name: x\nfrontend: {path: client}\n")
+    done = run()
+    assert (done.exit_code, done.output) == (0, "No error; nothing that it deploys has a /tmp.\n")
+    assert told()["functions"] == []
 
 
 def test_a_wrong_use_ends_with_two(project: Path) -> None:
@@ -164,7 +170,6 @@ def test_the_json_has_these_keys_and_no_others(project: Path) -> None:
         "version": 1,
         "file": "genezio.yaml",
         "plan": "free",
-        "ignore_file": str(project / ".genezioignore"),
         "valid": True,
         "errors": [],
         "functions": 1,
@@ -183,9 +188,9 @@ def test_the_json_has_these_keys_and_no_others(project: Path) -> None:
         "error": None,
         "findings": [["kind", "path", "message"]],
     }
-    assert bundle["directory"] == str(project)
+    assert (bundle["directory"], bundle["ignore_file"]) == (str(project), str(project / ".genezioignore"))
     assert bundle["files"] == len([path for path in project.rglob("*") if path.is_file()]) - 1
-    assert set(bundle) == {"directory", "files", "bytes", "largest", "ignored"}
+    assert set(bundle) == {"directory", "ignore_file", "files", "bytes", "largest", "ignored"}
     assert bundle["ignored"] == [{"line": 1, "pattern": "*.csv", "paths": 1, "examples": ["rows.csv"]}]
     assert set(bundle["largest"][0]) == {"path", "bytes"}
     page = (PROJECT / "docs" / "genezio.md").read_text()
@@ -268,6 +273,16 @@ def test_the_ignore_file_is_the_one_beside_the_project_file(project: Path) -> No
     bundle = told()["bundles"][0]
     assert bundle["ignored"][0]["examples"] == ["rows.csv"]
     assert bundle["files"] == 2
+
+
+def test_without_one_there_the_ignore_file_in_the_bundle_holds(project: Path) -> None:
+    written(project, project_files.MIXED)
+    for name in ("main.py", "rows.csv"):
+        (project / "api" / name).touch()
+    (project / "api/.genezioignore").write_text("*.csv\n")
+    api, web = told()["bundles"]
+    assert [one["ignore_file"] for one in (api, web)] == [str(project / "api/.genezioignore"), None]
+    assert [one["examples"] for one in api["ignored"]] == [["rows.csv"]]
 
 
 def test_an_entry_file_that_is_not_deployed_is_found(project: Path) -> None:

@@ -32,7 +32,6 @@ class Check(NamedTuple):
 
     file: str
     plan: str
-    ignore_file: str | None
     errors: tuple[str, ...]
     functions: tuple[Function, ...]
     surveys: tuple[Survey, ...]
@@ -43,7 +42,6 @@ class Check(NamedTuple):
             "version": JSON_VERSION,
             "file": self.file,
             "plan": self.plan,
-            "ignore_file": self.ignore_file,
             "valid": not self.errors,
             "errors": list(self.errors),
             "functions": [_function_as_json(function) for function in self.functions],
@@ -56,35 +54,35 @@ def check(path: str, plan: str) -> Check:
     try:
         found = genezio.read(path)
     except ConfigurationError as exc:
-        return Check(path, plan, None, (str(exc),), (), ())
+        return Check(path, plan, (str(exc),), (), ())
     errors: list[str] = []
-    if not found:
-        errors.append(f"{path}: deploys nothing that has a /tmp: no function is in it")
-    ignore_file, ignore = _ignore_beside(path, errors)
+    beside = _ignore_in(os.path.realpath(os.path.dirname(os.path.abspath(path))), errors)
     functions = []
     surveys: dict[str, Survey] = {}
     for one in found:
-        function = _function(one, plan, ignore, surveys)
+        function = _function(one, plan, beside, surveys, errors)
         functions.append(function)
         errors += [function.error] if function.error else []
     unique = tuple(dict.fromkeys(errors))
-    return Check(path, plan, ignore_file, unique, tuple(functions), tuple(surveys.values()))
+    return Check(path, plan, unique, tuple(functions), tuple(surveys.values()))
 
 
-def _ignore_beside(path: str, errors: list[str]) -> tuple[str | None, Ignore | None]:
-    base = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    name = os.path.join(base, IGNORE_FILE)
+def _ignore_in(directory: str, errors: list[str]) -> Ignore | None:
+    name = os.path.join(directory, IGNORE_FILE)
     if not os.path.lexists(name):
-        return None, None
+        return None
     try:
-        return name, Ignore.read(name)
+        return Ignore.read(name)
     except ConfigurationError as exc:
         errors.append(str(exc))
-        return name, None
+        return None
 
 
-def _function(one: Deployable, plan: str, ignore: Ignore | None, surveys: dict[str, Survey]) -> Function:
+def _function(
+    one: Deployable, plan: str, beside: Ignore | None, surveys: dict[str, Survey], errors: list[str]
+) -> Function:
     size = seen = None
+    ignore = beside
     error = None
     try:
         size = one.size(plan, genezio.PLATFORM) or genezio.PLATFORM.default
@@ -94,6 +92,7 @@ def _function(one: Deployable, plan: str, ignore: Ignore | None, surveys: dict[s
         directory = one.existing_directory()
         if directory is not None:
             directory = os.path.realpath(directory)
+            ignore = beside or _ignore_in(directory, errors)
             hidden_by(ignore, directory, ())  # a line that leaves out all of it
             seen = surveys.get(directory) or survey(directory, ignore)
             surveys[directory] = seen
@@ -136,6 +135,7 @@ def _function_as_json(function: Function) -> dict[str, Any]:
 def _survey_as_json(one: Survey) -> dict[str, Any]:
     return {
         "directory": one.directory,
+        "ignore_file": one.ignore_file,
         "files": one.files,
         "bytes": one.bytes,
         "largest": [{"path": path, "bytes": size} for size, path in one.largest],

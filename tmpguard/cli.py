@@ -62,7 +62,7 @@ def _print(result: Check, console: Console) -> None:
         _print_function(function, result.plan, console)
         if function.survey is not None and function.survey.directory not in seen:
             seen.add(function.survey.directory)
-            _print_survey(function.survey, result.ignore_file, console)
+            _print_survey(function.survey, console)
         _print_findings(function.findings, console)
         console.print()
     for error in result.errors:
@@ -72,7 +72,9 @@ def _print(result: Check, console: Console) -> None:
         told = (
             "nothing to remark" if not count else f"{count} {'thing' if count == 1 else 'things'} to look at"
         )
-        console.print(Text(f"The deployment would take it; {told}.", style="bold"))
+        if not result.functions:
+            told = "nothing that it deploys has a /tmp"
+        console.print(Text(f"No error; {told}.", style="bold"))
 
 
 def _print_function(function: Function, plan: str, console: Console) -> None:
@@ -94,10 +96,10 @@ def _print_function(function: Function, plan: str, console: Console) -> None:
     console.print(rows)
 
 
-def _print_survey(one: Survey, ignore_file: str | None, console: Console) -> None:
+def _print_survey(one: Survey, console: Console) -> None:
     if one.left_out:
         table = _table(
-            f"left out by {os.path.basename(ignore_file or '')}", "line", "pattern", "paths", "such as"
+            f"left out by {os.path.basename(one.ignore_file or '')}", "line", "pattern", "paths", "such as"
         )
         for left_out in one.left_out:
             examples = ", ".join(map(shown, left_out.examples))

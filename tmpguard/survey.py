@@ -52,6 +52,8 @@ class Survey(NamedTuple):
     """What is in a bundle. Sizes are the lengths of the files, in bytes."""
 
     directory: str
+    #: The file whose rules hold; None for none.
+    ignore_file: str | None
     files: int
     bytes: int
     #: The ten largest files, the largest first: length and path.
@@ -92,6 +94,7 @@ class _Surveyor:
         ]
         return Survey(
             self.directory,
+            self.ignore.file if self.ignore is not None else None,
             count,
             total,
             tuple(sorted(sizes, key=lambda one: (-one[0], one[1]))),
