@@ -23,7 +23,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .context import unguarded
+from .context import get_current, unguarded
 from .interpose import originals
 from .invocation import Invocation
 from .mounts import TMP, Namespace, is_below
@@ -108,7 +108,7 @@ class Instance(Invocation):
     @property
     def credit(self) -> int:
         """A number that is another one once something was written."""
-        return self._quota.credit if self._quota is not None else 0
+        return self._quota.balance if self._quota is not None else 0
 
     def leave(self, invocation: InstanceInvocation) -> tuple[Usage, int, Stock]:
         """``invocation`` is over: what is used, the most that was used during it, and what is there now."""
@@ -154,6 +154,25 @@ class Instance(Invocation):
     def _close_report(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
         self._final = (usage, peak)
 
+    #: The invocation that ends, while it is looked whether a native writer of its took too much.
+    _ending: InstanceInvocation | None = None
+
+    def check_for(self, invocation: InstanceInvocation) -> None:
+        """Look for native writers when ``invocation`` ends."""
+        self._ending = invocation
+        try:
+            self.checked_prefix()
+        finally:
+            self._ending = None
+
+    def _record(self, operation: str, code: int, path: Any, *args: Any, **more: Any) -> None:
+        """What is found for all of them is told to the one that runs."""
+        current = self._ending or get_current()
+        if isinstance(current, InstanceInvocation) and current.shares(self):
+            current._record(operation, code, path, *args, **more)
+        else:
+            super()._record(operation, code, path, *args, **more)
+
 
 def _discard(root: ScratchRoot, made: list[str]) -> None:
     """The guard is gone without an end.
@@ -195,6 +214,10 @@ class InstanceInvocation(Invocation):
         self.found = instance.found
         self._credit = instance.credit
 
+    def shares(self, instance: Instance) -> bool:
+        """Is it one of the ``instance``'s?"""
+        return self._instance is instance
+
     # --- what is the instance's ------------------------------------------------------------------------
 
     @property
@@ -234,7 +257,14 @@ class InstanceInvocation(Invocation):
     def first_prefix(self) -> str | None:
         if not self.ended:
             self.namespace.scratch()
-        return self.prefix
+        return self.prefix or self._instance.checked_prefix()
+
+    def forget_prefix(self) -> None:
+        self._instance.forget_prefix()
+
+    def expose(self, descriptor: int, status: os.stat_result | None = None, real: str = "") -> None:
+        self._join()
+        self._instance.expose(descriptor, status, real)
 
     @property
     def addresses(self) -> Mapping[str, str]:
@@ -278,6 +308,7 @@ class InstanceInvocation(Invocation):
         return True
 
     def _look_back(self) -> None:
+        self._instance.check_for(self)
         if self.found is not None and self._credit != self._instance.credit:
             self._join()  # it only wrote to files that an earlier one had opened
         if self.before is not None:

@@ -45,6 +45,10 @@ _LOOKUPS: Final = frozenset(
 _HANDLES_KEPT: Final = 256
 
 
+#: The operation of a violation by code that writes to a descriptor below Python.
+EXCEEDED: Final = "quota exceeded by a native writer"
+
+
 class Invocation:
     """One request's file system (C4.1). Made by :meth:`tmpguard.Guard.invocation`; makes no file operation
     until one is asked for (C4.7).
@@ -137,6 +141,8 @@ class Invocation:
             return False
         for handle, charge in self._handles or ():
             _retire(handle(), charge)
+        if self._veiled_prefix is not None and self._quota is not None:
+            self._quota.check()
         return True
 
     def _clean_up_at_once(self) -> bool:
@@ -220,7 +226,65 @@ class Invocation:
         """Make the scratch directory if there was none: the prefix from then on. None where there is none."""
         if self._scratch is None and not self.ended:
             self.namespace.scratch()
-        return self.prefix
+        return self.prefix or self.checked_prefix()
+
+    # --- native writers --------------------------------------------------------------------------------
+
+    #: The prefix while a file is exposed: whoever asks for it finds what native code has written meanwhile.
+    _veiled_prefix: str | None = None
+
+    def expose(self, descriptor: int, status: os.stat_result | None = None, real: str = "") -> None:
+        """Native code may write to ``descriptor``, of a file in ``/tmp``, from now on (C3.5)."""
+        quota = self.quota
+        status = status or originals.fstat(descriptor)
+        quota.expose(descriptor, status, real or descriptor_path(descriptor), self._exceeded)
+        with quota.lock:
+            if self.prefix is not None and not self.ended:
+                self._veiled_prefix, self.prefix = self.prefix, None
+
+    def share(self) -> None:
+        """A child process starts, and has what is exposed."""
+        if self._scratch is not None:
+            self.quota.share()
+
+    def checked_prefix(self) -> str | None:
+        """The prefix while files are exposed, after a look at them; None where there is none."""
+        quota = self._quota
+        if quota is None or self._veiled_prefix is None or self.ended:
+            return None
+        exposed = quota.check()
+        with quota.lock:
+            prefix = self._veiled_prefix
+            if not exposed:
+                self._veiled_prefix, self.prefix = None, prefix
+        if "ended" in self.__dict__:  # since the check above, by another thread
+            self.prefix = None
+        return prefix
+
+    def forget_prefix(self) -> None:
+        """From now on the text of a path alone does not tell where it leads: there is a link."""
+        quota = self.quota
+        with quota.lock:
+            self.prefix = self._veiled_prefix = None
+
+    def _exceeded(self, real: str) -> None:
+        """A native writer took more than there is; the quota has found it out."""
+        path = TMP + real.removesuffix(" (deleted)")[len(self._scratch or real) :]
+        self._record(EXCEEDED, codes.ENOSPC, path, self.exceeded_remedy())
+
+    def exceeded_remedy(self) -> str:
+        """What to do about a native writer that took more than there is (C2.4)."""
+        size = self.guard.storage_size
+        return (
+            f"{EXCEEDED}: /tmp holds more than its {size} MB (storage_size={size}); "
+            "remove files or allow more"
+        )
+
+    def exceeded(self, path: Any) -> OSError:
+        """The error for it, where nobody else tells it to the application: when the file is closed."""
+        return self._refusal(codes.ENOSPC, path, None, self.exceeded_remedy())
+
+    # --- making it -------------------------------------------------------------------------------------
 
     def _make_scratch(self) -> str:
         with _scratch_lock:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from errno import ENOSPC
 from typing import Any, Final
 
+from .exposed import Exposed
 from .interpose import originals
 from .scratch import PAGE, Usage, allocated, data_ranges, pages
 
@@ -42,15 +43,20 @@ class Quota:
     """What one invocation may still allocate. Thread-safe; ``lock`` is held across each charged write."""
 
     __slots__ = (
+        "_exposed",
         "_files_credit",
         "_limbo",
         "_limbo_bytes",
         "_measure",
+        "_on_overrun",
         "_peak",
+        "_veiled",
+        "_withheld",
         "credit",
         "limit",
         "lock",
         "max_files",
+        "overrun",
     )
 
     def __init__(self, limit: int, max_files: int | None, measure: Callable[[], Usage]) -> None:
@@ -65,18 +71,30 @@ class Quota:
         # Unlinked files by inode: given back to the credit once nothing has them open.
         self._limbo: dict[int, int] = {}
         self._limbo_bytes = 0
+        # While a file is exposed the credit is withheld, so that whatever is charged asks the disk before.
+        self._exposed: dict[int, Exposed] = {}
+        self._on_overrun: Callable[[str], None] = _unheard
+        self._withheld = 0
+        self._veiled = False
+        #: Did a native writer take more than there is? Until space is freed nothing more fits.
+        self.overrun = False
 
     # --- what is used ----------------------------------------------------------------------------------
 
     def measured(self) -> Usage:
         """What is used right now, from the disk; the credit is set anew from it."""
         with self.lock:
+            if self._veiled:
+                with self._shown():
+                    return self.measured()
             while True:
                 before = self.credit
                 usage = self._measure()
                 if self.credit == before:  # else a write came in between, by a finalizer in this thread
                     break
             self.credit = self.limit - usage.bytes
+            if self.credit >= 0:
+                self.overrun = False
             self._files_credit = (self.max_files or 0) - usage.files
             self._limbo.clear()
             self._limbo_bytes = 0
@@ -100,7 +118,7 @@ class Quota:
             return peak
 
     def _note_peak(self) -> None:
-        used = self.limit - self.credit - self._limbo_bytes
+        used = self.limit - self.balance - self._limbo_bytes
         self._peak = max(self._peak, min(used, self.limit))
 
     # --- charging --------------------------------------------------------------------------------------
@@ -111,23 +129,29 @@ class Quota:
         Returns how many of them fit. Raises Full when none does (C3.4).
         """
         cost = most(size)
-        if cost <= self.credit:
+        if cost <= self.credit and not self._exposed:
             self.credit -= cost
             return size
+        if self._veiled:
+            with self._shown():
+                return self._charge(descriptor, size, offset)
+        return self._charge(descriptor, size, offset)
+
+    def _charge(self, descriptor: int, size: int, offset: int | None) -> int:
         if offset is None or _appends(descriptor):
             offset = position(descriptor)
         growth = self._growth(descriptor, offset, size)
-        if self._afford(growth):
+        if self._afford(growth, descriptor):
             return size
         fits = self._fitting(descriptor, offset, size)
         if not fits:
             raise Full
-        self.credit -= self._growth(descriptor, offset, fits)
+        self._take(self._growth(descriptor, offset, fits), descriptor)
         return fits
 
     def charge_whole(self, descriptor: int, size: int, offset: int) -> None:
         """Charge ``size`` bytes at ``offset`` all or nothing, as fallocate does; hold the lock."""
-        if not self._afford(self._growth(descriptor, offset, size)):
+        if not self._afford(self._growth(descriptor, offset, size), descriptor):
             raise Full
 
     def charging(self, size: int, make: Callable[[], Any]) -> Any:
@@ -138,27 +162,43 @@ class Quota:
             try:
                 return make()
             except BaseException:
-                self.credit += pages(size)
+                self.freed(pages(size))
                 raise
 
-    def charge_most(self, size: int) -> None:
-        """Charge ``size`` bytes wherever they go, all or nothing; hold the lock. Raises Full."""
-        if not self._afford(most(size)):
-            raise Full
+    def take(self, growth: int, inode: int = 0) -> bool:
+        """Charge ``growth`` bytes in whole pages, of the file of that ``inode`` if it is given, all or
+        nothing; hold the lock. Did they fit?"""
+        fits = self._afford(growth)
+        if fits and inode in self._exposed:
+            self._grown(inode, self._exposed[inode], growth)
+        return fits
 
-    def take(self, growth: int) -> bool:
-        """Charge ``growth`` bytes in whole pages, all or nothing; hold the lock. Did they fit?"""
-        return self._afford(growth)
-
-    def _afford(self, growth: int) -> bool:
+    def _afford(self, growth: int, descriptor: int = -1) -> bool:
         """Take ``growth`` from the credit; look for space that was freed unseen if it does not fit."""
+        if self._veiled:
+            with self._shown():
+                return self._afford(growth, descriptor)
         for find_space in (_nothing, self._settle, self.measured):
             if growth > self.credit:
                 find_space()
             if growth <= self.credit:
-                self.credit -= growth
+                self.overrun = False
+                self._take(growth, descriptor)
                 return True
         return False
+
+    def _take(self, growth: int, descriptor: int) -> None:
+        self.credit -= growth
+        if self._exposed and descriptor >= 0:
+            inode = originals.fstat(descriptor).st_ino
+            if inode in self._exposed:
+                self._grown(inode, self._exposed[inode], growth)
+
+    def _grown(self, inode: int, exposed: Exposed, growth: int) -> None:
+        exposed.known += growth
+        if exposed.nameless and inode in self._limbo:
+            self._limbo[inode] += growth
+            self._limbo_bytes += growth
 
     def _growth(self, descriptor: int, offset: int, size: int) -> int:
         """The bytes that a write of ``size`` at ``offset`` newly allocates."""
@@ -203,17 +243,28 @@ class Quota:
     def changing(self, descriptor: int, change: Callable[[], Any]) -> Any:
         """Run ``change`` (a truncation) and settle what it did to the file's pages, up or down."""
         with self.lock:
+            if self._veiled:
+                with self._shown():
+                    return self.changing(descriptor, change)
             self._note_peak()
             before = file_bytes(descriptor)
             try:
                 return change()
             finally:
-                self.credit += before - file_bytes(descriptor)
+                self._take(file_bytes(descriptor) - before, descriptor)
 
-    def freed(self, size: int) -> None:
-        """``size`` bytes are surely free again."""
+    def freed(self, size: int, inode: int = 0) -> None:
+        """``size`` bytes, of the file of that ``inode`` if it is given, are surely free again."""
         with self.lock:
             self._note_peak()
+            self._give(size)
+            if inode in self._exposed:
+                self._exposed[inode].known -= size
+
+    def _give(self, size: int) -> None:
+        if self._veiled:
+            self._withheld += size
+        else:
             self.credit += size
 
     def unlinked(self, status: os.stat_result, size: int) -> None:
@@ -225,13 +276,106 @@ class Quota:
             if status.st_nlink > 1 or not size:
                 return
             self._note_peak()
+            if status.st_ino in self._exposed:
+                size = self._exposed[status.st_ino].known  # what was charged for it
+                self._exposed[status.st_ino].nameless = True
             # The number of an inode is given to another one only when nothing has it open any more.
             before = self._limbo.pop(status.st_ino, 0)
-            self.credit += before
+            self._give(before)
             self._limbo[status.st_ino] = size
             self._limbo_bytes += size - before
             if len(self._limbo) > _LIMBO_LIMIT:
                 self._settle()
+
+    # --- native writers --------------------------------------------------------------------------------
+
+    @property
+    def balance(self) -> int:
+        """The credit, withheld or not."""
+        return self.credit + self._withheld
+
+    def expose(
+        self, descriptor: int, status: os.stat_result, path: str, on_overrun: Callable[[str], None]
+    ) -> None:
+        """Native code may write to ``descriptor``, of the file of ``status`` at ``path``, from now on.
+
+        ``on_overrun`` is called with the path when it took more than there is.
+        """
+        with self.lock:
+            exposed = self._exposed.get(status.st_ino)
+            if exposed is None:
+                self._on_overrun = on_overrun
+                exposed = self._exposed[status.st_ino] = Exposed(status, path)
+                exposed.known = allocated(status, f"/proc/self/fd/{descriptor}", follow=0)
+            exposed.add(descriptor)
+            if not self._veiled:
+                self._veil()
+
+    def conceal(self, descriptor: int) -> bool:
+        """``descriptor`` is about to be closed. Has it turned out by that that there is an overrun?"""
+        with self.lock:
+            if not self._exposed:
+                return False
+            before = self.overrun
+            for exposed in self._exposed.values():
+                exposed.drop(descriptor)
+            self.check()
+            return self.overrun and not before
+
+    def share(self) -> None:
+        """A child process has what is exposed now; it may go on when it is closed here."""
+        with self.lock:
+            for exposed in self._exposed.values():
+                exposed.shared = True
+
+    def check(self) -> bool:
+        """Look whether native code has written; is anything exposed still?"""
+        with self.lock:
+            if self._veiled:
+                self._unveil()
+                self._veil()
+            return bool(self._exposed)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """For one step, the credit as it is, with what native code has written meanwhile charged."""
+        self._unveil()
+        try:
+            yield
+        finally:
+            self._veil()
+
+    def _unveil(self) -> None:
+        self.credit, self._withheld, self._veiled = self.balance, 0, False
+        self._look_at_exposed()
+
+    def _veil(self) -> None:
+        if self._exposed:
+            # Less than nothing, so that a write that costs nothing looks as well.
+            self.credit, self._withheld, self._veiled = -1, self.balance + 1, True
+
+    def _look_at_exposed(self) -> None:
+        largest, path = 0, ""
+        for inode, exposed in list(self._exposed.items()):
+            now, still = exposed.look()
+            if now is not None:
+                growth = now - exposed.known
+                self.credit -= growth
+                self._grown(inode, exposed, growth)
+                if growth > largest:
+                    largest, path = growth, exposed.path
+            if not still:
+                del self._exposed[inode]
+        self._note_peak()
+        if self.credit < 0:
+            self._settle()
+        if self.credit < 0 and not self.overrun:
+            self.measured()
+            if self.credit < 0:
+                self.overrun = True
+                self._on_overrun(path)
+        elif self.credit >= 0:
+            self.overrun = False
 
     def _settle(self) -> None:
         """Give back the unlinked files that nothing has open any more."""
@@ -240,7 +384,7 @@ class Quota:
         still_open = {status.st_ino for _, status in open_unlinked()}
         for inode in [inode for inode in self._limbo if inode not in still_open]:
             size = self._limbo.pop(inode)
-            self.credit += size
+            self._give(size)
             self._limbo_bytes -= size
 
 
@@ -259,6 +403,10 @@ def _nothing() -> None:
 def _appends(descriptor: int) -> bool:
     """Is it opened for appending? Then even a write at an offset goes to the end."""
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+
+
+def _unheard(path: str) -> None:
+    pass
 
 
 def position(descriptor: int) -> int:

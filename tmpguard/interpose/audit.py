@@ -68,6 +68,13 @@ def _database(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
     return [(name.removeprefix("file:").partition("?")[0], -1)]
 
 
+def _child(_: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    invocation = get_current()
+    if invocation is not None:
+        invocation.share()
+    return []
+
+
 #: The paths that each event is about to change, with the descriptors they are relative to (-1: none).
 _EVENTS: Final[dict[str, Callable[[tuple[Any, ...]], list[tuple[Any, int]]]]] = {
     "open": _opened,
@@ -84,6 +91,10 @@ _EVENTS: Final[dict[str, Callable[[tuple[Any, ...]], list[tuple[Any, int]]]]] = 
     "os.setxattr": _first,
     "os.removexattr": _first,
     "sqlite3.connect": _database,
+    "subprocess.Popen": _child,
+    "os.posix_spawn": _child,
+    "os.fork": _child,
+    "os.forkpty": _child,
 }
 
 _active: dict[str, Callable[[tuple[Any, ...]], list[tuple[Any, int]]]] = {}

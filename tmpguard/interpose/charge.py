@@ -26,7 +26,7 @@ class Charge:
     Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
     """
 
-    __slots__ = ("_descriptor", "_end", "_raw", "invocation", "quota")
+    __slots__ = ("_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
 
     def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
         self.invocation = invocation
@@ -38,18 +38,23 @@ class Charge:
         # The offset of the next write while the file was empty at first and only ever appended to: then the
         # cost of a write is known exactly. None where it is not.
         self._end = 0 if empty else None
+        self._nameless = False
+        #: May native code have its descriptor?
+        self.exposed = False
 
     def attach(self, raw: Any) -> None:
         """Have the writes of the raw file charged; a nameless file is given back when it is closed (C3.2)."""
         raw.write = self.write
         raw.seek = self.seek
         raw.truncate = self.truncate
+        raw.fileno = self.fileno
         if self.is_nameless(raw):
             raw.close = self.close
 
     def is_nameless(self, raw: Any) -> bool:
         """Was the file unlinked before it was opened here?"""
-        return self._end is None and not originals.fstat(raw.fileno()).st_nlink
+        self._nameless = self._end is None and not originals.fstat(self._descriptor).st_nlink
+        return self._nameless
 
     def raw(self) -> Any:
         """The raw file. Raises ValueError when it is closed and gone.
@@ -86,7 +91,7 @@ class Charge:
     def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
         """The lock is held (C3.4)."""
         try:
-            fits = quota.charge(raw.fileno(), size)
+            fits = quota.charge(self._descriptor, size)
         except Full:
             fits = 0
         if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
@@ -108,23 +113,43 @@ class Charge:
             raise self.invocation.stale("truncate", raw.name)
         self._end = None
         change = partial(originals.FileIO.truncate, raw, size)
-        return quota.changing(raw.fileno(), change)  # type: ignore[no-any-return]
+        return quota.changing(self._descriptor, change)  # type: ignore[no-any-return]
+
+    def fileno(self) -> int:
+        """From here on native code may write to the file: it is looked at until it is closed."""
+        raw = self._raw()
+        descriptor: int = self._descriptor if raw is None else originals.FileIO.fileno(raw)
+        if raw is not None and not self.exposed and self.quota is not None:
+            self.exposed = True
+            self.invocation.expose(descriptor)
+            raw.close = self.close
+        return descriptor
 
     def close(self) -> None:
-        """Of a nameless file: its pages are free when nothing has it open any more."""
+        """Of an exposed file, and of a nameless one: its pages are free when nothing has it open any more.
+
+        Raises OSError(ENOSPC), when it is closed, for what native code wrote to it past the quota.
+        """
         raw, quota = self._raw(), self.quota
         if raw is None:
             return
+        exceeded = False
         if quota is not None and not raw.closed and raw.closefd:
-            descriptor = raw.fileno()
-            status = originals.fstat(descriptor)
-            if not status.st_nlink:  # else it was given a name meanwhile
-                quota.unlinked(status, file_bytes(descriptor))
+            if self.exposed:
+                exceeded = quota.conceal(self._descriptor)
+            if self._nameless:
+                status = originals.fstat(self._descriptor)
+                if not status.st_nlink:  # else it was given a name meanwhile
+                    quota.unlinked(status, file_bytes(self._descriptor))
         originals.FileIO.close(raw)
+        if exceeded and self.invocation.guard.enforce:
+            raise self.invocation.exceeded(raw.name)
 
 
 def full(invocation: Invocation) -> str:
     """What to do when ``/tmp`` is full (C2.4)."""
+    if invocation.quota.overrun:
+        return invocation.exceeded_remedy()
     size = invocation.guard.storage_size
     return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
 

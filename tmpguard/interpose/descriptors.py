@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
+import threading
 from collections.abc import Callable, Sequence
 from errno import EINVAL, ENOSPC, EROFS
 from functools import partial
@@ -14,7 +15,7 @@ from ..mounts import error
 from ..quota import Full, fill_holes
 from . import originals
 from .charge import full
-from .files import Unopened, locate, making, opening
+from .files import Unopened, handing_over, locate, making, opening
 from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
 
@@ -58,10 +59,32 @@ def open(
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
             # Nameless, but an inode all the same.
             invocation.reusable = False
-            return making(invocation, "os.open", path, "", call)  # type: ignore[no-any-return]
-        return opening(invocation, path, real, flags, call, "os.open")  # type: ignore[no-any-return]
+            fd = int(making(invocation, "os.open", path, "", call))
+        else:
+            fd = int(opening(invocation, path, real, flags, call, "os.open"))
     except OSError as exc:
         reraise(exc, path)
+    if flags & _ACCESS and threading.get_ident() not in handing_over:
+        status = originals.fstat(fd)
+        if modes.S_ISREG(status.st_mode):
+            invocation.expose(fd, status, "" if flags & _O_TMPFILE else real)
+    return fd
+
+
+def dup(invocation: Invocation, fd: Any, /) -> int:
+    """:func:`os.dup`: it may be written by when the first one is closed."""
+    new = originals.dup(fd)
+    if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
+        invocation.expose(new)
+    return new
+
+
+def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) -> int:
+    """:func:`os.dup2`."""
+    new: int = originals.dup2(fd, fd2, inheritable)
+    if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
+        invocation.expose(new)
+    return new
 
 
 def _check_flags(path: Any, flags: int) -> None:

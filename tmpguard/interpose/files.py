@@ -6,6 +6,7 @@ import io
 import operator
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,9 +98,13 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         return super().__repr__().replace("<FileIO", "<_io.FileIO", 1)  # 3.13 goes by the name of the type
 
     def close(self) -> None:
-        if self._nameless and self._charge is not None:
-            self._charge.close()
+        charge = self._charge
+        if charge is not None and (self._nameless or charge.exposed):
+            charge.close()
         super().close()
+
+    def fileno(self) -> int:
+        return super().fileno() if self._charge is None else self._charge.fileno()
 
 
 FileIO.__name__ = FileIO.__qualname__ = "FileIO"
@@ -122,6 +127,10 @@ def open_at(
     return Charge(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
 
 
+#: Threads that run the opener of a raw file.
+handing_over: Final[set[int]] = set()
+
+
 def open_by(
     invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
 ) -> Charge | None:
@@ -130,12 +139,16 @@ def open_by(
         _init(raw, file, mode, closefd)
     else:
         name = os.fspath(file)
+        thread = threading.get_ident()
+        handing_over.add(thread)  # what the opener opens is the raw file's alone
         try:
             _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
         except OSError as exc:
             if isinstance(exc.filename, Unopened):  # what the opener itself raises is its own affair
                 exc.filename = name
             raise
+        finally:
+            handing_over.discard(thread)
         raw.name = name
     if raw.writable() and invocation.owns(raw.fileno()):
         return Charge(invocation, raw)
@@ -260,12 +273,13 @@ def opening(
         return call()
     with quota.lock:
         try:
-            before = allocated(originals.stat(real), real)
+            status = originals.stat(real)
+            before = allocated(status, real)
         except OSError:
             before = 0
         result = call()
         if before:
-            quota.freed(before)
+            quota.freed(before, status.st_ino)
         return result
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import mmap as mmap_module
+import operator
 import stat as modes
 from errno import ENOSPC
-from typing import Any
+from typing import Any, Final
 
 from ..context import get_current
 from ..invocation import Invocation
 from ..quota import Full, fill_holes
+from ..scratch import pages
 from . import originals
 from .charge import full
 from .paths import alive
 from .wrapper import StandIn
+
+_GRANULARITY: Final = mmap_module.ALLOCATIONGRANULARITY
 
 
 class mmap(originals.mmap, metaclass=StandIn):
@@ -25,6 +29,7 @@ class mmap(originals.mmap, metaclass=StandIn):
 
     original = originals.mmap
     _invocation: Invocation | None = None
+    _inode = 0
 
     def __new__(cls, fileno: int, length: int, *args: Any, **options: Any) -> mmap:
         invocation = get_current()
@@ -34,20 +39,36 @@ class mmap(originals.mmap, metaclass=StandIn):
         self = super().__new__(cls, fileno, length, *args, **options)
         if charged:
             self._invocation = invocation
+            self._inode = originals.fstat(fileno).st_ino
         return self
 
     def resize(self, newsize: int, /) -> None:
         invocation = self._invocation
         before = len(self)
-        if invocation is None or newsize <= before:
+        if invocation is None or newsize == before or newsize <= 0:
             super().resize(newsize)
             return
-        with invocation.quota.lock:
-            invocation.quota.charge_most(newsize - before)
-            super().resize(newsize)
-            for page in range(before, newsize, mmap_module.PAGESIZE):
-                self[page] = 0  # touched now, so that what was charged is what the disk holds
-            self[newsize - 1] = 0
+        quota = invocation.quota
+        growth = pages(newsize) - pages(before)
+        with quota.lock:
+            if growth > 0 and not quota.take(growth, self._inode):
+                invocation.refuse("mmap.resize", ENOSPC, None, about="", remedy=full(invocation))
+                quota.freed(-growth, self._inode)
+            try:
+                super().resize(newsize)
+            except BaseException:
+                quota.freed(max(0, growth), self._inode)
+                raise
+            if growth < 0:
+                quota.freed(-growth, self._inode)
+            if newsize > before:
+                for page in range(pages(before), newsize, mmap_module.PAGESIZE):
+                    self[page] = 0  # touched now, so that what was charged is what the disk holds
+
+    def __repr__(self) -> str:
+        shown = super().__repr__()
+        # Of its own class it bears the module, of others the name alone.
+        return shown.replace("<mmap ", "<mmap.mmap ", 1) if type(self) is mmap else shown
 
 
 def _allocate_mapped(
@@ -65,12 +86,18 @@ def _allocate_mapped(
         flags & mmap_module.MAP_SHARED and protection & mmap_module.PROT_WRITE
     ):
         return False
+    offset = options.get("offset", args[3] if len(args) > 3 else 0)
     status = originals.fstat(fd)
     if not modes.S_ISREG(status.st_mode) or not invocation.owns(fd):
         return False
     alive(invocation, "mmap.mmap", fd)
-    offset = options.get("offset", args[3] if len(args) > 3 else 0)
-    size = max(0, min(length or status.st_size - offset, status.st_size - offset))
+    try:
+        size = operator.index(length) or status.st_size - offset
+        refused = offset < 0 or size < 0 or offset + size > status.st_size or offset % _GRANULARITY
+    except TypeError:
+        refused = True
+    if refused:
+        return False  # by the original, with its own words
     if not size:
         return True
     quota = invocation.quota

@@ -59,6 +59,7 @@ pwrite = _get("pwrite")
 pwritev = _get("pwritev")
 lseek = os.lseek
 dup = os.dup
+dup2 = os.dup2
 fstat = os.fstat
 stat = os.stat
 lstat = os.lstat

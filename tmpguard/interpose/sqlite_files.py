@@ -127,16 +127,19 @@ def release_all() -> None:
 def _x_close(file: int) -> int:
     opened = _opened.pop(file)
     c_void_p.from_address(file).value = opened.methods.address
-    code = int(opened.methods.close(file))
-    pages = opened.pages
+    pages, invocation = opened.pages, opened.view.invocation
     if pages is None:
-        return code
+        return int(opened.methods.close(file))
+    if pages.nameless and not invocation.ended:
+        with invocation.quota.lock:  # or it would be given back twice, by who measures in between
+            code = int(opened.methods.close(file))
+            invocation.quota.freed(pages.bytes)
+    else:
+        code = int(opened.methods.close(file))
     with _lock:
         pages.opens -= 1
         for key in [key for key, value in _pages.items() if value is pages and not pages.opens]:
             del _pages[key]
-    if pages.nameless and not opened.view.invocation.ended:
-        opened.view.invocation.quota.freed(pages.bytes)
     return code
 
 
@@ -167,20 +170,20 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
     quota = invocation.quota
     with quota.lock:
         new, fits = pages.new(offset, size), size
-        if not quota.take(len(new) * PAGE):
-            opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
-            affordable = max(0, quota.credit // PAGE)
-            if invocation.guard.enforce:
-                fits = max(0, min(size, new[affordable] * PAGE - offset))
-                quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
-            else:
-                quota.freed(-len(new) * PAGE)
-        if fits:
-            code = int(opened.methods.write(file, data, fits, offset))
-            if code:
-                return code  # of the real disk: what was charged in vain is found when the credit runs out
+        enough = quota.take(len(new) * PAGE)
+        if not enough and invocation.guard.enforce:
+            affordable = max(0, quota.balance // PAGE)
+            fits = max(0, min(size, new[affordable] * PAGE - offset))
+            quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
+        elif not enough:
+            quota.freed(-len(new) * PAGE)
+        code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
+        if fits and code == codes.SQLITE_OK:  # else what was charged in vain is found when credit runs out
             pages.add(offset, fits)
-        return codes.SQLITE_OK if fits == size else codes.SQLITE_FULL
+    if not enough:
+        # Without the lock: whoever logs this may write to /tmp as well.
+        opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
+    return code if code or fits == size else codes.SQLITE_FULL
 
 
 def _x_truncate(file: int, size: int) -> int:

@@ -254,13 +254,20 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
     if not where.parent.writable and invocation.guard.enforce and unlink_error(where) == EROFS:
         view.note("sqlite3 unlink", EROFS, virtual, invocation.remedy_for(where, virtual))
         return codes.SQLITE_IOERR_DELETE
-    size = known_bytes(status, where.real)
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
     default = _default()
-    code = int(default.delete(default.address, ctypes.addressof(buffer), sync))
-    if where.mount.charged and code == codes.SQLITE_OK:
-        invocation.quota.unlinked(status, size)
-    return code
+
+    def call() -> int:
+        return int(default.delete(default.address, ctypes.addressof(buffer), sync))
+
+    if not where.mount.charged:
+        return call()
+    with invocation.quota.lock:
+        size = known_bytes(status, where.real)
+        code = call()
+        if code == codes.SQLITE_OK:
+            invocation.quota.unlinked(status, size)
+        return code
 
 
 def _x_access(vfs: int, name: int, flags: int, out: int) -> int:

@@ -105,6 +105,8 @@ TABLE: Final[tuple[Call, ...]] = (
     # allocating
     Call("os", "truncate", "allocate", _PATH, descriptors.truncate),
     Call("os", "ftruncate", "allocate", (), descriptors.ftruncate),
+    Call("os", "dup", "allocate", (), descriptors.dup),
+    Call("os", "dup2", "allocate", (), descriptors.dup2),
     Call("os", "write", "allocate", (), descriptors.write),
     Call("os", "writev", "allocate", (), descriptors.writev),
     Call("os", "pwrite", "allocate", (), descriptors.pwrite),
