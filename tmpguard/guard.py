@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import options, scratch
 from .bundle import deployed_places, find_ignore, hidden_by
 from .context import unguarded
-from .errors import ConfigurationError
+from .errors import ConfigurationError, Refused
 from .ignore import NAME
 from .instance import Instance, InstanceInvocation, current_instance
 from .invocation import Invocation
@@ -16,6 +16,9 @@ from .journal import INTERVAL, Journal
 from .mounts import MountTable
 from .options import MB, StrPath
 from .report import Report
+
+if TYPE_CHECKING:
+    from .containment import Containment
 
 
 class Guard:
@@ -35,7 +38,9 @@ class Guard:
     ``/tmp``; None for no limit but the platform's (C3.6). ``scratch_root``: where the scratch directories are
     made; None for the system's temporary directory. ``on_report``: called with each finished
     :class:`~tmpguard.Report` on a background thread. ``log_interval``: a source line that goes on being
-    refused is logged once in so many seconds (0: each time).
+    refused is logged once in so many seconds (0: each time). ``children``: what becomes of child processes
+    (C6.3): ``"allow"``, they see the real file system; ``"refuse"``, none is started; ``"contain"``, they
+    see the invocation's, where the machine permits it (Linux).
 
     Raises ConfigurationError (a ValueError) for a wrong option. Building a guard installs the patched layer.
     """
@@ -59,6 +64,7 @@ class Guard:
         scratch_root: StrPath | None = None,
         on_report: Callable[[Report], object] | None = None,
         log_interval: float = INTERVAL,
+        children: str = "allow",
         **unknown: object,
     ) -> None:
         for name in unknown:
@@ -76,6 +82,7 @@ class Guard:
             self.max_files = options.checked_max_files(max_files, self.storage_size, row)
             self.on_report = options.checked_callable("on_report", on_report)
             self.journal = Journal(options.checked_seconds("log_interval", log_interval))
+            self.children = options.checked_children(children)
             root = options.checked_scratch_root(scratch_root, self.bundle)
 
             self.quota_bytes = self.storage_size * MB
@@ -91,6 +98,8 @@ class Guard:
                 enforce=self.enforce,
             )
             self.scratch = scratch.root_at(root)
+            #: What gives children the invocation's file system, None where nothing does.
+            self.containment = _containment(self) if self.children == "contain" else None
         #: Reports that ``on_report`` was not called with, as too many waited for it already.
         self.dropped_reports = 0
 
@@ -157,6 +166,24 @@ class Guard:
     def __repr__(self) -> str:
         whose = f"plan={self.plan!r}" if self.platform == "genezio" else f"platform={self.platform!r}"
         return f"<Guard storage_size={self.storage_size} {whose} bundle={self.bundle!r}>"
+
+
+def _containment(guard: Guard) -> Containment:
+    """What contains the guard's children. Raises ConfigurationError that says which step is not permitted."""
+    from .containment import Containment
+
+    trial = Invocation(guard)
+    directory = trial.namespace.scratch()
+    try:
+        trial.make_mount_points()
+        return Containment(guard.mounts, directory, read_only=guard.enforce)
+    except Refused as exc:
+        raise ConfigurationError(
+            f'children="contain" is not permitted here ({exc}): give children="refuse" or children="allow"'
+        ) from None
+    finally:
+        guard.scratch.discard(directory)
+        guard.scratch.release()
 
 
 def guard_from(guard: Guard | None, given: dict[str, Any]) -> Guard:

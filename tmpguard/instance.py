@@ -33,6 +33,7 @@ from .scratch import Entry, ScratchRoot, Usage, allocated, inventory
 from .wiper import wiper
 
 if TYPE_CHECKING:
+    from .children import Children
     from .guard import Guard
     from .interpose.charge import Charge
 
@@ -283,6 +284,11 @@ class InstanceInvocation(Invocation):
     def _join(self) -> None:
         if self.before is None and not self._over:
             self._instance.join(self)
+
+    def _new_children(self) -> Children:
+        from .children import Children
+
+        return Children(self, self._instance.children.views)
 
     # --- the end ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from .context import activate, get_current, restore, unguarded
 from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
-from .report import Report, Violation, is_bytecode, is_importing, locate
+from .report import Origin, Report, Violation, is_bytecode, is_importing, locate
 from .reporter import reporter
 from .scratch import Usage
 from .wiper import wiper
@@ -26,6 +26,7 @@ from .wiper import wiper
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .children import Children
     from .guard import Guard
     from .interpose.charge import Charge
 
@@ -81,6 +82,7 @@ class Invocation:
     #: May another invocation have the scratch directory when this one is over? Not where somebody may still
     #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
     reusable = True
+    _children: Children | None = None
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -143,6 +145,8 @@ class Invocation:
             _retire(handle(), charge)
         if self._veiled_prefix is not None and self._quota is not None:
             self._quota.check()
+        if self._children is not None:
+            self._children.over()
         return True
 
     def _clean_up_at_once(self) -> bool:
@@ -185,6 +189,8 @@ class Invocation:
     def _close_report(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
         self._final = (usage, max(peak, usage.bytes))
         self._wipe_seconds = wipe_seconds
+        if self._children is not None:
+            self._children.last_look(usage)
         if self._report is not None or self.guard.on_report is not None:
             self.report.close(*self._final, wipe_seconds)
 
@@ -335,6 +341,22 @@ class Invocation:
         """Is ``descriptor`` a regular file in this invocation's scratch directory?"""
         return self._scratch is not None and is_below(descriptor_path(descriptor), self._scratch)
 
+    @property
+    def children(self) -> Children:
+        """Its child processes."""
+        children = self._children
+        if children is None:
+            with _scratch_lock:
+                if self._children is None:
+                    self._children = self._new_children()
+                children = self._children
+        return children
+
+    def _new_children(self) -> Children:
+        from .children import Children, Views
+
+        return Children(self, Views())
+
     # --- the report ------------------------------------------------------------------------------------
 
     @property
@@ -415,10 +437,13 @@ class Invocation:
         self._let_through = 0
         return True
 
-    def note(self, operation: str, code: int, path: Any, remedy: str = "") -> None:
-        """Record a violation whose error somebody else raises."""
+    def note(
+        self, operation: str, code: int, path: Any, remedy: str = "", origin: Origin | None = None
+    ) -> None:
+        """Record a violation whose error somebody else raises; ``origin`` is its line if not this."""
         shown = self._shown(path)
-        self._record(operation, code, shown, remedies.advice(self, operation, code, shown, remedy))
+        advice = remedies.advice(self, operation, code, shown, remedy)
+        self._record(operation, code, shown, advice, origin=origin)
 
     def stale(self, operation: str, path: Any = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
@@ -438,8 +463,17 @@ class Invocation:
             refusal.add_note(f"tmpguard: {remedy}")
         return refusal
 
-    def _record(self, operation: str, code: int, path: str, remedy: str, *, late: bool = False) -> None:
-        location, library = locate()
+    def _record(
+        self,
+        operation: str,
+        code: int,
+        path: str,
+        remedy: str,
+        *,
+        late: bool = False,
+        origin: Origin | None = None,
+    ) -> None:
+        location, library = origin or locate()
         violation = Violation(operation, path, code, location, library, remedy)
         self.report.add(violation, late=late)
         if hasattr(_telling, "now"):
@@ -480,6 +514,7 @@ def _prepare_fork() -> None:
         invocation.reusable = False
         with suppress(OSError):
             invocation.namespace.scratch()
+            invocation.forget_prefix()  # it may make links there
 
 
 os.register_at_fork(before=_prepare_fork)

@@ -50,6 +50,14 @@ class Mount:
         return f"<Mount {self.virtual} {'rw' if self.writable else 'ro'}>"
 
 
+class Bind(NamedTuple):
+    """A directory for the kernel to mount: the real ``source``, where it is seen, may it be written."""
+
+    source: str
+    target: str
+    writable: bool
+
+
 class Place(NamedTuple):
     """Where a path leads.
 
@@ -189,6 +197,11 @@ class MountTable:
             if is_below(virtual, mount.virtual):
                 return mount
         return self.root
+
+    def binds(self) -> list[Bind]:
+        """The mounts but for the root and /tmp itself, the outer ones first: for a kernel to mount them."""
+        mounts = sorted([*self._inner, *self._writable], key=lambda mount: len(mount.virtual))
+        return [Bind(mount.real or "/", mount.virtual, mount.writable) for mount in mounts]
 
 
 def _ancestors(path: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from . import scratch
+from .children import POLICIES
 from .errors import ConfigurationError
 from .mounts import TMP, is_below
 from .platforms import PLATFORMS, Platform
@@ -38,6 +39,7 @@ OPTIONS: Final = (
     "scratch_root",
     "on_report",
     "log_interval",
+    "children",
 )
 
 
@@ -233,3 +235,7 @@ def checked_callable(option: str, value: Any) -> Callable[..., object] | None:
             f"{option}={value!r} cannot be called: give a function of one report, or None"
         )
     return value  # type: ignore[no-any-return]
+
+
+def checked_children(value: object) -> str:
+    return _checked_choice("children", value, POLICIES)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from . import audit
-from .surface import calls
+from .surface import calls, late_calls
 
 _MISSING: Final = object()
 
@@ -60,6 +60,7 @@ _lock: Final = threading.RLock()
 _changes: list[_Change] = []
 _declared: list[tuple[set[Any], Any]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
+_patched_late: set[tuple[Any, str]] = set()
 #: The modules that were looked through, and whether one of ours was found in them. They need not be looked
 #: through again, but for those with findings: what is added to them later shows among an object's referrers.
 _seen: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
@@ -95,6 +96,7 @@ def install() -> None:
             _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement)
             if not isinstance(owner, type):
                 _replacements.setdefault(id(original), (original, replacement))
+        _patch_late()
         _declare_capabilities()
         table = {key: replacement for key, (_, replacement) in _replacements.items()}
         if _rebind(table):
@@ -108,6 +110,7 @@ def make_ready() -> None:
     global ready
     with _lock:
         install()
+        _patch_late()
         audit.arm()
         ready = True
 
@@ -128,13 +131,21 @@ def uninstall() -> None:
         table = {id(replacement): original for original, replacement in _replacements.values()}
         _rebind(table)
         _rebind_tables(_referring([replacement for _, replacement in _replacements.values()]), table)
-        for kept in (_changes, _declared, _replacements):
+        for kept in (_changes, _declared, _replacements, _patched_late):
             kept.clear()
 
 
 def _change(setter: Callable[[Any, Any, Any], None], owner: Any, name: Any, before: Any, after: Any) -> None:
     setter(owner, name, after)
     _changes.append(_Change(setter, owner, name, before, after))
+
+
+def _patch_late() -> None:
+    """Patch what is imported by now and was not before."""
+    for owner, name, replacement in late_calls():
+        if (owner, name) not in _patched_late:
+            _patched_late.add((owner, name))
+            _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement())
 
 
 def _declare_capabilities() -> None:

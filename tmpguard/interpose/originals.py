@@ -107,3 +107,21 @@ posix_fallocate = _get("posix_fallocate")
 sendfile = _get("sendfile")
 copy_file_range = _get("copy_file_range")
 splice = _get("splice")
+
+try:
+    from _posixsubprocess import fork_exec as _fork_exec
+except ImportError:
+    fork_exec: Any = None
+else:
+    fork_exec = _fork_exec
+posix_spawn = _get("posix_spawn")
+posix_spawnp = _get("posix_spawnp")
+system = os.system
+spawnvef = _get("_spawnvef")
+execv = os.execv
+execve = os.execve
+waitpid = os.waitpid
+wait = _get("wait")
+wait3 = _get("wait3")
+wait4 = _get("wait4")
+waitid = _get("waitid")

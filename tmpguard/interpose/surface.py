@@ -15,16 +15,20 @@ from typing import Any, Final, NamedTuple
 from . import (
     carry,
     changes,
+    children,
     clones,
     dbm,
     descriptors,
+    execution,
     files,
+    late,
     mappings,
     reads,
     sockets,
     sources,
     sqlite,
     temporary,
+    waiting,
 )
 from .wrapper import Wrapper
 
@@ -33,9 +37,9 @@ class Call(NamedTuple):
     """One intercepted callable.
 
     ``owner`` is the module, or the class within a module as ``module:Class``; ``intent`` one of ``read``,
-    ``create``, ``modify``, ``metadata``, ``allocate``, ``process`` and ``carry``; ``paths`` names its path
-    arguments; ``replacement`` is a function of the invocation and the call's own arguments, or, where
-    ``ready`` is true, the object that takes the callable's place as it is.
+    ``create``, ``modify``, ``metadata``, ``allocate``, ``process``, ``child`` and ``carry``; ``paths`` names
+    its path arguments; ``replacement`` is a function of the invocation and the call's own arguments, or,
+    where ``ready`` is true, the object that takes the callable's place as it is.
     """
 
     owner: str
@@ -141,20 +145,45 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("tempfile:_TemporaryFileCloser", "__init__", "carry", (), temporary.closer_init, ready=True),
     Call("tempfile:_TemporaryFileCloser", temporary.CLOSING, "carry", (), temporary.closing, ready=True),
     Call("tempfile:TemporaryDirectory", "__init__", "carry", (), temporary.directory_init, ready=True),
+    # child processes
+    Call("_posixsubprocess", "fork_exec", "child", (), children.fork_exec),
+    Call("os", "posix_spawn", "child", (), children.posix_spawn),
+    Call("os", "posix_spawnp", "child", (), children.posix_spawnp),
+    Call("os", "system", "child", (), execution.system),
+    Call("os", "_spawnvef", "child", (), execution.spawnvef),
+    Call("os", "execv", "child", (), execution.execv),
+    Call("os", "execve", "child", (), execution.execve),
+    Call("os", "wait", "child", (), waiting.wait, ready=True),
+    Call("os", "wait3", "child", (), waiting.wait3, ready=True),
+    Call("os", "wait4", "child", (), waiting.wait4, ready=True),
+    Call("os", "waitid", "child", (), waiting.waitid, ready=True),
+    Call("os", "waitpid", "child", (), waiting.waitpid, ready=True),
     # handing on
     Call("threading:Thread", "start", "carry", (), carry.thread_start, ready=True),
     Call("concurrent.futures:ThreadPoolExecutor", "submit", "carry", (), carry.executor_submit, ready=True),
 )
 
-#: Wrapped where gevent was imported before: the owner, the name, and where the function to start stands.
-_GEVENT: Final = (
-    ("gevent", "spawn", 0),
-    ("gevent", "spawn_later", 1),
-    ("gevent", "spawn_raw", 0),
-    ("gevent.pool:GroupMappingMixin", "spawn", 1),
-    ("gevent.pool:Group", "spawn", 1),
-    ("gevent.threadpool:ThreadPool", "spawn", 1),
+_FIRST: Final = functools.partial(carry.carrying, position=0)
+_SECOND: Final = functools.partial(carry.carrying, position=1)
+
+#: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
+#: wrapper from the original.
+_LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("gevent", "spawn", _FIRST),
+    ("gevent", "spawn_later", _SECOND),
+    ("gevent", "spawn_raw", _FIRST),
+    ("gevent.pool:GroupMappingMixin", "spawn", _SECOND),
+    ("gevent.pool:Group", "spawn", _SECOND),
+    ("gevent.threadpool:ThreadPool", "spawn", _SECOND),
+    ("uvloop:Loop", "subprocess_exec", late.uvloop_exec),
+    ("uvloop:Loop", "subprocess_shell", late.uvloop_shell),
+    ("asyncio.subprocess:SubprocessStreamProtocol", "process_exited", late.process_exited),
+    ("multiprocessing.forkserver", "ensure_running", late.fork_server),
+    ("multiprocessing.forkserver", "connect_to_new_process", late.fork_server),
 )
+
+#: What is imported within a request at the earliest, and what is there before that.
+_WITH: Final = {"multiprocessing.forkserver": "multiprocessing.context"}
 
 #: Wrapped where the interpreter has them: module, and the exception that they raise.
 _DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))
@@ -176,7 +205,6 @@ def calls() -> Iterator[tuple[Any, str, Any, Any]]:
             made[key] = call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
         yield owner, call.name, original, made[key]
     yield from _dbm_calls()
-    yield from _gevent_calls()
 
 
 def _owner(name: str) -> Any:
@@ -184,14 +212,16 @@ def _owner(name: str) -> Any:
     return functools.reduce(getattr, filter(None, [attributes]), importlib.import_module(module))
 
 
-def _gevent_calls() -> Iterator[tuple[Any, str, Any, Any]]:
-    for name, attribute, position in _GEVENT:
-        if name.partition(":")[0] not in sys.modules:
-            continue
-        owner = _owner(name)
-        original = vars(owner).get(attribute)
-        if original is not None:
-            yield owner, attribute, original, carry.carrying(original, position)
+def late_calls() -> Iterator[tuple[Any, str, Callable[[], Any]]]:
+    """What there is to patch in modules that are imported by now: the owner, the name, and what makes that
+    which takes its place."""
+    for name, attribute, replace in _LATE:
+        module = name.partition(":")[0]
+        if _WITH.get(module, module) in sys.modules:
+            owner = _owner(name)
+            original = getattr(owner, attribute, None)
+            if original is not None:
+                yield owner, attribute, functools.partial(replace, original)
 
 
 def _dbm_calls() -> Iterator[tuple[Any, str, Any, Any]]:

@@ -1,0 +1,1 @@
+"""Child processes: what is allowed, refused and contained."""
