@@ -49,7 +49,9 @@ def test_the_options_are_in_the_help(pytester: pytest.Pytester, run: Run) -> Non
     run("--markers").stdout.fnmatch_lines(["@pytest.mark.tmpguard(allow=*"])
 
 
-def test_workers_of_xdist_report_to_the_controller(pytester: pytest.Pytester, app: None) -> None:
+def test_workers_of_xdist_report_to_the_controller_and_coverage_is_measured(
+    pytester: pytest.Pytester, app: None
+) -> None:
     pytest.importorskip("xdist")
     pytester.makepyfile(
         """
@@ -61,8 +63,9 @@ def test_workers_of_xdist_report_to_the_controller(pytester: pytest.Pytester, ap
             tmpguard.client(wsgi).get("/swallow" if number == 2 else f"/store?bytes={4096 * (number + 1)}")
         """
     )
-    result = pytester.runpytest_subprocess(*ALONE, "-n2", "--tmpguard-report=report")
+    result = pytester.runpytest_subprocess(*ALONE, "-n2", "--tmpguard-report=report", "--cov=app")
     result.assert_outcomes(passed=3, failed=1)
+    result.stdout.re_match_lines([r"app\.py +\d+ +\d+ +\d+%"])
     result.stdout.fnmatch_lines(
         ["4 requests to 2 routes by 4 tests: 1 violation, 0 late writes, at most 16 KB of *"]
     )
@@ -107,20 +110,6 @@ def test_asyncio_s_plugin_runs_guarded_tests(pytester: pytest.Pytester, app: Non
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["tmpguard: EROFS open 'new.txt' at *"])
-
-
-def test_a_guarded_run_measures_coverage_and_traces(pytester: pytest.Pytester, app: None) -> None:
-    pytester.makepyfile(
-        """
-        from app import wsgi
-
-        def test_request(tmpguard):
-            tmpguard.client(wsgi).get("/store?bytes=1")
-        """
-    )
-    result = pytester.runpytest_subprocess(*ALONE, "--cov=app", "--cov-report=term-missing", "--tmpguard")
-    result.assert_outcomes(passed=1)
-    result.stdout.re_match_lines([r"app\.py +\d+ +\d+ .*%.*"])
 
 
 def test_the_runs_of_a_plugin_s_tests_are_apart(pytester: pytest.Pytester, app: None, run: Run) -> None:
