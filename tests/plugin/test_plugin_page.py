@@ -84,6 +84,19 @@ def test_the_page_tells_what_the_report_tells() -> None:
         assert part.replace(" ", "") in told.replace(" ", ""), part
 
 
+def test_the_page_says_so_where_there_is_nothing_to_tell() -> None:
+    data = report()
+    data["totals"].update(violations=0, allowed=0, late_writes=0)
+    data["violations"] = data["late_writes"] = []
+    told = " ".join(Elements(page(data)).text.split())
+    assert "Nothing would be refused in production Every guarded request kept to /tmp" in told
+    assert "None: every write went to /tmp, and fitted." in told
+    assert "Late writes" not in told
+    data["totals"]["allowed"] = 1
+    told = " ".join(Elements(page(data)).text.split())
+    assert "Nothing unexpected would be refused in production 1 violation is allowed by the tests." in told
+
+
 def test_markup_in_names_is_shown_and_not_obeyed() -> None:
     hostile = '"><script>alert(1)</script>\u202e\x00'
     data = report()

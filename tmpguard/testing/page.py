@@ -47,7 +47,7 @@ def page(data: Data) -> str:
         _usage("Tests", "test", data["tests"]),
     ]
     return _PAGE.format(
-        title=f"tmpguard: {_title(data['totals'])}",
+        title=f"tmpguard: {number(data['totals']['violations'], 'violation')}",
         style=resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
         header=_header(data),
         main="\n".join(filter(None, main)),
@@ -72,27 +72,12 @@ def _code(value: object) -> str:
 # --- the head ------------------------------------------------------------------------------------------
 
 
-def _title(totals: Data) -> str:
-    if totals["violations"]:
-        return f"{number(totals['violations'], 'violation')}"
-    return "no violations"
-
-
 def _header(data: Data) -> str:
     totals = data["totals"]
     peak = f"{size(totals['peak_bytes'])} of {size(totals['quota_bytes'])}"
-    kind = "bad" if totals["violations"] else "good"
-    verdict = (
-        "would be refused in production" if totals["violations"] else "Nothing would be refused in production"
-    )
-    title = (
-        f'<span class="verdict-bad">{number(totals["violations"], "file operation")}</span> {verdict}'
-        if totals["violations"]
-        else f'<span class="verdict-{kind}">{verdict}</span>'
-    )
     return f"""<header>
 <div class="brand"><b>tmpguard</b>{_time(data["created"])}</div>
-<h1>{title}</h1>
+<h1>{_verdict(totals)}</h1>
 <p class="lead">{_lead(data)}</p>
 <dl class="totals">
 {_total("Requests", f"{totals['requests']:,}", f"to {number(totals['routes'], 'route')}")}
@@ -101,6 +86,16 @@ def _header(data: Data) -> str:
 {_total("Left behind", f"{totals['files_left']:,}", f"files, {size(totals['bytes_left'])}")}
 </dl>
 </header>"""
+
+
+def _verdict(totals: Data) -> str:
+    if totals["violations"]:
+        count = number(totals["violations"], "file operation")
+        return f'<span class="verdict-bad">{count}</span> would be refused in production'
+    if not totals["tests"]:
+        return "No request was guarded"
+    kind = "Nothing unexpected" if totals["allowed"] else "Nothing"
+    return f'<span class="verdict-good">{kind} would be refused in production</span>'
 
 
 def _time(created: str) -> str:
@@ -113,12 +108,14 @@ def _lead(data: Data) -> str:
     if lines:
         parts.append(f"They come from {number(len(lines), 'line')} of code.")
     if totals["allowed"]:
-        parts.append(
-            f"{number(totals['allowed'], 'violation')} more {_is(totals['allowed'])} allowed by the tests."
-        )
+        more = " more" if lines else ""
+        allowed = number(totals["allowed"], "violation")
+        parts.append(f"{allowed}{more} {_is(totals['allowed'])} allowed by the tests.")
     if totals["late_writes"]:
         late = number(totals["late_writes"], "file operation")
         parts.append(f"{late} came after the end of the request.")
+    if not totals["tests"]:
+        parts.append("Run pytest with --tmpguard, or use its fixture or its marker.")
     return " ".join(parts) or "Every guarded request kept to /tmp and its size."
 
 
