@@ -91,9 +91,11 @@ def rename_error(source: Place, target: Place) -> int:
 def _on_one_device(source: Place, target: Place) -> bool:
     """Are the directories of both entries on one of the machine's own mounts?"""
     devices = {
-        originals.stat(os.path.dirname(place.real.rstrip("/")) or "/").st_dev for place in (source, target)
+        originals.stat(os.path.dirname(place.real.rstrip("/")) or "/").st_dev
+        for place in (source, target)
+        if not place.why  # what is not in the bundle stands nowhere
     }
-    return len(devices) == 1
+    return len(devices) <= 1
 
 
 def mount_point_error(source: Place, target: Place) -> int:
