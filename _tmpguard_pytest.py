@@ -28,6 +28,7 @@ _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] =
         None,
         "invocation (default) or instance: how long /tmp lives, an instance for each test",
     ),
+    ("tmpguard_children", None, "allow (default), refuse or contain: what becomes of child processes"),
     ("tmpguard_ignore", None, "the file that says what is not in the bundle; none for none"),
     ("tmpguard_bundle", None, "the project directory, from the directory of the ini file; none for none"),
     ("tmpguard_writable", "paths", "directories outside /tmp that may be written"),

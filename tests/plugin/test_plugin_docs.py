@@ -12,6 +12,7 @@ import pytest
 import _tmpguard_pytest
 from tests.plugin_report import report
 from tests.support import PROJECT, Run
+from tmpguard.options import OPTIONS
 from tmpguard.testing.fixture import TmpGuard
 from tmpguard.testing.settings import LATE_WRITES, MARKER_ONLY
 
@@ -43,6 +44,7 @@ def test_the_options_and_keys_of_the_ini_file_are_those_that_there_are(
     options = PAGE.partition("## Options\n")[2].partition("## The report")[0]
     known = {name for name, _, _ in _tmpguard_pytest._INI} | {"tmpguard_enforce"}
     assert set(re.findall(r"`(tmpguard\w*)", options)) == known
+    assert {f"tmpguard_{name}" for name in OPTIONS} - known == {"tmpguard_on_report", "tmpguard_log_interval"}
     given = {action for action in vars(pytestconfig.option) if action.startswith("tmpguard")}
     assert {name.replace("-", "_") for name in re.findall(r"`--(tmpguard[\w-]*)", options)} == given
     for value in LATE_WRITES[1:]:

@@ -159,7 +159,7 @@ def _checked_marker(marker: pytest.Mark) -> dict[str, Any]:
 
 def _ini_options(config: pytest.Config) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for name in ("plan", "platform", "lifetime", "scratch_root"):
+    for name in ("plan", "platform", "lifetime", "children", "scratch_root"):
         if value := config.getini(f"tmpguard_{name}"):
             options[name] = value
     for name in ("storage_size", "max_files"):
