@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import sys
+import warnings
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -12,18 +14,37 @@ from ..context import get_current, unguarded
 from ..invocation import Invocation
 from . import originals
 from .paths import alive, is_odd, text
-from .sqlite_cursors import tell, telling
 from .sqlite_fallback import Authorizer, Resolved, limit, translated
 from .wrapper import StandIn
+
+_ARGUMENTS: Final = (
+    *("timeout", "detect_types", "isolation_level", "check_same_thread"),
+    *("factory", "cached_statements", "uri"),
+)
+#: The interpreter's own words, which it would say of tmpguard's line.
+_POSITIONAL: Final = (
+    "Passing more than 1 positional argument to {} is deprecated. Parameters 'timeout', 'detect_types', "
+    "'isolation_level', 'check_same_thread', 'factory', 'cached_statements' and 'uri' will become "
+    "keyword-only parameters in Python 3.15."
+)
+_OWN: Final = __file__.rpartition("/interpose/")[0] + "/"
+
+
+def _warn_of_positions(name: str) -> None:
+    if sys.version_info >= (3, 13):
+        warnings.warn(_POSITIONAL.format(name), DeprecationWarning, skip_file_prefixes=(_OWN,))
 
 
 def connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -> Any:
     """:func:`sqlite3.connect`: below ``/tmp`` the invocation's own database, elsewhere a read-only one."""
+    if args:
+        _warn_of_positions("sqlite3.connect()")
     if len(args) < 5:
         options.setdefault("factory", Connection)
     factory = args[4] if len(args) > 4 else options["factory"]
-    if isinstance(factory, type) and Connection in factory.__mro__:
-        return originals.sqlite_connect(database, *args, **options)  # translates the name by itself
+    if not isinstance(factory, type) or Connection in factory.__mro__:
+        return factory(database, *args, **options)  # as the original does; it translates the name by itself
+    args, options = (), {**dict(zip(_ARGUMENTS, args, strict=False)), **options}
     way = _Way(invocation, database, args, options)
     return way.contain(way.call(originals.sqlite_connect))
 
@@ -32,11 +53,11 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
     """:class:`sqlite3.Connection`, and what :func:`connect` gives within an invocation."""
 
     original = originals.SqliteConnection
-    _authorizer: Authorizer | None = None
-    _tmpguard_view: Any = None
-    _tmpguard_database: Any = None
 
     def __init__(self, database: Any, *args: Any, **options: Any) -> None:
+        if args and len(args) <= len(_ARGUMENTS):
+            _warn_of_positions("_sqlite3.Connection()")
+            args, options = (), {**dict(zip(_ARGUMENTS, args, strict=False)), **options}
         invocation = get_current()
         if invocation is None or isinstance(database, Resolved):
             super().__init__(database, *args, **options)
@@ -45,58 +66,7 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
         way.call(super().__init__)
         way.contain(self)
 
-    def _tell(self, error: sqlite3.Error) -> None:
-        tell(self._tmpguard_view, error, self._tmpguard_database)
 
-    def cursor(self, *args: Any, **options: Any) -> Any:
-        if self._tmpguard_view is None:
-            return super().cursor(*args, **options)
-        if not args and not options:
-            return super().cursor(_Cursor)
-        options.update(zip(("factory",), args, strict=False))
-        return super().cursor(*args[1:], **{**options, "factory": telling(options["factory"])})
-
-    def execute(self, *args: Any) -> Any:
-        return Connection.cursor(self).execute(*args)
-
-    def executemany(self, *args: Any) -> Any:
-        return Connection.cursor(self).executemany(*args)
-
-    def executescript(self, *args: Any) -> Any:
-        return Connection.cursor(self).executescript(*args)
-
-    def commit(self) -> None:
-        try:
-            super().commit()
-        except sqlite3.DatabaseError as exc:
-            self._tell(exc)
-            raise
-
-    def __exit__(self, *exc_info: Any) -> Any:
-        try:
-            return super().__exit__(*exc_info)
-        except sqlite3.DatabaseError as exc:
-            self._tell(exc)
-            raise
-
-    def blobopen(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().blobopen(*args, **options)
-        except sqlite3.DatabaseError as exc:
-            self._tell(exc)
-            raise
-
-    def set_authorizer(self, *args: Any, **options: Any) -> None:
-        """Where tmpguard has one of its own, the application's is asked after it."""
-        own = self._authorizer
-        if own is None:
-            super().set_authorizer(*args, **options)
-            return
-        own.then = args[0] if args else options["authorizer_callback"]
-        super().set_authorizer(own)
-
-
-_Cursor: Final = telling(sqlite3.Cursor)
 Connection.__module__ = "sqlite3"
 
 _UNKNOWN: Final = object()
@@ -105,7 +75,7 @@ _vfs: Any = _UNKNOWN
 _held: Final[list[Any]] = []
 
 
-def _vfs_module() -> ModuleType | None:
+def vfs_module() -> ModuleType | None:
     """What serves SQLite by ctypes, which is imported when it is first needed; None where there is none."""
     global _vfs
     if _vfs is _UNKNOWN:
@@ -126,8 +96,6 @@ class _Way:
         self, invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
         alive(invocation, "sqlite3.connect", database)
-        if len(args) > 6:  # uri was given by its position
-            args, options = args[:6], {**options, "uri": args[6]}
         self._invocation = invocation
         self._given = self._target = database
         self._args = args
@@ -138,7 +106,7 @@ class _Way:
         if is_odd(database):
             return  # the original refuses it by itself
         uri = bool(options.get("uri", False))
-        module = _vfs_module()
+        module = vfs_module()
         view = module.view_of(invocation) if module is not None else None
         if view is None:
             self._target, uri, self._charged = translated(invocation, database, uri)
@@ -155,15 +123,12 @@ class _Way:
         """Have ``make`` make the connection."""
         if self._view is None:
             return make(self._target, *self._args, **self._options)
-        module = _vfs_module()
+        module = vfs_module()
         assert module is not None
         before = module.connecting.get()
         module.connecting.set(("sqlite3.connect", self._given))
         try:
             return make(self._target, *self._args, **self._options)
-        except sqlite3.DatabaseError as exc:
-            tell(self._view, exc)
-            raise
         finally:
             module.connecting.set(before)
 
@@ -172,7 +137,6 @@ class _Way:
         if self._view is not None:
             try:
                 connection._tmpguard_view = self._view
-                connection._tmpguard_database = self._given
             except AttributeError:
                 _held.append(self._view)
         if self._charged:
@@ -180,8 +144,8 @@ class _Way:
         if self._guarded:
             authorizer = Authorizer(self._invocation)
             originals.SqliteConnection.set_authorizer(connection, authorizer)
-            if Connection in type(connection).__mro__:
-                connection._authorizer = authorizer
+            with suppress(AttributeError, TypeError):
+                connection.set_authorizer = authorizer.setter(connection)
         return connection
 
 

@@ -7,6 +7,7 @@ memory that connections share by name, since those belong to SQLite's default VF
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from errno import EROFS
 from typing import Any
 from urllib.parse import quote, unquote
@@ -29,6 +30,18 @@ class Authorizer:
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
         self.then: Any = None
+
+    def setter(self, connection: Any) -> Any:
+        """What stands for ``set_authorizer`` on ``connection``: the application's own is asked after this."""
+        held = weakref.ref(connection)
+
+        def set_authorizer(authorizer_callback: Any) -> None:
+            connection = held()
+            if connection is not None:
+                originals.SqliteConnection.set_authorizer(connection, self)  # it tells who may not
+                self.then = authorizer_callback
+
+        return set_authorizer
 
     def __call__(self, action: int, name: str | None, *rest: Any) -> int:
         if action != sqlite3.SQLITE_ATTACH or name in ("", ":memory:") or "mode=memory" in (name or ""):

@@ -36,6 +36,7 @@ from . import sqlite_abi as abi
 from .charge import too_many
 from .paths import entry, exists, place, quick_real
 from .refusals import open_error, unlink_error
+from .sqlite_errors import refused
 from .sqlite_files import adopt, known_bytes, pages_at, release_all
 from .sqlite_pages import Pages
 
@@ -50,7 +51,7 @@ _SPELLINGS_KEPT: Final = 100
 class View:
     """The VFS of one invocation. It lives as long as a connection or an open file of its needs it."""
 
-    __slots__ = ("__weakref__", "_slot", "invocation", "name", "read_only", "remedy", "spelled", "uses_uris")
+    __slots__ = ("__weakref__", "_slot", "invocation", "name", "read_only", "spelled", "uses_uris")
 
     def __init__(self, invocation: Invocation, slot: _Slot) -> None:
         self.invocation = invocation
@@ -59,8 +60,6 @@ class View:
         self.uses_uris = slot.uses_uris
         #: What was opened for writing in vain: canonical paths, and as the application gave them.
         self.read_only: dict[str, Any] = {}
-        #: What to do instead of that which was refused last, until the error says it.
-        self.remedy = ""
         #: Paths as the statements gave them, by the canonical ones.
         self.spelled: dict[str, str] = {}
         invocation.reusable = False  # what SQLite has open may outlast it
@@ -75,7 +74,7 @@ class View:
 
     def note(self, operation: str, code: int, path: Any, remedy: str) -> None:
         """Record a violation (C2.3); the error is SQLite's own, which gets ``remedy`` as a note (C2.4)."""
-        self.remedy = remedy
+        refused.remedy = remedy
         self.invocation.note(operation, code, path, remedy)
 
 
@@ -111,10 +110,15 @@ _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakre
 _over = False
 
 
+def known_view(invocation: Invocation) -> View | None:
+    """The VFS of ``invocation`` if it has one."""
+    known = _views.get(invocation)
+    return known() if known is not None else None
+
+
 def view_of(invocation: Invocation) -> View | None:
     """The VFS of ``invocation``, None where SQLite cannot be reached by ctypes."""
-    known = _views.get(invocation)
-    view = known() if known is not None else None
+    view = known_view(invocation)
     if view is not None:
         return view
     library = abi.library()
@@ -213,6 +217,7 @@ def _passing(view: View, where: Place, flags: int) -> int:
         operation, given = view.given(where.virtual, flags)
         view.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
     else:
+        view.read_only.pop(where.virtual, None)  # the last one stands at the end
         view.read_only[where.virtual] = view.given(where.virtual, flags)[1]
     return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if enforce else flags
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sqlite3
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from . import (
     sockets,
     sources,
     sqlite,
+    sqlite_errors,
     temporary,
     waiting,
 )
@@ -204,6 +206,7 @@ def calls() -> Iterator[tuple[Any, str, Any, Any]]:
         if key not in made:
             made[key] = call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
         yield owner, call.name, original, made[key]
+    yield sqlite3.Error, "sqlite_errorcode", None, sqlite_errors.ErrorCode()
     yield from _dbm_calls()
 
 
