@@ -284,3 +284,21 @@ def test_an_invocation_that_is_over_makes_no_new_scratch_directory(
             open("/tmp/file.txt", "w")
     assert refused.value.errno == errno.ESTALE
     assert made == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside threads
+def test_each_invocation_has_a_directory_of_its_own_for_multiprocessing(guard: tmpguard.Guard) -> None:
+    """C4.1: the process keeps one for all of its life."""
+    import multiprocessing.util
+
+    outside = multiprocessing.util.get_temp_dir()
+    fork = multiprocessing.get_context("fork")
+    for _ in range(2):
+        with guard.invocation():
+            inside = multiprocessing.util.get_temp_dir()
+            assert inside != outside
+            assert multiprocessing.util.get_temp_dir() == inside
+            assert os.listdir("/tmp") == [os.path.basename(inside)]
+            with fork.Manager() as manager:
+                assert manager.list([1, 2])[1] == 2
+    assert multiprocessing.util.get_temp_dir() == outside

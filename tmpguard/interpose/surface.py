@@ -180,12 +180,16 @@ _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("uvloop:Loop", "subprocess_exec", late.uvloop_exec),
     ("uvloop:Loop", "subprocess_shell", late.uvloop_shell),
     ("asyncio.subprocess:SubprocessStreamProtocol", "process_exited", late.process_exited),
+    ("multiprocessing.util", "get_temp_dir", temporary.process_directory),
     ("multiprocessing.forkserver", "ensure_running", late.fork_server),
     ("multiprocessing.forkserver", "connect_to_new_process", late.fork_server),
 )
 
 #: What is imported within a request at the earliest, and what is there before that.
-_WITH: Final = {"multiprocessing.forkserver": "multiprocessing.context"}
+_WITH: Final = {
+    "multiprocessing.forkserver": "multiprocessing.context",
+    "multiprocessing.util": "multiprocessing.context",
+}
 
 #: Wrapped where the interpreter has them: module, and the exception that they raise.
 _DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))

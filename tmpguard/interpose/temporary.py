@@ -97,3 +97,19 @@ def directory_init(self: Any, *args: Any, **options: Any) -> None:
     self._rmtree = _Within(invocation, self._rmtree)
     _, call, arguments, keywords = self._finalizer.detach()
     self._finalizer = weakref.finalize(self, _Within(invocation, call), *arguments, **keywords)
+
+
+def process_directory(original: Callable[[], str]) -> Callable[[], str]:
+    """What :func:`multiprocessing.util.get_temp_dir` is: one for the process, shared by no invocations."""
+
+    @functools.wraps(original)
+    def get_temp_dir() -> str:
+        invocation = get_current()
+        if invocation is None:
+            return original()
+        known = vars(invocation)
+        if "process_directory" not in known:
+            known["process_directory"] = tempfile.mkdtemp(prefix="pymp-")
+        return str(known["process_directory"])
+
+    return get_temp_dir
