@@ -162,7 +162,9 @@ def _spawn(
 ) -> int:
     if not isinstance(argv, (list, tuple)) or not argv or is_odd(path):
         return original(path, argv, env, **more)  # which finds the words for it
-    view = contained(invocation, f"os.{original.__name__}", path)
+    by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
+    operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
+    view = contained(invocation, operation, path)
     if view is None:
         return original(path, argv, env, **more)
     name = os.fsencode(path)
