@@ -58,6 +58,7 @@ def test_connection_kept_past_the_end_writes_nothing_and_can_be_closed(
     assert not left_in(scratch_root)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_connections_that_are_collected_after_the_end_do_no_harm(
     guard: tmpguard.Guard, scratch_root: Path
 ) -> None:
