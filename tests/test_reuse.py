@@ -22,7 +22,9 @@ Kept = list[Any]
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_kept_from_before(guard: tmpguard.Guard) -> None:
+def nothing_is_kept_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is kept stays: no test is so slow that the process would be idle."""
+    monkeypatch.setattr("tmpguard.wiper._IDLE", 600)
     tmpguard.drain()
 
 
