@@ -260,6 +260,34 @@ def test_a_violation_through_to_thread_is_attributed_to_the_line_that_handed_it_
     assert (violation.location.file, violation.location.function.rpartition(".")[2]) == (__file__, "handler")
 
 
+def test_the_line_that_handed_on_a_job_of_an_earlier_invocation_is_not_told(guard: tmpguard.Guard) -> None:
+    """asgiref gives the caller of ``async_to_sync`` the job's context, with all of its variables."""
+    from asgiref.sync import async_to_sync
+
+    async def view() -> None:
+        pass
+
+    def handle() -> None:  # called for a first request, of which this is the application's line
+        async_to_sync(view)()
+
+    source = """
+def serve(guard, handle):
+    with guard.invocation():
+        handle()
+    with guard.invocation() as second:
+        try:
+            open("/etc/new.txt", "w")
+        except OSError:
+            return second.report
+"""
+    exec(compile(source, "/venv/site-packages/server.py", "exec"), server := {})  # type: ignore[var-annotated]
+    with ThreadPoolExecutor(1) as thread:  # where no line of this test is on the stack
+        report = thread.submit(server["serve"], guard, handle).result()
+    (violation,) = report.violations
+    assert violation.location is None
+    assert violation.library == tmpguard.Location("/venv/site-packages/server.py", 7, "serve")
+
+
 # --- pools shared by many ------------------------------------------------------------------------------
 
 

@@ -196,12 +196,22 @@ def _kind(filename: str) -> str:
 
 Origin = tuple[Location | None, Location | None]
 
-#: The line that handed the running job to a thread in which no frame of the application may be found.
-handed_on_by: Final[ContextVar[Origin]] = ContextVar("tmpguard_handed_on_by", default=(None, None))
+
+class HandedOn(NamedTuple):
+    """The line that handed a job to a thread, and the invocation for which it did."""
+
+    invocation: Callable[[], object]  # a weak reference
+    origin: Origin
 
 
-def locate() -> Origin:
-    """The application's line that is running, and the library's line that made the call, if one did."""
+#: Of the running job, in whose thread no frame of the application may be found. It may be left over from
+#: another invocation's: asgiref's ``async_to_sync`` gives its caller the whole context of what it ran.
+handed_on_by: Final[ContextVar[HandedOn | None]] = ContextVar("tmpguard_handed_on_by", default=None)
+
+
+def locate(invocation: object) -> Origin:
+    """The application's line that runs for ``invocation``, and the library's line that made the call, if one
+    did."""
     library: Location | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -211,8 +221,11 @@ def locate() -> Origin:
         if kind == "library" and library is None:
             library = _location(frame)
         frame = frame.f_back
-    origin, through = handed_on_by.get()
-    return origin, library or through
+    handed_on = handed_on_by.get()
+    if handed_on is None or handed_on.invocation() is not invocation:
+        return None, library
+    location, through = handed_on.origin
+    return location, library or through
 
 
 def is_bytecode(path: object) -> bool:
