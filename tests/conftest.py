@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ def _scratch_directories() -> set[str]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     before = _scratch_directories()
+    path = list(sys.path)  # what lies there below the real /tmp is seen by every guard that is built
     yield
+    assert sys.path == path, "sys.path is another one"
     assert tmpguard.current() is None, "an invocation is still bound"
     assert tmpguard.drain(timeout=30), "the background thread is stuck"
     for kept in list(journal._journals):
