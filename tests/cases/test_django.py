@@ -1,4 +1,4 @@
-"""What breaks when a deployed Django project serves, each time in a process with settings of its own."""
+"""What breaks when a deployed Django project serves, in a process with settings of its own."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ urlpatterns = [path("visit", visit), path("count", count), path("avatar", avatar
 SERVE = """
 import json, logging, os, sys
 logging.disable()
-project, step = sys.argv[1:]
-sys.path.insert(0, project)
+sys.path.insert(0, sys.argv[1])
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 import django
 django.setup()
@@ -69,23 +68,31 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 import settings, tmpguard
 client = Client(raise_request_exception=False)
-if step == "avatar":
-    response = client.post("/avatar", {"avatar": SimpleUploadedFile("me.png", b"image")})
-else:
-    response = client.get(f"/{step}")
-    response = client.get("/count") if step == "visit" and response.status_code != 500 else response
-connections.close_all()
-assert tmpguard.drain(30)
-found = [one for report in settings.reports for one in report.violations]
-print(json.dumps([response.status_code, response.content.decode()[:20], [
-    [one.operation, one.path, one.errno, one.location and list(one.location), one.remedy] for one in found
-]]))
+
+def outcome(response):
+    connections.close_all()
+    assert tmpguard.drain(30)
+    found = [one for report in settings.reports for one in report.violations]
+    settings.reports.clear()
+    return response.status_code, response.content.decode()[:20], [
+        [one.operation, one.path, one.errno, one.location and list(one.location), one.remedy] for one in found
+    ]
+
+print(json.dumps({
+    "count": outcome(client.get("/count")),
+    "visit": outcome(client.get("/visit")),
+    "count after a visit": outcome(client.get("/count")),
+    "avatar": outcome(client.post("/avatar", {"avatar": SimpleUploadedFile("me.png", b"image")})),
+}))
 """
 
+Outcome = list[Any]
+"""Status, beginning of the body, violations."""
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    directory = tmp_path / "site"
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("django") / "site"
     (directory / "shop").mkdir(parents=True)
     for name, source in (
         ("settings.py", SETTINGS),
@@ -97,10 +104,11 @@ def project(tmp_path: Path) -> Path:
     return directory
 
 
-def served(project: Path, step: str) -> tuple[int, str, list[Any]]:
-    """Status and beginning of the body, and the violations."""
-    status, body, violations = json.loads(run_python(SERVE, project, step))
-    return status, body, violations
+@pytest.fixture(scope="module")
+def served(project: Path) -> dict[str, Outcome]:
+    """What came of each request, all of them in one process."""
+    outcomes: dict[str, Outcome] = json.loads(run_python(SERVE, project))
+    return outcomes
 
 
 def line(marker: str) -> int:
@@ -109,12 +117,23 @@ def line(marker: str) -> int:
     )
 
 
-def test_a_database_that_is_only_read_works(project: Path) -> None:
-    assert served(project, "count") == (200, "0", [])
+def test_a_database_that_is_only_read_works(served: dict[str, Outcome]) -> None:
+    assert served["count"] == [200, "0", []]
 
 
-def test_an_upload_kept_as_media(project: Path) -> None:
-    status, _, (finding, *others) = served(project, "avatar")
+def test_a_row_written_to_the_project_s_database(project: Path, served: dict[str, Outcome]) -> None:
+    """Django's default settings: SQLite beside the project."""
+    status, _, (finding, *others) = served["visit"]
+    assert (status, others) == (500, [])
+    operation, path, code, location, remedy = finding
+    assert (operation, path, code) == ("sqlite3 write", str(project / "db.sqlite3"), EROFS)
+    assert location == [str(project / "urls.py"), line("visit"), "visit"]
+    assert "database server (DATABASES)" in remedy
+    assert served["count after a visit"] == [200, "0", []]
+
+
+def test_an_upload_kept_as_media(project: Path, served: dict[str, Outcome]) -> None:
+    status, _, (finding, *others) = served["avatar"]
     assert (status, others) == (500, [])
     operation, path, code, location, remedy = finding
     assert (operation, path, code) == ("os.mkdir", str(project / "media"), EROFS)

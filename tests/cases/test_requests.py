@@ -213,6 +213,32 @@ def test_sqlite_in_the_instance_folder_of_flask(project: Project) -> None:
     assert "copy the database to /tmp/notes.db first" in finding.remedy
 
 
+def test_a_relative_database_of_flask_sqlalchemy(project: Project) -> None:
+    """It lies in the instance folder, which the extension makes when the application starts."""
+    project.write(
+        "guests.py",
+        f"{FLASK}from flask_sqlalchemy import SQLAlchemy\n"
+        "app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///guests.db'\n"
+        "database = SQLAlchemy(app)  # <--\n"
+        "class Guest(database.Model):\n"
+        "    name = database.Column(database.String, primary_key=True)\n"
+        "@app.get('/guests')\n"
+        "def guests():\n"
+        "    database.create_all()\n"
+        "    database.session.add(Guest(name='Ada'))\n"
+        "    database.session.commit()\n"
+        "    return 'welcome'\n",
+    )
+    assert isinstance(project.start("guests"), OSError)
+    finding = project.finding("os.mkdir", project.directory / "instance", EROFS)
+    assert "SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db'" in finding.remedy
+    source = (project.directory / "guests.py").read_text()
+    remedied = source.replace("sqlite:///guests.db", "sqlite:////tmp/app.db")
+    project.write("remedied.py", remedied)
+    with flask(project, "remedied").get("/guests") as response:
+        assert response.text == "welcome"
+
+
 # --- work after the response, swallowed errors ---------------------------------------------------------
 
 
