@@ -448,3 +448,34 @@ def test_a_framework_that_is_imported_in_a_test_is_patched_then(pytester: pytest
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*tmpguard: EROFS open 'new.txt' at app.py:3 in app"])
+
+
+def test_a_warning_of_a_framework_names_the_line_that_imports_it(pytester: pytest.Pytester, run: Run) -> None:
+    """Though its import goes through the plugin, so that filters by module mean what they always mean."""
+    pytester.makepyfile(
+        httpx2="""
+        import warnings
+
+        warnings.warn("httpx2 is old", UserWarning, stacklevel=2)
+
+        class ASGITransport:
+            def handle_async_request(self): pass
+
+        class WSGITransport:
+            def handle_request(self): pass
+        """
+    )
+    pytester.makepyfile(
+        """
+        import sys
+        import pytest
+
+        def test_import(monkeypatch):
+            monkeypatch.delitem(sys.modules, "httpx2", raising=False)
+            with pytest.warns(UserWarning, match="httpx2 is old") as caught:
+                import httpx2
+            assert hasattr(httpx2.WSGITransport.handle_request, "__wrapped__")
+            assert caught[0].filename == __file__
+        """
+    )
+    run("--tmpguard").assert_outcomes(passed=1)

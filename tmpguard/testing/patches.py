@@ -235,12 +235,22 @@ class _Loader(Loader):
         return self._loader.create_module(spec)  # type: ignore[no-any-return]
 
     def exec_module(self, module: ModuleType) -> None:
+        self._step_aside(module)
+        self._loader.exec_module(module)
+        _patch_imported(module)
+
+    # A module's warnings name the line that imports it: they pass over the frames of importlib, by this name.
+    exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")
+
+    def _step_aside(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        if _finder in sys.meta_path:
-            _patch(module.__name__, module)
+
+
+def _patch_imported(module: ModuleType) -> None:
+    if _finder in sys.meta_path:
+        _patch(module.__name__, module)
 
 
 _finder: Final = _Finder()
