@@ -128,7 +128,8 @@ class Journal:
 _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
 
 
-def _restart() -> None:
+def restart() -> None:
+    """Forget what was logged and what was only counted, of all guards."""
     for journal in list(_journals):
         journal.restart()
 
@@ -139,7 +140,7 @@ def _finish() -> None:
         Context().run(journal.sum_up, math.inf)
 
 
-os.register_at_fork(after_in_child=_restart)
+os.register_at_fork(after_in_child=restart)
 atexit.register(_finish)
 
 

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import pytest
 
+from . import journal
 from .errors import ConfigurationError
 from .guard import Guard
 from .invocation import Invocation
-from .testing import body, files, patches, records, summary
+from .testing import body, files, patches, records, summary, tracebacks
 from .testing.findings import text_of
 from .testing.fixture import TmpGuard, opened
 from .testing.records import IMPORT, Recorder, TestRecord
@@ -60,6 +61,7 @@ class Plugin:
     def pytest_unconfigure(self) -> None:
         if records.stop(self.recorder):
             patches.uninstall()
+            journal.restart()  # the summary has told of what it would sum up at the exit
 
     # --- a test ------------------------------------------------------------------------------------------
 
@@ -125,14 +127,21 @@ class Plugin:
                 item.add_report_section(when, "tmpguard", text)
             raise
         text = self._text(test)
-        if text:
+        if text and getattr(item, "_excinfo", None):  # unittest keeps the failure to itself
+            item.add_report_section(when, "tmpguard", text)
+        elif text:
             pytest.fail(text, pytrace=False)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if call.excinfo is not None:
+            tracebacks.hide()
 
     def _text(self, test: TestRecord) -> str:
         violations, late = test.unexpected(), test.unexpected_late()
         if not violations and not late:
             return ""
-        return text_of(violations, late, str(self.config.rootpath))
+        return text_of(violations, late, str(self.config.rootpath), marker=test.settings is not None)
 
     # --- the fixture -------------------------------------------------------------------------------------
 
@@ -163,6 +172,7 @@ class Plugin:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         if not self.settings.starts:
             return (yield)
+        tracebacks.hide()
         record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings.rules)
         with start_of(record, self._guard_of_imports, IMPORT):
             report = yield
@@ -196,7 +206,7 @@ class Plugin:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.data is None:
             return
-        if self.data["totals"]["tests"]:
+        if self.data["tests"]:
             terminalreporter.section("tmpguard")
             for line in summary.lines(self.data, verbosity=self.config.get_verbosity()):
                 terminalreporter.line(line)
@@ -209,6 +219,7 @@ class Plugin:
 def importing_conftests(config: pytest.Config) -> Iterator[None]:
     """Guard the import of the conftest files that pytest loads before it has configured its plugins."""
     settings = Settings(config, config.known_args_namespace)
+    tracebacks.hide()
     record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.rules)
     with start_of(record, settings.guard_of_imports(), IMPORT):
         yield
@@ -220,4 +231,4 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as exc:
-        pytest.fail(f"tmpguard: {exc}", pytrace=False)
+        raise pytest.fail.Exception(f"tmpguard: {exc}", pytrace=False) from None

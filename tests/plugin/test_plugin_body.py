@@ -203,3 +203,4 @@ def test_a_wrong_marker_fails_its_test(
     result = run()
     assert sum(result.parseoutcomes().get(kind, 0) for kind in ("failed", "error", "errors")) == 1
     result.stdout.fnmatch_lines([f"tmpguard: {message}"])
+    result.stdout.no_fnmatch_line("During handling of *")

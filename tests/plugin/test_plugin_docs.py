@@ -33,7 +33,7 @@ def test_the_keys_of_the_json_are_those_that_it_has() -> None:
     assert names_in("report") == set(data)
     assert names_in("groups") == set(data["violations"][0]) == set(data["late_writes"][0])
     figures = names_in("figures")
-    assert set(data["totals"]) == figures | {"requests", "routes", "tests"}
+    assert set(data["totals"]) == figures | {"requests", "routes", "tests", "imports"}
     assert set(data["routes"][0]) == figures | {"route", "kind", "requests", "tests"}
     assert set(data["tests"][0]) == figures | {"test", "kind", "requests", "routes"}
 

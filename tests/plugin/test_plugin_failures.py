@@ -4,6 +4,7 @@ allowed."""
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -281,3 +282,79 @@ def test_late_writes_fail_their_test_where_they_are_asked_to(pytester: pytest.Py
         ]
     )
     run("-o", "tmpguard_late_writes=report").assert_outcomes(passed=2)
+
+
+def test_a_test_of_unittest_that_raises_the_error_tells_of_it(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import unittest
+        import pytest
+
+        @pytest.mark.tmpguard
+        class Case(unittest.TestCase):
+            def test_raised(self):
+                open("raised.txt", "w")
+
+            def test_swallowed(self):
+                try:
+                    open("swallowed.txt", "w")
+                except OSError:
+                    pass
+        """
+    )
+    result = run()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E  *OSError: ?Errno 30? Read-only file system: 'raised.txt'",
+            "*- Captured tmpguard call -*",
+            "tmpguard: EROFS open 'raised.txt' at *",
+            "tmpguard: EROFS open 'swallowed.txt' at *",
+        ]
+    )
+
+
+def test_a_traceback_ends_where_the_application_asked_for_the_file(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    """tmpguard's own frames, which come after it, are shown with ``--full-trace`` and in its own errors."""
+    pytester.makepyfile(
+        """
+        import pathlib
+        import sqlite3
+        import pytest
+        import tmpguard as module
+
+        @pytest.mark.tmpguard(storage_size=1)
+        class TestBody:
+            def test_written(self):
+                open("written.txt", "w")  # the end of it
+
+            def test_made(self):
+                pathlib.Path("made").mkdir()
+
+            def test_full(self):
+                pathlib.Path("/tmp/full").write_bytes(bytes(2_000_000))
+
+            def test_database(self):
+                sqlite3.connect("new.db")
+
+        def test_wrong_application(tmpguard):
+            tmpguard.client(object())
+
+        def test_own_error(monkeypatch):
+            monkeypatch.setattr(module.Guard, "invocation", lambda self: 1 / 0)
+            module.invocation()
+        """
+    )
+    result = run("-p", "no:logging", "--tmpguard")
+    result.assert_outcomes(failed=6)
+    result.stdout.fnmatch_lines(
+        [
+            '>       open("written.txt", "w")  # the end of it',
+            "E       OSError: ?Errno 30? Read-only file system: 'written.txt'",
+        ]
+    )
+    shown = re.findall(r"tmpguard/[\w/]+\.py:\d+", "\n".join(result.outlines))
+    assert [frame.partition(":")[0] for frame in shown] == ["tmpguard/guard.py"]
+    assert "tmpguard/invocation.py" in "\n".join(run("--tmpguard", "--full-trace").outlines)

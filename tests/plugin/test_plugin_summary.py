@@ -9,6 +9,7 @@ import pytest
 
 import tmpguard
 from tests.support import Run
+from tmpguard import journal
 from tmpguard.testing import summary
 
 pytest_plugins = ["pytester"]
@@ -68,6 +69,7 @@ def test_the_figures_are_of_each_route_and_each_test_the_fullest_first() -> None
         "requests": 4,
         "routes": 2,
         "tests": 3,
+        "imports": 0,
         "peak_bytes": MB,
         "quota_bytes": MB,
         "peak_share": 1.0,
@@ -220,3 +222,18 @@ def test_names_of_any_bytes_can_be_reported(pytester: pytest.Pytester, run: Run)
     assert "\x1b" not in page
     (group,) = json.loads((pytester.path / "report.json").read_text())["violations"]
     assert group["count"] == 3
+
+
+def test_nothing_is_said_after_the_summary(pytester: pytest.Pytester, app: None, run: Run) -> None:
+    """What the log only counted would be summed up when the process ends."""
+    pytester.makepyfile(
+        """
+        from app import wsgi
+
+        def test_three_times(tmpguard):
+            tmpguard.client(wsgi).get("/swallow?name=one&name=two&name=three")
+        """
+    )
+    result = run()
+    result.stdout.fnmatch_lines(["*app.py:12 in act: open EROFS (3x)"])
+    assert not [line for kept in list(journal._journals) for line in kept._lines.values() if line.count]

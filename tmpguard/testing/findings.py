@@ -20,6 +20,9 @@ PATHS_SHOWN: Final = 5
 _ADVICE: Final = (
     'What is expected can be allowed: @pytest.mark.tmpguard(allow=["EROFS", "*/pattern/of/a/path"])'
 )
+_ADVICE_AT_IMPORT: Final = (
+    "What is expected at an import can be allowed in the ini file: tmpguard_allow = */pattern/of/a/path"
+)
 
 
 def error_name(number: int) -> str:
@@ -80,14 +83,14 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     return list(groups.values())
 
 
-def text_of(findings: Sequence[Finding], late: Sequence[Finding], root: str) -> str:
-    """What a test says that fails by these violations and late writes."""
+def text_of(findings: Sequence[Finding], late: Sequence[Finding], root: str, *, marker: bool = True) -> str:
+    """What a test says that fails by these violations and late writes; an import, which has no ``marker``."""
     parts = [_headline([*findings, *late], root)]
     parts += [_group_text(group, root) for group in grouped(findings)]
     if late:
         parts.append("After the end of their request:")
         parts += [_group_text(group, root) for group in grouped(late)]
-    return "\n\n".join([*parts, _ADVICE])
+    return "\n\n".join([*parts, _ADVICE if marker else _ADVICE_AT_IMPORT])
 
 
 def _headline(findings: Sequence[Finding], root: str) -> str:

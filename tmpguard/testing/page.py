@@ -81,7 +81,7 @@ def _header(data: Data) -> str:
 <p class="lead">{_lead(data)}</p>
 <dl class="totals">
 {_total("Requests", f"{totals['requests']:,}", f"to {number(totals['routes'], 'route')}")}
-{_total("Tests", f"{totals['tests']:,}", "with guarded requests")}
+{_total("Tests", f"{totals['tests']:,}", _imports(totals))}
 {_total("Peak use of /tmp", percent(totals["peak_share"]), peak)}
 {_total("Left behind", f"{totals['files_left']:,}", f"files, {size(totals['bytes_left'])}")}
 </dl>
@@ -92,10 +92,18 @@ def _verdict(totals: Data) -> str:
     if totals["violations"]:
         count = number(totals["violations"], "file operation")
         return f'<span class="verdict-bad">{count}</span> would be refused in production'
-    if not totals["tests"]:
+    if not _is_guarded(totals):
         return "No request was guarded"
     kind = "Nothing unexpected" if totals["allowed"] else "Nothing"
     return f'<span class="verdict-good">{kind} would be refused in production</span>'
+
+
+def _is_guarded(totals: Data) -> bool:
+    return bool(totals["tests"] or totals["imports"])
+
+
+def _imports(totals: Data) -> str:
+    return f"and {number(totals['imports'], 'import')}" if totals["imports"] else "with guarded requests"
 
 
 def _time(created: str) -> str:
@@ -114,7 +122,7 @@ def _lead(data: Data) -> str:
     if totals["late_writes"]:
         late = number(totals["late_writes"], "file operation")
         parts.append(f"{late} came after the end of the request.")
-    if not totals["tests"]:
+    if not _is_guarded(totals):
         parts.append("Run pytest with --tmpguard, or use its fixture or its marker.")
     return " ".join(parts) or "Every guarded request kept to /tmp and its size."
 

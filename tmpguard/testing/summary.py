@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from .. import __version__
 from .findings import PATHS_SHOWN, error_name, short_file, source_around
+from .records import IMPORT
 
 #: Of the JSON. A higher number when a key changes its meaning or goes.
 FORMAT: Final = 1
@@ -47,7 +48,8 @@ def _totals(entries: list[Data]) -> Data:
     return {
         "requests": len(requests),
         "routes": len({entry["route"] for entry in requests}),
-        "tests": len({entry["test"] for entry in entries}),
+        "tests": len({entry["test"] for entry in entries if entry["route"] != IMPORT}),
+        "imports": len({entry["test"] for entry in entries if entry["route"] == IMPORT}),
         **_figures(entries),
     }
 
@@ -177,7 +179,9 @@ def lines(data: Data, *, verbosity: int) -> Iterator[str]:
     totals = data["totals"]
     yield (
         f"{number(totals['requests'], 'request')} to {number(totals['routes'], 'route')} "
-        f"by {number(totals['tests'], 'test')}: {number(totals['violations'], 'violation')}"
+        f"by {number(totals['tests'], 'test')}"
+        + (f", {number(totals['imports'], 'import')}" if totals["imports"] else "")
+        + f": {number(totals['violations'], 'violation')}"
         + (f" (and {totals['allowed']} allowed)" if totals["allowed"] else "")
         + f", {number(totals['late_writes'], 'late write')}, at most {size(totals['peak_bytes'])} "
         f"of {size(totals['quota_bytes'])} used"
