@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.plugin_report import report
+from tmpguard.testing import summary
 from tmpguard.testing.page import page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -30,7 +31,7 @@ Pixel = tuple[int, int, int]
 class Elements(html.parser.HTMLParser):
     """What a page consists of; fails where elements are not closed as they were opened."""
 
-    VOID = ("meta", "br", "!doctype")
+    VOID = ("meta", "br", "wbr", "!doctype")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -95,6 +96,37 @@ def test_the_page_says_so_where_there_is_nothing_to_tell() -> None:
     data["totals"]["allowed"] = 1
     told = " ".join(Elements(page(data)).text.split())
     assert "Nothing unexpected would be refused in production 1 violation is allowed by the tests." in told
+    told = " ".join(Elements(page(summary.build([], "/project"))).text.split())
+    assert "No request was guarded Run pytest with --tmpguard" in told
+    assert "every write" not in told
+
+
+def test_numbers_are_those_of_the_things_counted() -> None:
+    data = report()
+    data["totals"].update(violations=1, files_left=1, bytes_left=3 << 29, peak_share=0.9999)
+    data["violations"] = data["violations"][:1]
+    told = " ".join(Elements(page(data)).text.split())
+    assert "1 file operation would be refused in production It comes from 1 line of code." in told
+    assert "Left behind1 file, 1.5 GB" in told
+    assert ">99%" in told
+
+
+def test_what_is_long_is_unfolded_and_cut() -> None:
+    data = report()
+    one, row = data["violations"][0], data["routes"][0]
+    data["violations"] = [{**one, "paths": [f"number-{count}"]} for count in range(25)]
+    data["routes"] = [{**row, "route": f"GET /{count}"} for count in range(310)]
+    text = page(data)
+    elements = Elements(text)
+    told = " ".join(elements.text.split())
+    assert "5 more violations" in told
+    assert "280 more routes" in told
+    assert "GET /299" in told
+    assert "and 10 more, in the JSON file" in told
+    assert "GET /300" not in told
+    folded = text.partition('<details class="rest">')[2].partition("Routes")[0]
+    assert "number-20" in folded
+    assert "number-19" not in folded
 
 
 def test_markup_in_names_is_shown_and_not_obeyed() -> None:

@@ -132,14 +132,17 @@ def test_a_flood_of_violations_is_counted_and_its_lists_are_bounded() -> None:
         (MB, "1 MB"),
         (MB * 3 // 2, "1.5 MB"),
         (128 * MB, "128 MB"),
+        (2304 * MB, "2.2 GB"),
     ],
 )
 def test_sizes_are_in_the_units_of_the_option(count: int, text: str) -> None:
     assert summary.size(count) == text
 
 
-@pytest.mark.parametrize(("share", "text"), [(0, "0%"), (0.0001, "<1%"), (0.5, "50%"), (1, "100%")])
-def test_a_small_share_is_not_nothing(share: float, text: str) -> None:
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0%"), (0.0001, "<1%"), (0.5, "50%"), (0.999, ">99%"), (1, "100%")]
+)
+def test_a_small_share_is_not_nothing_and_a_large_one_not_all(share: float, text: str) -> None:
     assert summary.percent(share) == text
 
 

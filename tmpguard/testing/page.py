@@ -11,9 +11,12 @@ from .summary import number, percent, size, where
 
 Data = dict[str, Any]
 
-#: Rows of a list and items of a finding that are shown; the JSON has all.
+#: Rows of a list and items of a finding that there are; the JSON has all.
 ROWS: Final = 300
 ITEMS: Final = 20
+
+#: Rows of a list that are shown at once; the others unfold.
+SHOWN: Final = 20
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -39,7 +42,9 @@ _PAGE: Final = """<!doctype html>
 def page(data: Data) -> str:
     """The page of the report ``data`` (see ``summary.build``). All that comes from the run is escaped."""
     main = [
-        _findings("Violations", data["violations"], "what the real platform would refuse, by line"),
+        _findings("Violations", data["violations"], "what the real platform would refuse, by line")
+        if _is_guarded(data["totals"])
+        else "",
         _usage("Routes", "route", data["routes"]),
         _findings("Late writes", data["late_writes"], "file operations after the end of the request")
         if data["late_writes"]
@@ -66,7 +71,12 @@ def _visible(character: str) -> str:
 
 
 def _code(value: object) -> str:
-    return f"<code>{_text(value)}</code>"
+    return f"<code>{_path(value)}</code>"
+
+
+def _path(value: object) -> str:
+    """The same of what may be a path or the name of a test, which are best broken between their parts."""
+    return _text(value).replace("/", "/<wbr>").replace("::", "::<wbr>")
 
 
 # --- the head ------------------------------------------------------------------------------------------
@@ -74,6 +84,7 @@ def _code(value: object) -> str:
 
 def _header(data: Data) -> str:
     totals = data["totals"]
+    files = "file" if totals["files_left"] == 1 else "files"
     peak = f"{size(totals['peak_bytes'])} of {size(totals['quota_bytes'])}"
     return f"""<header>
 <div class="brand"><b>tmpguard</b>{_time(data["created"])}</div>
@@ -82,8 +93,8 @@ def _header(data: Data) -> str:
 <dl class="totals">
 {_total("Requests", f"{totals['requests']:,}", f"to {number(totals['routes'], 'route')}")}
 {_total("Tests", f"{totals['tests']:,}", _imports(totals))}
-{_total("Peak use of /tmp", percent(totals["peak_share"]), peak)}
-{_total("Left behind", f"{totals['files_left']:,}", f"files, {size(totals['bytes_left'])}")}
+{_total("Peak use of /tmp", _text(percent(totals["peak_share"])), peak)}
+{_total("Left behind", f"{totals['files_left']:,}", f"{files}, {size(totals['bytes_left'])}")}
 </dl>
 </header>"""
 
@@ -114,7 +125,8 @@ def _lead(data: Data) -> str:
     totals, lines = data["totals"], [one for one in data["violations"] if not one["allowed"]]
     parts = []
     if lines:
-        parts.append(f"They come from {number(len(lines), 'line')} of code.")
+        they = "It comes" if totals["violations"] == 1 else "They come"
+        parts.append(f"{they} from {number(len(lines), 'line')} of code.")
     if totals["allowed"]:
         more = " more" if lines else ""
         allowed = number(totals["allowed"], "violation")
@@ -142,8 +154,17 @@ def _findings(title: str, groups: list[Data], about: str) -> str:
     if not groups:
         none = '<p class="none">None: every write went to /tmp, and fitted.</p>'
         return f"<section>\n<h2>{title}</h2>\n{none}\n</section>"
-    cards = "\n".join(map(_finding, groups[:ROWS]))
+    cards = _unfolding([_finding(group) for group in groups[:ROWS]], title, "{}")
     return f"<section>\n<h2>{title} <small>{about}</small></h2>\n{cards}\n{_and_more(groups)}</section>"
+
+
+def _unfolding(items: list[str], title: str, within: str) -> str:
+    """``items`` in the element ``within``, those past the first ones to be unfolded."""
+    first, rest = (within.format("\n".join(part)) for part in (items[:SHOWN], items[SHOWN:]))
+    if len(items) <= SHOWN:
+        return first
+    summary = f"{len(items) - SHOWN} more {title.lower()}"
+    return f'{first}\n<details class="rest"><summary>{summary}</summary>\n{rest}\n</details>'
 
 
 def _finding(group: Data) -> str:
@@ -171,13 +192,13 @@ def _source(group: Data) -> str:
     lines = []
     for one in group["source"]:
         mark = " class=here" if one["line"] == here else ""
-        lines.append(f"<li{mark}><span>{one['line']}</span>{_code(one['text'])}</li>")
+        lines.append(f"<li{mark}><span>{one['line']}</span><code>{_text(one['text'])}</code></li>")
     return f'<ul class="source">\n{chr(10).join(lines)}\n</ul>\n'
 
 
 def _remedy(group: Data) -> str:
     return (
-        f'<p class="remedy"><b>Remedy</b><span>{_text(group["remedy"])}</span></p>\n'
+        f'<p class="remedy"><b>Remedy</b><span>{_path(group["remedy"])}</span></p>\n'
         if group["remedy"]
         else ""
     )
@@ -205,10 +226,10 @@ def _items(values: list[str]) -> str:
 def _usage(title: str, key: str, rows: list[Data]) -> str:
     if not rows:
         return ""
-    items = "\n".join(_row(key, row) for row in rows[:ROWS])
+    items = _unfolding([_row(key, row) for row in rows[:ROWS]], title, '<ul class="rows">\n{}\n</ul>')
     return (
         f"<section>\n<h2>{title} <small>by the most that one request had in /tmp</small></h2>\n"
-        f'<ul class="rows">\n{items}\n</ul>\n{_and_more(rows)}</section>'
+        f"{items}\n{_and_more(rows)}</section>"
     )
 
 
@@ -218,7 +239,7 @@ def _row(key: str, row: Data) -> str:
     label = f"{size(row['peak_bytes'])} of {size(row['quota_bytes'])}"
     return f"""<li>
 <div><div class="name">{_name(key, row)}</div><div class="facts">{_facts(row)}</div></div>
-<div><div class="usage"><b>{percent(row["peak_share"])}</b><span>{label}</span></div>
+<div><div class="usage"><b>{_text(percent(row["peak_share"]))}</b><span>{label}</span></div>
 <div class="bar" role="img" aria-label="{label}"><i class="{level}" style="width:{share:.2%}"></i></div></div>
 </li>"""
 
@@ -226,8 +247,8 @@ def _row(key: str, row: Data) -> str:
 def _name(key: str, row: Data) -> str:
     method, _, path = row[key].partition(" ")
     if key == "route" and row["kind"] == "request":
-        return f"<b>{_text(method)}</b> {_text(path)}"
-    return _text(row[key])
+        return f"<b>{_text(method)}</b> {_path(path)}"
+    return _path(row[key])
 
 
 def _facts(row: Data) -> str:

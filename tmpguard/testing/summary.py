@@ -152,13 +152,16 @@ def size(count: int) -> str:
         return f"{count} B"
     if count < 1024 * 1024:
         return f"{count / 1024:.0f} KB"
-    return f"{count / (1024 * 1024):.1f} MB".replace(".0 MB", " MB")
+    unit, of = ("MB", 1 << 20) if count < 1 << 30 else ("GB", 1 << 30)
+    return f"{count / of:.1f} {unit}".replace(".0 ", " ")
 
 
 def percent(share: float) -> str:
-    """0.0004 is "<1%", not 0."""
+    """0.0004 is "<1%", not 0, and what is not quite full is not 100%."""
     if 0 < share < 0.01:
         return "<1%"
+    if 0.995 <= share < 1:
+        return ">99%"
     return f"{share:.0%}"
 
 
