@@ -243,13 +243,14 @@ TABLE: Final[tuple[Row, ...]] = (
     # --- Flask, SQLAlchemy ---
     Row(
         "Flask-SQLAlchemy: SQLite in the instance folder",
-        f"{_SERVER}, or SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db' for what may be gone after the "
-        "request",
+        f"{_SERVER}, or SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db', with poolclass=NullPool in "
+        "SQLALCHEMY_ENGINE_OPTIONS, for what may be gone after the request",
         modules=("flask_sqlalchemy",),
     ),
     Row(
         "SQLAlchemy: SQLite",
-        f"{_SERVER}, or create_engine('sqlite:////tmp/app.db') for what may be gone after the request",
+        f"{_SERVER}, or create_engine('sqlite:////tmp/app.db', poolclass=NullPool) for what "
+        "may be gone after the request",
         modules=("sqlalchemy",),
         operations=("sqlite3",),
     ),

@@ -215,8 +215,7 @@ def test_sqlite_in_the_instance_folder_of_flask(project: Project) -> None:
 
 def test_a_relative_database_of_flask_sqlalchemy(project: Project) -> None:
     """It lies in the instance folder, which the extension makes when the application starts."""
-    project.write(
-        "guests.py",
+    source = (
         f"{FLASK}from flask_sqlalchemy import SQLAlchemy\n"
         "app.config['SQLALCHEMY_DATABASE_URI'] = 'sqlite:///guests.db'\n"
         "database = SQLAlchemy(app)  # <--\n"
@@ -227,16 +226,23 @@ def test_a_relative_database_of_flask_sqlalchemy(project: Project) -> None:
         "    database.create_all()\n"
         "    database.session.add(Guest(name='Ada'))\n"
         "    database.session.commit()\n"
-        "    return 'welcome'\n",
+        "    return 'welcome'\n"
     )
+    project.write("guests.py", source)
     assert isinstance(project.start("guests"), OSError)
     finding = project.finding("os.mkdir", project.directory / "instance", EROFS)
-    assert "SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db'" in finding.remedy
-    source = (project.directory / "guests.py").read_text()
-    remedied = source.replace("sqlite:///guests.db", "sqlite:////tmp/app.db")
+    assert "SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db', with poolclass=NullPool" in finding.remedy
+    remedied = source.replace("sqlite:///guests.db", "sqlite:////tmp/app.db").replace(
+        "database = ",
+        "from sqlalchemy.pool import NullPool\n"
+        "app.config['SQLALCHEMY_ENGINE_OPTIONS'] = {'poolclass': NullPool}\n"
+        "database = ",
+    )
     project.write("remedied.py", remedied)
-    with flask(project, "remedied").get("/guests") as response:
-        assert response.text == "welcome"
+    client = flask(project, "remedied")
+    for _ in range(2):  # a pool would keep the first request's database for the second
+        with client.get("/guests") as response:
+            assert response.text == "welcome"
 
 
 # --- work after the response, swallowed errors ---------------------------------------------------------
