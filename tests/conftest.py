@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +35,7 @@ def _scratch_directories() -> set[str]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     before = _scratch_directories()
-    path = list(sys.path)  # what lies there below the real /tmp is seen by every guard that is built
     yield
-    assert sys.path == path, "sys.path is another one"
     assert tmpguard.current() is None, "an invocation is still bound"
     assert tmpguard.drain(timeout=30), "the background thread is stuck"
     journal.restart()  # nothing to sum up at the end of the run
@@ -46,6 +44,24 @@ def leaves_nothing_behind() -> Iterator[None]:
         assert type(function).__name__ == "builtin_function_or_method", f"{function} is still patched"
     left = _scratch_directories() - before
     assert not left, f"scratch directories are left: {left}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """``sys.path`` is as it was, once all fixtures are done with it: what lies there below the real ``/tmp``
+    is seen by every guard that is built."""
+    _path[:] = sys.path
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    result = yield
+    assert sys.path == _path, "sys.path is another one"
+    return result
+
+
+_path: list[str] = []
 
 
 @pytest.fixture
