@@ -48,20 +48,21 @@ def leaves_nothing_behind() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    """``sys.path`` is as it was, once all fixtures are done with it: what lies there below the real ``/tmp``
-    is seen by every guard that is built."""
-    _path[:] = sys.path
+    """Nothing is added to ``sys.path``, once all fixtures are done with it: what lies there below the real
+    ``/tmp`` is seen by every guard that is built."""
+    _path.update(sys.path)
     return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown() -> Generator[None, object, object]:
     result = yield
-    assert sys.path == _path, "sys.path is another one"
+    added = set(sys.path) - _path
+    assert not added, f"left in sys.path: {added}"
     return result
 
 
-_path: list[str] = []
+_path: set[str] = set()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,23 @@ def test_process_that_ends_with_open_connections_ends_well(scratch_root: Path, e
     """C4.2: the collector closes them when no Python can be called any more."""
     assert run_python(ENDS, end, scratch_root) == "done\n"
     assert os.listdir(scratch_root) == []
+
+
+def test_connection_that_outlives_the_modules_at_the_interpreter_s_end_is_silent(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names are None then; an error in the callback would be one that nobody can catch."""
+    from tmpguard.interpose import sqlite_vfs
+
+    with guard.invocation() as invocation:
+        connection = sqlite3.connect("/tmp/late.sqlite")
+        connection.execute("CREATE TABLE items (data)")
+        connection.close()
+    if sqlite_vfs.known_view(invocation) is None:
+        pytest.skip("SQLite is not reached by ctypes")
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    monkeypatch.setattr(sqlite_vfs, "_free", None)
+    del connection, invocation
+    gc.collect()
+    assert errors == []

@@ -78,6 +78,9 @@ class View:
         self.invocation.note(operation, code, path, remedy)
 
 
+_free: Final[list[_Slot]] = []
+
+
 class _Slot:
     """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
 
@@ -97,15 +100,15 @@ class _Slot:
         _slots[self.address] = self
         library.vfs_register(ctypes.byref(vfs), 0)
 
-    def free(self, _: object) -> None:
-        """Nothing needs the invocation's view any more."""
+    def free(self, _: object, slots: list[_Slot] = _free) -> None:
+        """Nothing needs the invocation's view any more. At the interpreter's end this module's names are gone
+        before the last view may be, so the list is given here."""
         self.view = None
-        _free.append(self)
+        slots.append(self)
 
 
 _numbers: Final = itertools.count(1)
 _slots: Final[dict[int, _Slot]] = {}
-_free: Final[list[_Slot]] = []
 _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakref.WeakKeyDictionary()
 _over = False
 
