@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from ctypes import c_void_p
 from errno import ENOSPC, EROFS
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..invocation import Invocation
 from ..mounts import TMP, Place, error
@@ -81,6 +81,10 @@ class View:
 class _Slot:
     """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
 
+    #: Those that no invocation has. Not a name of the module: at the interpreter's exit that may be gone before
+    #: the last view is.
+    unused: ClassVar[list[_Slot]] = []
+
     def __init__(self, library: abi.Library) -> None:
         self.name = f"tmpguard-{next(_numbers)}"
         self.uses_uris = library.uses_uris
@@ -100,12 +104,11 @@ class _Slot:
     def free(self, _: object) -> None:
         """Nothing needs the invocation's view any more."""
         self.view = None
-        _free.append(self)
+        self.unused.append(self)
 
 
 _numbers: Final = itertools.count(1)
 _slots: Final[dict[int, _Slot]] = {}
-_free: Final[list[_Slot]] = []
 _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakref.WeakKeyDictionary()
 _over = False
 
@@ -127,7 +130,7 @@ def view_of(invocation: Invocation) -> View | None:
     if not _slots:
         atexit.register(_retire)
     try:
-        slot = _free.pop()
+        slot = _Slot.unused.pop()
     except IndexError:
         slot = _Slot(library)
     view = View(invocation, slot)
