@@ -81,8 +81,8 @@ class View:
 class _Slot:
     """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
 
-    #: Those that no invocation has. Not a name of the module: at the interpreter's exit that may be gone before
-    #: the last view is.
+    #: Those that no invocation has. Not a name of the module, which at the interpreter's exit may be gone
+    #: before the last view is.
     unused: ClassVar[list[_Slot]] = []
 
     def __init__(self, library: abi.Library) -> None:
