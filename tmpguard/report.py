@@ -6,13 +6,18 @@ import os
 import sys
 import sysconfig
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .context import get_current
 from .scratch import Usage
+
+if TYPE_CHECKING:
+    from .invocation import Invocation
 
 #: Violations kept per invocation; more are only counted, so that a loop of refusals cannot fill the memory.
 KEPT: Final = 1000
@@ -196,8 +201,11 @@ def _kind(filename: str) -> str:
 
 Origin = tuple[Location | None, Location | None]
 
-#: The line that handed the running job to a thread in which no frame of the application may be found.
-handed_on_by: Final[ContextVar[Origin]] = ContextVar("tmpguard_handed_on_by", default=(None, None))
+#: The line that handed the running job to a thread in which no frame of the application may be found, and
+#: the invocation that it did so for: asgiref takes a job's context over into its caller's, where it stays.
+handed_on_by: Final[ContextVar[tuple[weakref.ref[Invocation], Origin] | None]] = ContextVar(
+    "tmpguard_handed_on_by", default=None
+)
 
 
 def locate() -> Origin:
@@ -211,7 +219,10 @@ def locate() -> Origin:
         if kind == "library" and library is None:
             library = _location(frame)
         frame = frame.f_back
-    origin, through = handed_on_by.get()
+    handed_on = handed_on_by.get()
+    if handed_on is None or handed_on[0]() is not get_current():
+        return None, library
+    origin, through = handed_on[1]
     return origin, library or through
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
@@ -16,30 +17,30 @@ from typing import Any, Final
 
 from ..context import activate, deactivate, get_current
 from ..invocation import Invocation
-from ..report import Origin, handed_on_by, locate
+from ..report import handed_on_by, locate
 from . import originals
 
 
 class Carried:
     """A callable that runs within ``invocation``, and knows the line that handed it on."""
 
-    __slots__ = ("_call", "_invocation", "_origin")
+    __slots__ = ("_call", "_handed_on", "_invocation")
 
     def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
         self._invocation = invocation
         self._call = call
-        self._origin: Origin = locate()
+        self._handed_on = weakref.ref(invocation), locate()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = getattr(getattr(self._call, "func", None), "__self__", None)
         if isinstance(context, Context):  # asyncio.to_thread's: it runs in a context of its own
-            context.run(handed_on_by.set, self._origin)
-        before, origin = activate(self._invocation), handed_on_by.get()
-        handed_on_by.set(self._origin)
+            context.run(handed_on_by.set, self._handed_on)
+        before, handed_on = activate(self._invocation), handed_on_by.get()
+        handed_on_by.set(self._handed_on)
         try:
             return self._call(*args, **kwargs)
         finally:
-            handed_on_by.set(origin)
+            handed_on_by.set(handed_on)
             deactivate(before)
 
 
