@@ -419,7 +419,9 @@ def test_a_job_of_a_finished_invocation_is_late(guard: tmpguard.Guard, pool: Thr
     assert [late.path for late in invocation.report.late_writes] == ["/tmp/late.txt"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the thread dies of its refusal
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the thread dies of its refusal
 def test_a_line_that_handed_on_in_one_invocation_is_not_named_for_another(guard: tmpguard.Guard) -> None:
     """C2.3: asgiref takes the context of the thread that it ran a job in over into its caller's."""
 
