@@ -409,7 +409,7 @@ def test_what_stat_takes_by_keyword_only_it_takes_by_keyword_only(
 ) -> None:
     function = getattr(os, name)
     with guard.invocation() if within else contextlib.nullcontext():
-        with pytest.raises(TypeError, match="positional argument|at most 2 arguments"):
+        with pytest.raises(TypeError, match=r"positional argument|at most 2 arguments"):
             function("/usr", 3)
         for arguments in (("/usr", None, None), ("/tmp/file", False, None)):
             with pytest.raises(TypeError):
