@@ -61,6 +61,7 @@ def python(code: str, *arguments: object) -> list[str]:
     """The command line of a new interpreter that runs ``code`` and can import this project."""
     return [
         sys.executable,
+        "-Wignore:This process:DeprecationWarning",  # (pid=...) is multi-threaded: of a fork, from 3.12 on
         "-c",
         f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n{code}",
         *map(str, arguments),

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from importlib import import_module, resources
 from pathlib import Path
 
+import pathspec
 import pytest
 
 import tmpguard
@@ -162,7 +163,8 @@ def test_the_environment_within_the_project_stays_at_its_own_path(
         (site / "dependency/table.csv").write_text("rows")
         (site / "dependency-1.2.dist-info").mkdir()
         (site / "dependency-1.2.dist-info/METADATA").write_text("Name: dependency\nVersion: 1.2\n")
-        (site / "tmpguard.pth").write_text(f"{PROJECT}\n")
+        # tmpguard, and what it needs
+        (site / "tmpguard.pth").write_text(f"{PROJECT}\n{Path(pathspec.__file__).parent.parent}\n")
         (project / "app.py").write_text("")
         (project / "rows.csv").write_text("")
         (project / ".genezioignore").write_text(".venv/\n*.csv\n")

@@ -400,3 +400,20 @@ def test_module_level_functions_above_are_untouched() -> None:
     """They come through the patched primitives: SURFACE's "nothing of their own"."""
     for function in (shutil.copyfile, glob.glob, tempfile.mkstemp, os.walk, os.makedirs, Path.open):
         assert isinstance(function, types.FunctionType)
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within", "outside"])
+@pytest.mark.parametrize("name", ["stat", "lstat"])
+def test_what_stat_takes_by_keyword_only_it_takes_by_keyword_only(
+    name: str, within: bool, guard: tmpguard.Guard
+) -> None:
+    function = getattr(os, name)
+    with guard.invocation() if within else contextlib.nullcontext():
+        with pytest.raises(TypeError, match=r"positional argument|at most 2 arguments"):
+            function("/usr", 3)
+        for arguments in (("/usr", None, None), ("/tmp/file", False, None)):
+            with pytest.raises(TypeError):
+                function(*arguments)
+        with pytest.raises(TypeError, match="nonsense"):
+            function("/usr", nonsense=1)
+        assert function("/usr", dir_fd=None).st_mode == originals.stat("/usr").st_mode

@@ -195,9 +195,6 @@ def forked(work: Callable[[], object]) -> str:
     return answer
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
 def test_a_forked_child_has_invocations_of_its_own(guard: tmpguard.Guard, scratch_root: Path) -> None:
     with guard.invocation():
         Path("/tmp/file.txt").write_text("parent")

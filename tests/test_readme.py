@@ -292,7 +292,6 @@ def test_each_row_of_the_table_of_handed_on_work_is_tried() -> None:
         assert how.startswith(start)
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("start", HANDED_ON)
 def test_handed_on_work_belongs_to_the_request_where_the_table_says_so(start: str) -> None:
     (answer,) = [answer for how, answer in section("handed on") if how.startswith(start)]

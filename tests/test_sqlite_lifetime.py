@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +106,7 @@ def test_connection_of_an_instance_lives_on(scratch_root: Path) -> None:
 
 ENDS = """
 import gc, logging, os, sqlite3, sys, threading, time
+from contextlib import suppress
 import tmpguard
 logging.disable()
 guard = tmpguard.Guard(storage_size=1, bundle=None, scratch_root=sys.argv[2])
@@ -143,7 +143,8 @@ def after():
 
 def in_daemon_threads():
     def work():
-        with guard.invocation():
+        # Those that still run when SQLite is left to itself get an error, and are none the worse.
+        with suppress(sqlite3.OperationalError), guard.invocation():
             connection = begun("delete")
             while True:
                 connection.execute("INSERT INTO items VALUES (zeroblob(3000))")
@@ -151,7 +152,7 @@ def in_daemon_threads():
                 connection.commit()
     for _ in range(3):
         threading.Thread(target=work, daemon=True).start()
-    time.sleep(0.2)
+    time.sleep(0.05)
 
 def in_a_fork():
     with guard.invocation():
@@ -184,23 +185,3 @@ def test_process_that_ends_with_open_connections_ends_well(scratch_root: Path, e
     """C4.2: the collector closes them when no Python can be called any more."""
     assert run_python(ENDS, end, scratch_root) == "done\n"
     assert os.listdir(scratch_root) == []
-
-
-def test_connection_that_outlives_the_modules_at_the_interpreter_s_end_is_silent(
-    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their names are None then; an error in the callback would be one that nobody can catch."""
-    from tmpguard.interpose import sqlite_vfs
-
-    with guard.invocation() as invocation:
-        connection = sqlite3.connect("/tmp/late.sqlite")
-        connection.execute("CREATE TABLE items (data)")
-        connection.close()
-    if sqlite_vfs.known_view(invocation) is None:
-        pytest.skip("SQLite is not reached by ctypes")
-    errors: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", errors.append)
-    monkeypatch.setattr(sqlite_vfs, "_free", None)
-    del connection, invocation
-    gc.collect()
-    assert errors == []

@@ -109,11 +109,11 @@ class Children:
         quota = self._invocation.quota
         if quota.balance >= 0:
             self._over = quota.overrun = False
-        self._last = watched[process] = Child(self._invocation, program, locate(self._invocation))
+        self._last = watched[process] = Child(self._invocation, program, locate())
 
     def finished(self, program: str) -> None:
         """A child was started that is already over."""
-        self._last = Child(self._invocation, program, locate(self._invocation))
+        self._last = Child(self._invocation, program, locate())
         self.look(self._last)
 
     def look(self, child: Child) -> None:

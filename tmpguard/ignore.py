@@ -252,10 +252,12 @@ def _compiled(text: str, file: str, number: int) -> _Pattern | None:
     if compiled.regex is None:
         return None
     rule = Rule(file, number, os.fsdecode(text.encode("latin-1")))
-    pattern = text.removeprefix("!").removesuffix("/").removeprefix("**/")
+    written = text.removeprefix("!").removesuffix("/")
+    pattern = written.removeprefix("**/")
     anchored = "/" in pattern
     head, _, name = pattern.removeprefix("/").rpartition("/")
-    literal = _literal(head)
+    anywhere = pattern != written  # what stands before the first slash is any directory
+    literal = "" if anywhere else _literal(head)
     # pathspec marks where what it matched ends; without the mark it is all that follows.
     below = not compiled.regex.groupindex
     return _Pattern(
@@ -265,7 +267,7 @@ def _compiled(text: str, file: str, number: int) -> _Pattern | None:
         expression=compiled.regex,
         path=anchored and not below,
         head=literal,
-        open=literal.removesuffix("/") != head,
+        open=anywhere or literal.removesuffix("/") != head,
         below=below,
         plain=None if below or _WILD.search(name.removeprefix("*")) else name,
     )

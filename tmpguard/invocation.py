@@ -422,7 +422,7 @@ class Invocation:
         remedy = f"not in the bundle: {why}" if there else ""
         if operation in _LOOKUPS:
             if there and not self.report.has_lookup(self._shown(path)):
-                location, library = locate(self)
+                location, library = locate()
                 found = Violation(operation, self._shown(path), codes.ENOENT, location, library, remedy)
                 self.report.add_lookup(found)
         elif operation and there:
@@ -473,7 +473,7 @@ class Invocation:
         late: bool = False,
         origin: Origin | None = None,
     ) -> None:
-        location, library = origin or locate(self)
+        location, library = origin or locate()
         violation = Violation(operation, path, code, location, library, remedy)
         self.report.add(violation, late=late)
         if hasattr(_telling, "now"):

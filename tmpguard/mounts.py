@@ -31,6 +31,10 @@ PACKAGE: Final = "/tmp/package"
 MAX_LINKS: Final = 40
 PATH_MAX: Final = 4096
 
+#: Tails remembered by a guard, and the characters of a path that still is: half a megabyte at the most.
+_TAILS_KEPT: Final = 2048
+_LONGEST_KEPT: Final = 255
+
 #: What stands behind a path that is not in the bundle: the kernel says itself that it is not there.
 _ABSENT: Final = "/proc/tmpguard: not in the bundle"
 
@@ -116,21 +120,21 @@ def _last_kind(path: str) -> str:
 
 
 class MountTable:
-    """The mounts of one guard. Immutable, shared by all of its invocations."""
+    """The mounts of one guard, shared by all of its invocations. Immutable but for what it remembers."""
 
     __slots__ = (
         "_inner",
+        "_mounted",
         "_writable",
         "ancestors",
         "cwd",
         "deployed",
         "hidden",
-        "initials",
         "package",
         "points",
-        "prefixes",
         "root",
         "scratch",
+        "tails",
         "unlisted",
         "view",
         "watched",
@@ -181,10 +185,27 @@ class MountTable:
         shown |= {ancestor for point in shown for ancestor in _ancestors(point)}
         #: By directory, the names that its listing leaves out: they are there for their paths only (C1.5).
         self.unlisted = _by_directory((self.points | self.ancestors) - shown)
-        #: Textual prefixes under which the quick path of a Namespace must not decide by itself.
-        self.prefixes = tuple(sorted((self.points | self.ancestors) - {TMP}))
-        #: The first letters of their names in /tmp: most paths are told apart by one of theirs.
-        self.initials = "".join({prefix[len(TMP) + 1] for prefix in self.prefixes})
+        #: What stands behind /tmp in paths that need no walk; "" for those that do. See :meth:`tail_of`.
+        self.tails: dict[str, str] = {}
+        #: Beginnings of paths that may lead to a mount point.
+        self._mounted = tuple(sorted((self.points | self.ancestors) - {TMP}))
+
+    def tail_of(self, path: str) -> str:
+        """What stands behind ``/tmp`` in ``path`` where its text alone tells that it leads below ``/tmp``, as
+        long as there are no symlinks there (DESIGN, decision 2); "" where it does not.
+
+        Not so with dot names, doubled slashes, a mount point at its start. Remembered, as most paths are used
+        several times.
+        """
+        if not path.startswith("/tmp/"):
+            return ""  # not remembered: they would take the place of those that are
+        unclear = "/." in path or "//" in path or path == "/tmp/" or path.startswith(self._mounted)
+        tail = "" if unclear else path[len(TMP) :]
+        if len(path) <= _LONGEST_KEPT:
+            if len(self.tails) >= _TAILS_KEPT:
+                self.tails.clear()
+            self.tails[path] = tail
+        return tail
 
     def mount_of(self, virtual: str) -> Mount:
         """The mount on which the canonical path ``virtual`` lies."""

@@ -6,13 +6,18 @@ import os
 import sys
 import sysconfig
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .context import get_current
 from .scratch import Usage
+
+if TYPE_CHECKING:
+    from .invocation import Invocation
 
 #: Violations kept per invocation; more are only counted, so that a loop of refusals cannot fill the memory.
 KEPT: Final = 1000
@@ -196,22 +201,15 @@ def _kind(filename: str) -> str:
 
 Origin = tuple[Location | None, Location | None]
 
-
-class HandedOn(NamedTuple):
-    """The line that handed a job to a thread, and the invocation for which it did."""
-
-    invocation: Callable[[], object]  # a weak reference
-    origin: Origin
-
-
-#: Of the running job, in whose thread no frame of the application may be found. It may be left over from
-#: another invocation's: asgiref's ``async_to_sync`` gives its caller the whole context of what it ran.
-handed_on_by: Final[ContextVar[HandedOn | None]] = ContextVar("tmpguard_handed_on_by", default=None)
+#: The line that handed the running job to a thread in which no frame of the application may be found, and
+#: the invocation that it did so for: asgiref takes a job's context over into its caller's, where it stays.
+handed_on_by: Final[ContextVar[tuple[weakref.ref[Invocation], Origin] | None]] = ContextVar(
+    "tmpguard_handed_on_by", default=None
+)
 
 
-def locate(invocation: object) -> Origin:
-    """The application's line that runs for ``invocation``, and the library's line that made the call, if one
-    did."""
+def locate() -> Origin:
+    """The application's line that is running, and the library's line that made the call, if one did."""
     library: Location | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -222,10 +220,10 @@ def locate(invocation: object) -> Origin:
             library = _location(frame)
         frame = frame.f_back
     handed_on = handed_on_by.get()
-    if handed_on is None or handed_on.invocation() is not invocation:
+    if handed_on is None or handed_on[0]() is not get_current():
         return None, library
-    location, through = handed_on.origin
-    return location, library or through
+    origin, through = handed_on[1]
+    return origin, library or through
 
 
 def is_bytecode(path: object) -> bool:

@@ -174,8 +174,11 @@ class _Builder:
                 self._take(event, yaml)
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
+            line = mark.line + 1 if mark else 1
             problem = " ".join(filter(None, (exc.context, exc.problem)))
-            raise self.file.error(mark.line + 1 if mark else 1, "", f"is no valid YAML: {problem}") from None
+            if "nesting depth" in problem:  # the parser in C looks ahead, and has a limit of its own
+                raise self._too_deep(line) from None
+            raise self.file.error(line, "", f"is no valid YAML: {problem}") from None
         except yaml.YAMLError as exc:
             # A character that YAML does not know; the exception gives a position and no line.
             reason = getattr(exc, "reason", None) or exc
@@ -193,7 +196,7 @@ class _Builder:
             self._put(Node(self.file, line, tag, value), event.anchor, 1)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if len(self._open) >= DEEPEST:
-                raise self.file.error(line, "", f"is nested deeper than {DEEPEST} mappings and lists")
+                raise self._too_deep(line)
             kind: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
             self._open.append((Node(self.file, line, _own_tag(event.tag), kind), [], event.anchor))
             self._weights.append(1)
@@ -210,6 +213,9 @@ class _Builder:
             self._alias(event.anchor, line)
         elif isinstance(event, yaml.DocumentStartEvent) and self._top is not None:
             raise self.file.error(line, "", "begins a second document: a project file has one")
+
+    def _too_deep(self, line: int) -> ConfigurationError:
+        return self.file.error(line, "", f"is nested deeper than {DEEPEST} mappings and lists")
 
     def _put(self, node: Node, anchor: str | None, weight: int) -> None:
         if anchor is not None:

@@ -15,7 +15,7 @@ from .project import Project, forget
 def project(tmp_path: Path, scratch_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     directory = tmp_path / "shop"
     directory.mkdir()
-    monkeypatch.setattr(sys, "path", [str(directory), *sys.path])
+    monkeypatch.syspath_prepend(directory)
     before = set(sys.modules)
     yield Project(directory, scratch_root)
     forget(tmp_path, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from errno import ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
@@ -117,8 +116,7 @@ def package(project: Project, tmp_path: Path, monkeypatch: Any, name: str, sourc
     """Install a package of one module."""
     packages = tmp_path / "venv/lib/python3/site-packages"
     project.write(f"{name}/__init__.py", source, packages)
-    # Not syspath_prepend: it would leave in sys.path what the fixture has put there.
-    monkeypatch.setattr(sys, "path", [str(packages), *sys.path])
+    monkeypatch.syspath_prepend(packages)
 
 
 def test_a_lock_beside_an_installed_package(project: Project, tmp_path: Path, monkeypatch: Any) -> None:

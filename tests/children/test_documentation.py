@@ -20,8 +20,6 @@ from tmpguard.children import OVERRUN, POLICIES
 PAGE = (PROJECT / "docs" / "children.md").read_text()
 MARK = "/tmp/of-the-request"
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 
 def by_asyncio() -> bool:
     async def main() -> int:

@@ -18,8 +18,6 @@ from tests.children.conftest import WAYS
 from tests.support import PROJECT
 from tmpguard.context import unguarded
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 PLAIN = """
 import json, sys
 sys.path.insert(0, sys.argv[1])

@@ -22,8 +22,6 @@ import tmpguard
 from tests.support import PROJECT, case, run_python
 from tmpguard import containment
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 
 @pytest.fixture
 def refusing(scratch_root: Path) -> tmpguard.Guard:

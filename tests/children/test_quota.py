@@ -70,7 +70,6 @@ ROUTES: dict[str, Callable[[list[str]], object]] = {
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("route", ROUTES)
 def test_what_a_child_writes_is_charged_when_it_is_over(route: str, inside_any: tmpguard.Invocation) -> None:
     quota = inside_any.quota

@@ -140,11 +140,14 @@ def test_a_worker_that_takes_a_killed_ones_place_leaves_the_other_workers_alone(
 ) -> None:
     with ExitStack() as until:
         server = start(*HOLDING[command])
-        workers = {hold(server, until)}
-        while len(workers) < 2:  # until one request is held in each worker
-            workers.add(hold(server, until))
-        os.kill(victim := workers.pop(), signal.SIGKILL)
-        [survivor] = workers
+        survivor = hold(server, until)
+        os.kill(survivor, signal.SIGSTOP)  # the other worker gets the next request
+        try:
+            victim = hold(server, until)
+        finally:
+            os.kill(survivor, signal.SIGCONT)
+        assert victim != survivor
+        os.kill(victim, signal.SIGKILL)
 
         def replaced() -> bool:
             try:

@@ -50,9 +50,10 @@ def test_the_options_are_in_the_help(pytester: pytest.Pytester, run: Run) -> Non
 
 
 def test_workers_of_xdist_report_to_the_controller_and_coverage_is_measured(
-    pytester: pytest.Pytester, app: None
+    pytester: pytest.Pytester, app: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("xdist")
+    monkeypatch.delenv("COVERAGE_FILE", raising=False)  # of the run that this test is part of
     pytester.makepyfile(
         """
         import pytest

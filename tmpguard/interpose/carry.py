@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ..context import activate, deactivate, get_current
 from ..invocation import Invocation
-from ..report import HandedOn, handed_on_by, locate
+from ..report import handed_on_by, locate
 from . import originals
 
 
@@ -29,7 +29,7 @@ class Carried:
     def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
         self._invocation = invocation
         self._call = call
-        self._handed_on = HandedOn(weakref.ref(invocation), locate(invocation))
+        self._handed_on = weakref.ref(invocation), locate()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = getattr(getattr(self._call, "func", None), "__self__", None)

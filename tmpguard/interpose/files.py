@@ -313,9 +313,13 @@ def _quick_open(
         real = quick_real(invocation, file)
         if real is not None:
             try:
-                if mode in _QUICK_READS:
-                    opened: Any = _open(real, mode, -1, encoding, errors, newline)
-                    (opened if mode == "rb" else opened.buffer).raw.name = file
+                if mode == "rb" and encoding is errors is newline is None:
+                    opened: Any = _open(real, "rb")
+                    opened.raw.name = file
+                    return opened
+                if mode == "r" or mode == "rt":
+                    opened = _open(real, mode, -1, encoding, errors, newline)
+                    opened.buffer.raw.name = file
                     return opened
                 plan = _QUICK_WRITES.get(mode)
                 if plan is not None and (plan.text or encoding is errors is newline is None):

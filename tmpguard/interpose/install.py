@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -61,6 +62,8 @@ _changes: list[_Change] = []
 _declared: list[tuple[set[Any], Any]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
 _patched_late: set[tuple[Any, str]] = set()
+#: How many references there were to each replacement when it was nowhere in place.
+_references: dict[int, int] = {}
 #: The modules that were looked through, and whether one of ours was found in them. They need not be looked
 #: through again, but for those with findings: what is added to them later shows among an object's referrers.
 _seen: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
@@ -92,10 +95,10 @@ def install() -> None:
     with _lock:
         if _changes:
             return
-        for owner, name, original, replacement in list(calls()):
+        made = list(calls())
+        _remember(made)
+        for owner, name, _, replacement in made:
             _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement)
-            if not isinstance(owner, type):
-                _replacements.setdefault(id(original), (original, replacement))
         _patch_late()
         _declare_capabilities()
         table = {key: replacement for key, (_, replacement) in _replacements.items()}
@@ -125,14 +128,35 @@ def uninstall() -> None:
         audit.disarm()
         while _changes:
             _changes.pop().undo()
-        for functions, replacement in _declared:
-            functions.discard(replacement)
+        while _declared:
+            _undeclare(*_declared.pop())
         # Modules that were imported meanwhile took the wrappers.
         table = {id(replacement): original for original, replacement in _replacements.values()}
         _rebind(table)
-        _rebind_tables(_referring([replacement for _, replacement in _replacements.values()]), table)
-        for kept in (_changes, _declared, _replacements, _patched_late):
+        _rebind_tables(_referring(_still_held()), table)
+        for kept in (_changes, _replacements, _patched_late, _references):
             kept.clear()
+
+
+def _remember(made: list[tuple[Any, str, Any, Any]]) -> None:
+    """Note what takes whose place, and how many references there are to it before it does."""
+    for owner, _, original, replacement in made:
+        if not isinstance(owner, type):
+            _replacements.setdefault(id(original), (original, replacement))
+    del original, replacement
+    listed = Counter(id(call[-1]) for call in made)
+    _references.update((key, count - listed[key]) for key, count in _counted())
+
+
+def _still_held() -> list[Any]:
+    """The replacements that somebody else has, too. Who it is tells only a search through all objects."""
+    shared = {key for key, count in _counted() if count != _references[key]}
+    return [replacement for _, replacement in _replacements.values() if id(replacement) in shared]
+
+
+def _counted() -> list[tuple[int, int]]:
+    """How many references there are to each replacement."""
+    return [(id(replacement), sys.getrefcount(replacement)) for _, replacement in _replacements.values()]
 
 
 def _change(setter: Callable[[Any, Any, Any], None], owner: Any, name: Any, before: Any, after: Any) -> None:
@@ -155,6 +179,10 @@ def _declare_capabilities() -> None:
             if original in functions and replacement not in functions:
                 functions.add(replacement)
                 _declared.append((functions, replacement))
+
+
+def _undeclare(functions: set[Any], replacement: Any) -> None:
+    functions.discard(replacement)
 
 
 # --- references taken before ---------------------------------------------------------------------------
@@ -197,9 +225,10 @@ def _referring(objects: list[Any]) -> list[dict[Any, Any]]:
 
     No namespaces else: those of modules and classes were dealt with, or are left alone.
     """
+    holders = gc.get_referrers(*objects) if objects else []
     return [
         holder
-        for holder in gc.get_referrers(*objects)
+        for holder in holders
         if type(holder) is dict and (_NAMESPACE_KEYS.isdisjoint(holder) or _is_seen_namespace(holder))
     ]
 

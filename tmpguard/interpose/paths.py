@@ -41,17 +41,18 @@ def like(given: Any, real: str) -> Any:
 def quick_real(invocation: Invocation, path: Any) -> str | None:
     """The real path of most paths below /tmp by string work alone (DESIGN, decision 2); None: walk.
 
-    While the invocation has made no symlink, a path without dot names, doubled slashes or a mount point at
-    its start leads where its text says.
+    While the invocation has made no symlink, such a path leads where its text says.
     """
-    if type(path) is not str or path[:5] != "/tmp/" or "/." in path or "//" in path:
+    if type(path) is not str:
         return None
-    if path[5:6] in invocation.guard.mounts.initials and (
-        path == "/tmp/" or path.startswith(invocation.guard.mounts.prefixes)
-    ):
+    mounts = invocation.guard.mounts
+    tail = mounts.tails.get(path)
+    if tail is None:
+        tail = mounts.tail_of(path)
+    if not tail:
         return None
     prefix = invocation.prefix or invocation.first_prefix()
-    return prefix and prefix + path[4:]
+    return prefix and prefix + tail
 
 
 def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:

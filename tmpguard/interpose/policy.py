@@ -38,7 +38,7 @@ def contained(
     if policy == "refuse":
         refuse(invocation, operation, program, _REFUSED)
     else:
-        _tell(invocation, operation, program)
+        _tell(operation, program)
     return None
 
 
@@ -48,9 +48,9 @@ def refuse(invocation: Invocation, operation: str, program: Any, remedy: str) ->
     invocation.was_let_through()  # no change of a file comes of it, for which that would be meant
 
 
-def _tell(invocation: Invocation, operation: str, program: Any) -> None:
+def _tell(operation: str, program: Any) -> None:
     """Say once for each line that its children are on their own."""
-    location, library = locate(invocation)
+    location, library = locate()
     line = location or library
     if line not in _told and len(_told) < _TOLD_LIMIT:
         _told.add(line)

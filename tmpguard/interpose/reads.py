@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EACCES, ENOENT, ENOTDIR
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..context import get_current
 from ..invocation import Invocation, descriptor_path
@@ -61,11 +61,20 @@ def _looked_up(
 # --- stat: the two quick wrappers ----------------------------------------------------------------------
 
 
-def _quick_stat(_: object, path: Any, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> Any:
+# Whoever stands in `positional` is refused by the original, in its own words. Parameters that are for
+# keywords alone would do so too, but they keep the interpreter from its quickest way to call a function.
+_NOTHING: Final[Any] = object()
+
+
+def _quick_stat(
+    _: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None, follow_symlinks: bool = True
+) -> Any:
     invocation = get_current()
+    if invocation is None and dir_fd is None and follow_symlinks is True and positional is _NOTHING:
+        return _stat(path)
+    if positional is not _NOTHING:
+        return _stat(path, positional)  # type: ignore[call-arg]
     if invocation is None:
-        if dir_fd is None and follow_symlinks is True:
-            return _stat(path)
         return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
     real = quick_real(invocation, path)
     if real is None:
@@ -76,10 +85,14 @@ def _quick_stat(_: object, path: Any, *, dir_fd: int | None = None, follow_symli
         reraise(exc, path)
 
 
-def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
+def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None) -> Any:
     invocation = get_current()
+    if invocation is None and dir_fd is None and positional is _NOTHING:
+        return _lstat(path)
+    if positional is not _NOTHING:
+        return _lstat(path, positional)  # type: ignore[call-arg]
     if invocation is None:
-        return _lstat(path) if dir_fd is None else _lstat(path, dir_fd=dir_fd)
+        return _lstat(path, dir_fd=dir_fd)
     real = quick_real(invocation, path)
     if real is None:
         if is_odd(path):

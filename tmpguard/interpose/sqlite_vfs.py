@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from ctypes import c_void_p
 from errno import ENOSPC, EROFS
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..invocation import Invocation
 from ..mounts import TMP, Place, error
@@ -78,11 +78,12 @@ class View:
         self.invocation.note(operation, code, path, remedy)
 
 
-_free: Final[list[_Slot]] = []
-
-
 class _Slot:
     """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
+
+    #: Those that no invocation has. Not a name of the module, which at the interpreter's exit may be gone
+    #: before the last view is.
+    unused: ClassVar[list[_Slot]] = []
 
     def __init__(self, library: abi.Library) -> None:
         self.name = f"tmpguard-{next(_numbers)}"
@@ -100,11 +101,10 @@ class _Slot:
         _slots[self.address] = self
         library.vfs_register(ctypes.byref(vfs), 0)
 
-    def free(self, _: object, slots: list[_Slot] = _free) -> None:
-        """Nothing needs the invocation's view any more. At the interpreter's end this module's names are gone
-        before the last view may be, so the list is given here."""
+    def free(self, _: object) -> None:
+        """Nothing needs the invocation's view any more."""
         self.view = None
-        slots.append(self)
+        self.unused.append(self)
 
 
 _numbers: Final = itertools.count(1)
@@ -130,7 +130,7 @@ def view_of(invocation: Invocation) -> View | None:
     if not _slots:
         atexit.register(_retire)
     try:
-        slot = _free.pop()
+        slot = _Slot.unused.pop()
     except IndexError:
         slot = _Slot(library)
     view = View(invocation, slot)
