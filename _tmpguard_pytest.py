@@ -83,14 +83,27 @@ def _is_wanted(given: object, config: pytest.Config, name: str) -> bool:
     return bool(getattr(given, name) or config.getini(name))
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # within pytest's capturing, whose files are not the project's
+@pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     if not _is_wanted(early_config.known_args_namespace, early_config, "tmpguard_import"):
         return (yield)
     from tmpguard.pytest_plugin import importing_conftests
 
-    with importing_conftests(early_config):
+    # Of all that is called for this hook only what loads the conftest files, which is pytest's own: what
+    # other plugins write at the start, as pytest-cov does, is not the project's.
+    implementations = early_config.hook.pytest_load_initial_conftests.get_hookimpls()
+    (own,) = (one for one in implementations if one.plugin is early_config)
+    load = own.function
+
+    def guarded(*args: Any) -> object:
+        with importing_conftests(early_config):
+            return load(*args)
+
+    own.function = guarded  # type: ignore[misc]
+    try:
         return (yield)
+    finally:
+        own.function = load  # type: ignore[misc]
 
 
 @pytest.hookimpl(trylast=True)

@@ -200,8 +200,10 @@ class Plugin:
             self._written = files.write(self.data, self.settings.report)
 
     def add(self, entries: list[dict[str, Any]]) -> None:
-        """What a worker of pytest-xdist found goes into the report, too."""
-        self._entries += entries
+        """What a worker of pytest-xdist found goes into the report, too; an import, which all do, once."""
+        self._entries += [
+            entry for entry in entries if entry["route"] != IMPORT or entry not in self._entries
+        ]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.data is None:

@@ -63,6 +63,41 @@ def test_a_conftest_file_s_violation_ends_the_run(pytester: pytest.Pytester, run
     result.stderr.fnmatch_lines(["ERROR: tmpguard: EROFS os.mkdir 'models' at loading.py:4 in <module>"])
 
 
+def test_what_other_plugins_write_at_the_start_is_no_finding(pytester: pytest.Pytester, run: Run) -> None:
+    """pytest-cov removes its old file when pytest is about to load the conftest files."""
+    pytester.makepyfile(
+        loud="""
+        import pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests():
+            open("first.txt", "w").close()
+
+        class Second:
+            def pytest_load_initial_conftests(self):
+                open("second.txt", "w").close()
+
+        class Last:
+            @pytest.hookimpl(trylast=True)
+            def pytest_load_initial_conftests(self):
+                open("last.txt", "w").close()
+
+        def pytest_addoption(parser, pluginmanager):
+            pluginmanager.register(Second())
+            pluginmanager.register(Last())
+        """
+    )
+    pytester.makeconftest("import os\nassert os.access('.', os.W_OK) is False")
+    pytester.makepyfile(test_nothing="def test(): pass")
+    pytester.syspathinsert()
+    run("-p", "loud", "--tmpguard-import").assert_outcomes(passed=1)
+    assert sorted(path.name for path in pytester.path.glob("*.txt")) == [
+        "first.txt",
+        "last.txt",
+        "second.txt",
+    ]
+
+
 def test_what_is_expected_at_import_is_allowed_in_the_ini_file(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(loading=AT_IMPORT)
     pytester.makeconftest("import loading")
