@@ -25,7 +25,7 @@ PAGE = (PROJECT / "docs" / "testing.md").read_text()
 COMMAND = "python -m pytest "
 
 #: For a process of its own: of all plugins that are installed here just the one.
-ALONE = ("-p", "_tmpguard_pytest", "-p", "no:cacheprovider", "-W", "error")
+ALONE = ("-p", "_tmpguard_pytest", "-p", "no:cacheprovider", "-p", "no:warnings")
 
 BLOCK = re.compile(r"(?:`(?P<file>[\w.]+)`[^\n]*:\n\n)?```(?P<language>\w*)\n(?P<text>.*?)^```", re.M | re.S)
 
