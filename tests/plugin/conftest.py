@@ -20,7 +20,7 @@ IMPORTED = (anyio.pytest_plugin, httpx, trio, tmpguard.testing.client)
 
 #: What the runs have in common: nothing of this project's own options.
 ARGUMENTS = (
-    *("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:cacheprovider"),
+    *("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:asyncio", "-p", "no:cacheprovider"),
     *("-W", "error", "--strict-markers", "--strict-config"),
 )
 

@@ -124,7 +124,8 @@ def test_each_example_of_hypothesis_is_an_invocation(pytester: pytest.Pytester) 
             open("/tmp/file", "w").close()
         """
     )
-    result = pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider")
+    without = ("-p", "no:randomly", "-p", "no:asyncio", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(*without)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["(body of the test)*5     0  0"])
 

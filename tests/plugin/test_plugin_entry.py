@@ -11,7 +11,8 @@ from tests.support import Run
 
 pytest_plugins = ["pytester"]
 
-ALONE = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:anyio", "-W", "error")
+WITH_ASYNCIO = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:anyio", "-W", "error")
+ALONE = (*WITH_ASYNCIO, "-p", "no:asyncio")
 """For a run in a process of its own."""
 
 
@@ -115,7 +116,7 @@ def test_asyncio_s_plugin_runs_guarded_tests(pytester: pytest.Pytester, app: Non
         """
     )
     result = pytester.runpytest_subprocess(
-        *ALONE, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"
+        *WITH_ASYNCIO, "--asyncio-mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["tmpguard: EROFS open 'new.txt' at *"])
@@ -146,7 +147,8 @@ def test_the_runs_of_a_plugin_s_tests_are_apart(pytester: pytest.Pytester, app: 
                     assert len(tmpguard.reports) == 3
                 '''
             )
-            inner = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "-p", "no:randomly")
+            without = ("-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:asyncio")
+            inner = pytester.runpytest_inprocess(*without)
             inner.assert_outcomes(passed=1)
             inner.stdout.fnmatch_lines(["3 requests to 1 route by 1 test: *"])
             client.get("/store?bytes=8192")

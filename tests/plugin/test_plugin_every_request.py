@@ -444,7 +444,8 @@ def test_a_framework_that_is_imported_in_a_test_is_patched_then(pytester: pytest
         """
     )
     result = pytester.runpytest_subprocess(
-        "--tmpguard", "-p", "no:randomly", "-p", "no:anyio", "-p", "no:hypothesispytest", "-W", "error"
+        *("--tmpguard", "-p", "no:randomly", "-p", "no:anyio", "-p", "no:hypothesispytest"),
+        *("-p", "no:asyncio", "-W", "error"),
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*tmpguard: EROFS open 'new.txt' at app.py:3 in app"])
