@@ -135,11 +135,11 @@ class Session:
             path = "/tmp/.." + self.project + path.removeprefix("/tmp/../P")
         return re.sub(r"\{(\d+)\}", lambda match: "n" * int(match[1]), path)
 
-    def opened(self, path: Any) -> Any:
+    def opened(self, path: Any, directory: int | None = None) -> Any:
         """The same, for calls that open it: not if that would wait for the other end of a FIFO."""
         spelled = self.spelled(path)
         try:
-            blocks = stat.S_ISFIFO(os.stat(spelled).st_mode)
+            blocks = stat.S_ISFIFO(os.stat(spelled, dir_fd=self.directory(directory)).st_mode)
         except (OSError, ValueError, TypeError):
             blocks = False
         if blocks:
