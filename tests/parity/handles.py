@@ -278,6 +278,7 @@ def copy_file_range(
 @call("slot", "size", "size", "offset?")
 def splice(s: Session, slot: int, filled: int, size: int, offset: int | None) -> Any:
     descriptor = s.descriptor(slot)
+    os.fstat(descriptor)  # one that was closed must not be the pipe's by then
     out, into = os.pipe()
     try:
         os.set_blocking(out, False)

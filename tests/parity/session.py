@@ -179,6 +179,7 @@ def told(value: Any) -> str:
     """``value`` as text, without the numbers that differ from process to process (see NORMALISED)."""
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"/fd/\d+", "/fd/N", text)
+    text = re.sub(r"/proc/\d+", "/proc/N", text)
     return re.sub(r"/#\d+", "/#N", text)
 
 

@@ -237,12 +237,17 @@ def path_is_mount(self: Any) -> bool:
         return originals.path_is_mount(self)
     try:
         where, parent = place(invocation, self), place(invocation, self.parent)
-        if not modes.S_ISDIR(_stat(where.real).st_mode):
-            return False
-        _stat(parent.real)
+        status, above = _stat(where.real), _stat(parent.real)
     except (OSError, ValueError):
         return False
-    return where.mount is not parent.mount or bool(originals.path_is_mount(type(self)(where.real)))
+    if not modes.S_ISDIR(status.st_mode):
+        return False
+    # A path without a parent of its own, such as ".", is taken for the root.
+    return (
+        where.mount is not parent.mount
+        or status.st_dev != above.st_dev
+        or os.path.samestat(status, above)
+    )
 
 
 def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:
