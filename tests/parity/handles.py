@@ -231,6 +231,8 @@ def lseek(s: Session, slot: int, offset: int, whence: int) -> Any:
     descriptor = s.descriptor(slot)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         raise NotTried("a directory")
+    if s.has_allocated and whence > os.SEEK_END:
+        raise NotTried("data or a hole")
     return os.lseek(descriptor, offset, whence)
 
 
@@ -241,6 +243,7 @@ def ftruncate(s: Session, slot: int, length: int | None) -> None:
 
 @call("slot", "offset", "size")
 def posix_fallocate(s: Session, slot: int, offset: int, size: int) -> None:
+    s.has_allocated = True
     os.posix_fallocate(s.descriptor(slot), offset, size)
 
 
@@ -253,6 +256,7 @@ def fsync(s: Session, slot: int, data: bool) -> None:
 def map_(s: Session, slot: int, size: int, offset: int) -> Any:
     """Written through a mapping, where all of it is allocated: past that the kernel would send a signal."""
     descriptor = s.descriptor(slot)
+    s.has_allocated = True
     os.posix_fallocate(descriptor, 0, max(1, os.fstat(descriptor).st_size))
     with mmap.mmap(descriptor, 0) as mapping:
         data = s.data(size)[: max(0, len(mapping) - offset)]

@@ -283,10 +283,21 @@ def opening(
         return result
 
 
-def making(invocation: Invocation, operation: str, name: Any, real: str, call: Callable[[], Any]) -> Any:
-    """Run ``call``, which may make ``real``, within ``max_files`` (C3.6)."""
+def making(
+    invocation: Invocation,
+    operation: str,
+    name: Any,
+    real: str,
+    call: Callable[[], Any],
+    *,
+    nameless: bool = False,
+) -> Any:
+    """Run ``call``, which may make ``real``, or a nameless file in it, within ``max_files`` (C3.6)."""
+    real = os.fsdecode(real)
+    if real.endswith("/") and operation != "os.mkdir" and not nameless:
+        return call()  # only a directory may be named like that, which the kernel says
     try:
-        return invocation.quota.making(real, call)
+        return invocation.quota.making(real, call, nameless=nameless)
     except Full:
         invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
         return call()
