@@ -281,7 +281,7 @@ class Quota:
             self._note_peak()
             if status.st_ino in self._exposed:
                 size = self._exposed[status.st_ino].known  # what was charged for it
-                self._exposed[status.st_ino].nameless = True
+                self._exposed[status.st_ino].nameless = self._exposed[status.st_ino].unlinked = True
             # The number of an inode is given to another one only when nothing has it open any more.
             before = self._limbo.pop(status.st_ino, 0)
             self._give(before)
@@ -306,7 +306,7 @@ class Quota:
         """
         with self.lock:
             exposed = self._exposed.get(status.st_ino)
-            if exposed is None:
+            if exposed is None or not exposed.is_of(status):
                 self._on_overrun = on_overrun
                 exposed = self._exposed[status.st_ino] = Exposed(status, path)
                 exposed.known = allocated(status, f"/proc/self/fd/{descriptor}", follow=0)

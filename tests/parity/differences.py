@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.parity import handles, kernel, names, places, scripts, session, trees
+from tests.parity import further, handles, kernel, names, places, scripts, session, trees
 from tests.parity.scripts import Call, Outcome
 
 #: Scripts that differed once, one on each line, each with the setting in which it did.
@@ -93,7 +93,7 @@ class Pair:
         self._start()
 
     def _start(self) -> None:
-        modules = (places, session, handles, names, trees, scripts)
+        modules = (places, session, handles, names, trees, further, scripts)
         self.kernel = kernel.child(modules, self.project, *self.setting)
         job = {
             "project": self.project,

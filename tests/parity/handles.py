@@ -30,7 +30,7 @@ def call(*kinds: str) -> Callable[[Function], Function]:
     return add
 
 
-def _shown(data: Any) -> Any:
+def shown(data: Any) -> Any:
     """What was read, in short."""
     if isinstance(data, str):
         data = data.encode()
@@ -137,7 +137,7 @@ def writelines(s: Session, slot: int, sizes: list[int]) -> None:
 
 @call("slot", "size")
 def read(s: Session, slot: int, size: int) -> Any:
-    return _shown(s.file(slot).read(size))
+    return shown(s.file(slot).read(size))
 
 
 @call("slot")
@@ -145,12 +145,12 @@ def read_all(s: Session, slot: int) -> Any:
     file = s.file(slot)
     if os.fstat(s.descriptor(slot)).st_size > 8 << 20:
         raise NotTried("too much")
-    return _shown(file.read())
+    return shown(file.read())
 
 
 @call("slot")
 def readline(s: Session, slot: int) -> Any:
-    return _shown(s.file(slot).readline())
+    return shown(s.file(slot).readline())
 
 
 @call("slot", "size")
@@ -218,12 +218,12 @@ def pwritev(s: Session, slot: int, sizes: list[int], offset: int) -> Any:
 
 @call("slot", "size")
 def os_read(s: Session, slot: int, size: int) -> Any:
-    return _shown(os.read(s.descriptor(slot), size))
+    return shown(os.read(s.descriptor(slot), size))
 
 
 @call("slot", "size", "offset")
 def pread(s: Session, slot: int, size: int, offset: int) -> Any:
-    return _shown(os.pread(s.descriptor(slot), size, offset))
+    return shown(os.pread(s.descriptor(slot), size, offset))
 
 
 @call("slot", "offset", "seeking")

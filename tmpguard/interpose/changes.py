@@ -131,7 +131,7 @@ def symlink(
             make()
 
     try:
-        if not is_odd(src) and not 0 < len(os.fsencode(src)) < PATH_MAX:
+        if not is_odd(src) and not is_odd(dst) and not 0 < len(os.fsencode(src)) < PATH_MAX:
             raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
@@ -155,7 +155,7 @@ def link(
     follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
     try:
         source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
-        originals.lstat(source.real)
+        kind = originals.lstat(source.real).st_mode
         target = entry(invocation, dst, dst_dir_fd, "os.link")
         foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
@@ -166,7 +166,7 @@ def link(
         # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
         way: dict[str, Any] = {"src_dir_fd": 0} if follow and source.mount is not source.parent else {}
         call = partial(originals.link, source.real, target.real, **way)
-        if target.parent.charged:
+        if target.parent.charged and not modes.S_ISDIR(kind):
             making(invocation, "os.link", dst, target.real, call)
         else:
             call()

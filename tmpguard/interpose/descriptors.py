@@ -258,7 +258,7 @@ def copy_file_range(
         return call(count)  # type: ignore[no-any-return]
     start = offset_src if offset_src is not None else originals.lseek(src, 0, os.SEEK_CUR)
     size = min(count, _left(src, start))
-    if not size:
+    if not size or (_are_same(src, dst) and _overlap(dst, start, offset_dst, size)):
         return call(count)  # type: ignore[no-any-return]
     return _charged(invocation, "os.copy_file_range", dst, size, offset_dst, call)  # type: ignore[no-any-return]
 
@@ -298,6 +298,12 @@ def _may_be_spliced(src: int, dst: int) -> bool:
     except (OSError, TypeError):
         return False
     return piped and bool(flags & _ACCESS) and not flags & os.O_APPEND
+
+
+def _overlap(dst: int, start: int, offset: int | None, size: int) -> bool:
+    """Would ``size`` bytes of one file be copied over themselves? The kernel refuses that."""
+    target = originals.lseek(dst, 0, os.SEEK_CUR) if offset is None else offset
+    return start < target + size and target < start + size
 
 
 def _are_same(one: int, other: int) -> bool:

@@ -53,6 +53,8 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
+        if not closefd and type(file) is not int and opener is None:
+            _init(self, os.devnull, mode, closefd)  # has the words for it
         try:
             self._charge = self._open(invocation, file, mode, plan, closefd, opener)
         except OSError as exc:
@@ -398,6 +400,8 @@ def _open_within(
         buffering = -1
     # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
     raw: Any = _new(_FileIO if buffering else FileIO)
+    if not closefd and type(file) is not int and opener is None:
+        return _open(os.devnull, mode, buffering, encoding, errors, newline, closefd)  # has the words for it
     if type(file) is int or opener is not None:
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -406,7 +410,7 @@ def _open_within(
         return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline, closefd)
     else:
         real, charged = locate(invocation, file, plan.flags)
-        if not charged or not closefd:
+        if not charged:
             return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
         charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
     if not buffering:

@@ -41,7 +41,7 @@ def open_error(where: Place, flags: int) -> int:
         return EISDIR
     mode = _mode(where.real)
     if mode is None:
-        return EROFS if creating and not where.last else ENOENT
+        return EROFS if creating and not where.last and not _in_proc(where) else ENOENT
     if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
         return EROFS if modes.S_ISDIR(mode) else ENOTDIR
     if creating and flags & os.O_EXCL:
@@ -66,9 +66,14 @@ def making_error(where: Place, *, directory: bool) -> int:
         return EEXIST
     if where.last:
         return ENOENT
-    if where.slash and not directory:
+    if _in_proc(where) or (where.slash and not directory):
         return ENOENT
     return EROFS
+
+
+def _in_proc(where: Place) -> bool:
+    """Is it in /proc? There is no telling what is not there from what cannot be there."""
+    return where.virtual.startswith("/proc/")
 
 
 def unlink_error(where: Place) -> int:
