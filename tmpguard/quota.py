@@ -312,6 +312,8 @@ class Quota:
                 exposed.known = allocated(status, f"/proc/self/fd/{descriptor}", follow=0)
             exposed.add(descriptor)
             if not self._veiled:
+                if self.overrun:
+                    self.measured()  # it may be over by now: the next one is another one
                 self._veil()
 
     def conceal(self, descriptor: int) -> bool:

@@ -93,8 +93,8 @@ def open_otherwise(s: Session, slot: int, path: Any, way: str) -> Any:
 def open_again(s: Session, slot: int, path: Any, mode: str) -> Any:
     """A raw file is opened a second time, as another one."""
     file = s.file(slot)
-    if not isinstance(file, io.FileIO):
-        raise NotTried("not raw")
+    if not isinstance(file, io.FileIO) or slot in s.detached:
+        raise NotTried("not opened as a raw file")
     path = s.opened(path)
     if isinstance(path, int):
         raise NotTried("its own descriptor, perhaps")
@@ -230,7 +230,10 @@ LOCKS: dict[str, Callable[[int], Any]] = {
 
 @call("slot", "lock")
 def lock(s: Session, slot: int, lock: str) -> Any:
-    return LOCKS[lock](s.descriptor(slot))
+    descriptor = s.descriptor(slot)
+    if not s.name(slot).startswith("/tmp/") or s.name(slot).startswith("/tmp/package"):
+        raise NotTried("the other process has the same file")
+    return LOCKS[lock](descriptor)
 
 
 @call("slot", "size", "access_mode")

@@ -190,6 +190,7 @@ def detach(s: Session, slot: int) -> Any:
     file = s.file(slot)
     raw = file.detach()
     s.slots[slot] = raw
+    s.detached.add(slot)
     return type(raw).__name__
 
 

@@ -38,6 +38,8 @@ class Session:
         #: Slots whose files were opened in the bundle's mount, and those that hold copies of them.
         self._bundled: set[int] = set()
         self._copied: set[int] = set()
+        #: Slots whose raw files were under a buffer.
+        self.detached: set[int] = set()
 
     # --- handles ---------------------------------------------------------------------------------------
 
@@ -86,6 +88,7 @@ class Session:
         close(old)
 
     def _forget(self, slot: int) -> None:
+        self.detached.discard(slot)
         self._bundled.discard(slot)
         self._copied.discard(slot)
 

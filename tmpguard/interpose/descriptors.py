@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import operator
 import os
 import stat as modes
 import threading
@@ -108,7 +109,10 @@ def _is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
     Raises OSError(ESTALE) for a regular file when the invocation is over (C4.5).
     """
     if type(fd) is not int:
-        return False  # the original says what it wants
+        try:
+            fd = operator.index(fd)
+        except TypeError:
+            return False  # the original says what it wants
     try:
         regular = modes.S_ISREG(originals.fstat(fd).st_mode)
     except OSError:
@@ -318,7 +322,7 @@ def _left(fd: int, start: int) -> int:
 # --- lengths -------------------------------------------------------------------------------------------
 
 
-def ftruncate(invocation: Invocation, fd: Any, length: int) -> None:
+def ftruncate(invocation: Invocation, fd: Any, length: int, /) -> None:
     if not _is_charged(invocation, "os.ftruncate", fd):
         return originals.ftruncate(fd, length)
     invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))

@@ -158,7 +158,7 @@ def statvfs(invocation: Invocation, path: Any) -> Any:
         reraise(exc, path)
 
 
-def fstatvfs(invocation: Invocation, fd: int) -> Any:
+def fstatvfs(invocation: Invocation, fd: int, /) -> Any:
     originals.fstat(fd)
     real = descriptor_path(fd)
     table = invocation.guard.mounts

@@ -31,14 +31,20 @@ def _local(sock: _Socket, address: Any) -> Invocation | None:
         return None
     if sock.family != _socket.AF_UNIX or not address:
         return None
-    name = _encoded(address)
+    name = _bytes(address)
     if name.startswith(b"\0") or len(name) >= _ADDRESS_MAX:
         return None  # no path; or too long, as the original says
     return invocation
 
 
-def _encoded(address: Any) -> bytes:
+def _bytes(address: Any) -> bytes:
     return os.fsencode(address) if isinstance(address, str) else bytes(address)
+
+
+def _encoded(address: Any) -> bytes:
+    """The path in ``address``, which ends at the first NUL."""
+    name = _bytes(address)
+    return name if name.startswith(b"\0") else name.partition(b"\0")[0]
 
 
 # --- giving an address ---------------------------------------------------------------------------------
