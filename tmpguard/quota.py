@@ -399,6 +399,8 @@ def _is_there(real: str) -> bool:
         originals.lstat(real)
     except OSError:
         return False
+    except ValueError:
+        pass  # no path at all, which the call itself will say
     return True
 
 

@@ -156,6 +156,8 @@ WRITERS: dict[str, Callable[[Any, int, Any], Any]] = {
 @call("slot", "buffer", "writer", "size")
 def write_buffer(s: Session, slot: int, buffer: str, writer: str, size: int) -> Any:
     file = s.file(slot) if writer == "file" else None
+    if writer == "os.writev of no list" and buffer == "mapping":
+        raise NotTried("a mapping's items are bytes to some and numbers to others")
     return WRITERS[writer](file, s.descriptor(slot), BUFFERS[buffer](s.data(min(size, 100_000))))
 
 
@@ -189,7 +191,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "readall": lambda file: shown(file.readall()),
     "getbuffer": lambda file: file.line_buffering,
     "write through": lambda file: file.reconfigure(write_through=True),
-    "newline": lambda file: (file.newlines, file.encoding),
+    "newline": lambda file: (file.newlines, file.encoding.lower()),
 }
 
 

@@ -279,7 +279,7 @@ def opening(
         try:
             status = originals.stat(real)
             before = allocated(status, real)
-        except OSError:
+        except (OSError, ValueError):  # the call itself will say so
             before = 0
         result = call()
         if before:
