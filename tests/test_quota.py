@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import mmap
 import os
@@ -231,6 +232,18 @@ def test_copy_file_range_fills_it_to_the_last_byte(guard: tmpguard.Guard) -> Non
             with pytest.raises(OSError, match="Invalid cross-device link") as caught:
                 os.copy_file_range(outside.fileno(), copy, 1)
             assert caught.value.errno == errno.EXDEV
+
+
+def test_numbers_of_other_types_are_descriptors_too(guard: tmpguard.Guard) -> None:
+    """C3.5: of an enumeration, for example."""
+    with guard.invocation() as invocation:
+        with open("/tmp/file.bin", "wb") as file:
+            number = enum.IntEnum("number", {"descriptor": file.fileno()}).descriptor
+            assert os.write(number, bytes(PAGE)) == PAGE
+            assert os.write(number, bytes(2 * MB)) == MB - PAGE
+            with open(number, "wb", buffering=0, closefd=False) as again, full():
+                again.write(b"x")
+            assert [violation.operation for violation in invocation.report.violations] == ["write"]
 
 
 @pytest.mark.parametrize("flags", [os.RWF_APPEND, os.RWF_APPEND | os.RWF_DSYNC])

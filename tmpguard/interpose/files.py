@@ -53,7 +53,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
-        if not closefd and type(file) is not int and opener is None:
+        if not closefd and not _is_number(file) and opener is None:
             _init(self, os.devnull, mode, closefd)  # has the words for it
         try:
             self._charge = self._open(invocation, file, mode, plan, closefd, opener)
@@ -69,7 +69,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def _open(
         self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
     ) -> Charge | None:
-        if type(file) is int or opener is not None:
+        if _is_number(file) or opener is not None:
             alive(invocation, "open", file)
             return open_by(invocation, self, file, mode, closefd, opener)
         if not plan.flags & _WRITING:
@@ -139,7 +139,7 @@ def open_by(
     invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
 ) -> Charge | None:
     """Take up a descriptor, or what ``opener`` gives for ``file``; one in the scratch is charged."""
-    if opener is None or type(file) is int:
+    if opener is None or _is_number(file):
         _init(raw, file, mode, closefd)
     else:
         name = os.fspath(file)
@@ -157,6 +157,11 @@ def open_by(
     if raw.writable() and invocation.owns(raw.fileno()):
         return Charge(invocation, raw)
     return None
+
+
+def _is_number(file: Any) -> bool:
+    """Does ``file`` stand for a descriptor, whatever the type of the number?"""
+    return type(file) is int or hasattr(type(file), "__index__")
 
 
 @contextmanager
@@ -402,9 +407,9 @@ def _open_within(
         buffering = -1
     # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
     raw: Any = _new(_FileIO if buffering else FileIO)
-    if not closefd and type(file) is not int and opener is None:
+    if not closefd and not _is_number(file) and opener is None:
         return _open(os.devnull, mode, buffering, encoding, errors, newline, closefd)  # has the words for it
-    if type(file) is int or opener is not None:
+    if _is_number(file) or opener is not None:
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
         charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
