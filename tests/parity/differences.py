@@ -30,6 +30,7 @@ NORMALISED = {
     "where lseek finds data and holes after space was allocated": "what is allocated and unwritten counts as "
     "either",
     "lseek in a directory": "what there is to seek is the file system's own affair",
+    "entries of a listing, once a link on the way to it is gone": "they are looked up where they were listed",
     "which of its two names a copy of a bundled file's descriptor has": "both have one file and one mount "
     "behind them, and the kernel tells nobody of which descriptor another is a copy",
     "random names of tempfile": "replaced by counted ones",

@@ -158,6 +158,8 @@ def write_buffer(s: Session, slot: int, buffer: str, writer: str, size: int) -> 
     file = s.file(slot) if writer == "file" else None
     if writer == "os.writev of no list" and buffer == "mapping":
         raise NotTried("a mapping's items are bytes to some and numbers to others")
+    if isinstance(file, io.TextIOBase) and buffer == "mapping":
+        raise NotTried("the message names the type, with its module or without")
     return WRITERS[writer](file, s.descriptor(slot), BUFFERS[buffer](s.data(min(size, 100_000))))
 
 
@@ -296,6 +298,8 @@ def scandir_late(s: Session, path: Any, gone: Any) -> Any:
     """What entries tell when one of them is gone by then."""
     with os.scandir(s.tree(path)) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
+    if os.path.islink(s.spelled(gone)):
+        raise NotTried("the way there, perhaps")
     with contextlib.suppress(OSError):
         os.unlink(s.spelled(gone))
     told: list[Any] = []
