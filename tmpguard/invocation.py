@@ -530,9 +530,24 @@ def _prepare_fork() -> None:
             invocation.forget_prefix()  # it may make links there
 
 
-os.register_at_fork(before=_prepare_fork)
+#: For making scratch directories, and what else there is one of for each invocation.
+_scratch_lock = threading.RLock()
 
-_scratch_lock: Final = threading.RLock()
+
+def _free_locks() -> None:
+    """In a forked child: whoever held them is another thread, of which there is no copy here."""
+    global _scratch_lock
+    _scratch_lock = threading.RLock()
+    invocation = get_current()
+    if invocation is None:
+        return
+    if invocation._quota is not None:
+        invocation._quota.lock = threading.RLock()
+    if invocation._report is not None:
+        invocation._report.free_lock()
+
+
+os.register_at_fork(before=_prepare_fork, after_in_child=_free_locks)
 
 
 def spelled(path: Any) -> Any:
