@@ -135,6 +135,16 @@ def test_overrun_that_is_found_by_closing_is_an_error_then(invocation: tmpguard.
     assert counted(invocation) == invocation.report.used_bytes == 4096
 
 
+def test_next_overrun_is_told_after_the_first_one_was_removed(invocation: tmpguard.Invocation) -> None:
+    """Nothing was written the usual way in between."""
+    for path in ("/tmp/one.bin", "/tmp/two.bin"):
+        with pytest.raises(OSError, match="No space left on device"):
+            with open(path, "wb") as file:
+                native_write(file.fileno(), 2 * MB)
+        os.unlink(path)
+    assert operations(invocation) == [(EXCEEDED, "/tmp/one.bin"), (EXCEEDED, "/tmp/two.bin")]
+
+
 def test_overrun_of_a_file_that_is_never_closed_is_found_at_the_end(guard: tmpguard.Guard) -> None:
     with guard.invocation() as invocation:
         file = open("/tmp/file", "wb")

@@ -7,9 +7,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,6 +196,44 @@ def forked(work: Callable[[], object]) -> str:
         answer = pipe.read()
     os.waitpid(child, 0)
     return answer
+
+
+@contextmanager
+def held_by_another_thread(lock: Any) -> Iterator[None]:
+    holding, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            holding.set()
+            released.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holding.wait(30)
+    try:
+        yield
+    finally:
+        released.set()
+        thread.join()
+
+
+def test_a_fork_while_another_thread_makes_a_scratch_directory_or_writes(guard: tmpguard.Guard) -> None:
+    """The thread that would let go of the lock is not there in the child."""
+
+    def work() -> object:
+        signal.alarm(20)  # which ends the child, where it waits for ever
+        with open("/tmp/file.txt", "ab", buffering=0) as file:
+            file.write(b"text")
+        with guard.invocation(), open("/tmp/other.txt", "w") as other:
+            return other.write("text")
+
+    with guard.invocation() as invocation:
+        with open("/tmp/file.txt", "wb") as file:
+            file.write(b"text")
+        making = sys.modules[type(invocation).__module__]._scratch_lock
+        for lock in (invocation.quota.lock, making):
+            with held_by_another_thread(lock):
+                assert forked(work) == "4"
 
 
 def test_a_forked_child_has_invocations_of_its_own(guard: tmpguard.Guard, scratch_root: Path) -> None:

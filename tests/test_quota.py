@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import mmap
 import os
@@ -129,13 +130,6 @@ def _sendfile(path: str, data: bytes) -> None:
             done += os.sendfile(descriptor, source.fileno(), done, len(data) - done)
 
 
-def _copy_file_range(path: str, data: bytes) -> None:
-    with _descriptor(path) as descriptor, open(_source(data), "rb") as source:
-        done = 0
-        while done < len(data):
-            done += os.copy_file_range(source.fileno(), descriptor, len(data) - done)
-
-
 def _splice(path: str, data: bytes) -> None:
     reader, writer = os.pipe()
     try:
@@ -184,7 +178,6 @@ WRITERS: dict[str, Callable[[str, bytes], Any]] = {
     "os.pwrite": _os_pwrite,
     "os.pwritev": _os_pwritev,
     "os.sendfile": _sendfile,
-    "os.copy_file_range": _copy_file_range,
     "os.splice": _splice,
     "os.posix_fallocate": _fallocated,
     "mmap": _mapped,
@@ -220,6 +213,50 @@ def test_exactly_the_storage_size_fits_and_one_byte_more_does_not(guard: tmpguar
             assert Path("/tmp/file.bin").read_bytes() == fits.read_bytes()
             assert used() == MB
         assert invocation.report.violations[-1].errno == errno.ENOSPC
+
+
+def test_copy_file_range_fills_it_to_the_last_byte(guard: tmpguard.Guard) -> None:
+    """C3.4, C3.5: within /tmp, that is; from elsewhere it has to be copied otherwise (C1.1)."""
+    with guard.invocation():
+        with open("/tmp/source.bin", "wb") as file:
+            file.write(os.urandom(MB // 2 + 1))
+        with open("/tmp/source.bin", "rb") as source, _descriptor("/tmp/copy.bin") as copy:
+            copied = os.copy_file_range(source.fileno(), copy, MB)
+            assert copied == MB // 2 - PAGE
+            assert used() == MB
+            with full():
+                os.copy_file_range(source.fileno(), copy, MB)
+        with open("/tmp/source.bin", "rb") as source:
+            assert Path("/tmp/copy.bin").read_bytes() == source.read(copied)
+        with open("fits.bin", "rb") as outside, _descriptor("/tmp/copy.bin") as copy:
+            with pytest.raises(OSError, match="Invalid cross-device link") as caught:
+                os.copy_file_range(outside.fileno(), copy, 1)
+            assert caught.value.errno == errno.EXDEV
+
+
+def test_numbers_of_other_types_are_descriptors_too(guard: tmpguard.Guard) -> None:
+    """C3.5: of an enumeration, for example."""
+    with guard.invocation() as invocation:
+        with open("/tmp/file.bin", "wb") as file:
+            number = enum.IntEnum("number", {"descriptor": file.fileno()}).descriptor
+            assert os.write(number, bytes(PAGE)) == PAGE
+            assert os.write(number, bytes(2 * MB)) == MB - PAGE
+            with open(number, "wb", buffering=0, closefd=False) as again, full():
+                again.write(b"x")
+            assert [violation.operation for violation in invocation.report.violations] == ["write"]
+
+
+@pytest.mark.parametrize("flags", [os.RWF_APPEND, os.RWF_APPEND | os.RWF_DSYNC])
+def test_what_pwritev_appends_whatever_the_offset_is_charged(guard: tmpguard.Guard, flags: int) -> None:
+    """C3.5"""
+    with guard.invocation():
+        fill("/tmp/file.bin", MB - 2 * PAGE)
+        with open("/tmp/file.bin", "r+b", buffering=0) as file:
+            assert os.pwritev(file.fileno(), [bytes(3 * PAGE)], 0, flags) == 2 * PAGE
+            assert used() == MB
+            with full():
+                os.pwritev(file.fileno(), [b"x"], 0, flags)
+            assert os.path.getsize("/tmp/file.bin") == MB
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 10_000])

@@ -19,6 +19,7 @@ import pytest
 import tmpguard
 import tmpguard.scratch
 from tests.support import in_threads
+from tmpguard.invocation import Invocation
 
 MB = 1_048_576
 PAGE = 4096
@@ -267,6 +268,35 @@ def test_threads_that_write_and_delete_never_overrun(guard: tmpguard.Guard) -> N
         in_threads(THREADS, work)
         assert invocation.report.peak_bytes <= MB
         assert any(violation.errno == errno.ENOSPC for violation in invocation.report.violations)
+
+
+def test_threads_are_refused_only_when_all_is_used(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3.1, C3.4: looked at when each refusal is made, and after each step, while nobody can write."""
+    refused: list[int] = []
+    refuse = Invocation.refuse
+
+    def refused_now(self: Any, *args: Any, **options: Any) -> None:
+        refused.append(pages_in_tmp())
+        refuse(self, *args, **options)
+
+    monkeypatch.setattr(Invocation, "refuse", refused_now)
+    with guard.invocation() as invocation:
+        lock, most = invocation.quota.lock, [0]
+
+        def work(number: int) -> None:
+            choose = random.Random(number)
+            for _ in range(40):
+                _write_or_delete(f"/tmp/{number}-{choose.randrange(3)}", choose)
+                if choose.random() < 0.2:
+                    assert shutil.disk_usage("/tmp").used <= MB
+                with lock:
+                    most[0] = max(most[0], pages_in_tmp())
+
+        in_threads(THREADS, work)
+        assert most == [MB]
+        assert set(refused) == {MB}
 
 
 def _write_or_delete(path: str, choose: random.Random) -> None:

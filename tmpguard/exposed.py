@@ -16,7 +16,7 @@ from .scratch import allocated
 class Exposed:
     """One exposed file, by the descriptors that it is open by, or by its path once a child has it."""
 
-    __slots__ = ("_descriptors", "_key", "known", "nameless", "path", "shared")
+    __slots__ = ("_descriptors", "_key", "known", "nameless", "path", "shared", "unlinked")
 
     def __init__(self, status: os.stat_result, path: str) -> None:
         self._key = status.st_dev, status.st_ino
@@ -26,6 +26,8 @@ class Exposed:
         self.known = 0
         #: Has it no name any more?
         self.nameless = not status.st_nlink
+        #: Was its last name removed? It gets no other one: what has its number and a name is another file.
+        self.unlinked = False
         #: Was a child process started meanwhile, which may write when all is closed here?
         self.shared = False
 
@@ -55,4 +57,10 @@ class Exposed:
             status = originals.fstat(place) if isinstance(place, int) else originals.lstat(place)
         except OSError:
             return None
-        return status if (status.st_dev, status.st_ino) == self._key else None
+        return status if self.is_of(status) else None
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Is ``status`` one of this file, and not of another that got its number?"""
+        if self.unlinked and status.st_nlink:
+            return False
+        return (status.st_dev, status.st_ino) == self._key

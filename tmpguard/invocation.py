@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from types import MappingProxyType
@@ -317,9 +317,13 @@ class Invocation:
             return
         made = sorted((table.points | table.ancestors) - {TMP}, key=len)
         made = [path for path in made if table.mount_of(path.rpartition("/")[0]) is table.scratch]
-        for path in made:
-            with suppress(FileExistsError):
-                originals.mkdir(self.namespace.scratch() + path[len(TMP) :], 0o755)
+        root = self.namespace.scratch()
+        status = originals.stat(root)
+        with scratch.unlocked(root):  # whatever the application made of its mode
+            for path in made:
+                with suppress(FileExistsError):
+                    originals.mkdir(root + path[len(TMP) :], 0o755)
+        originals.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))  # they were always there
         self._mount_points_made = len(made)
 
     def _measure(self) -> Usage:
@@ -331,11 +335,11 @@ class Invocation:
             usage = scratch.measure(parent, tail)
         finally:
             originals.close(parent)
-        unlinked = [status for path, status in open_unlinked() if is_below(path, self._scratch)]
-        return Usage(
-            usage.bytes + sum(scratch.allocated(status, "") for status in unlinked),
-            usage.files + len(unlinked) - self._mount_points_made,
-        )
+        unlinked = [found for found in open_unlinked() if is_below(found[0], self._scratch)]
+        files = usage.files + len(unlinked) - self._mount_points_made
+        if unlinked and self.guard.max_files is not None:
+            files += len(set(_removed_around([path for path, _ in unlinked], self._scratch)))
+        return Usage(usage.bytes + sum(scratch.allocated(status, "") for _, status in unlinked), files)
 
     def owns(self, descriptor: int) -> bool:
         """Is ``descriptor`` a regular file in this invocation's scratch directory?"""
@@ -507,6 +511,15 @@ class Invocation:
         return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
 
 
+def _removed_around(paths: Iterable[str], root: str) -> Iterator[str]:
+    """The directories below ``root`` that are gone, but for what is open of that which was in them."""
+    for path in paths:
+        directory = os.path.dirname(path)
+        while is_below(directory, root) and not originals.access(directory, os.F_OK):
+            yield directory
+            directory = os.path.dirname(directory)
+
+
 def _prepare_fork() -> None:
     """A forked child shares its parent's invocation, and so its /tmp: there has to be one to share."""
     invocation = get_current()
@@ -517,9 +530,24 @@ def _prepare_fork() -> None:
             invocation.forget_prefix()  # it may make links there
 
 
-os.register_at_fork(before=_prepare_fork)
+#: For making scratch directories, and what else there is one of for each invocation.
+_scratch_lock = threading.RLock()
 
-_scratch_lock: Final = threading.RLock()
+
+def _free_locks() -> None:
+    """In a forked child: whoever held them is another thread, of which there is no copy here."""
+    global _scratch_lock
+    _scratch_lock = threading.RLock()
+    invocation = get_current()
+    if invocation is None:
+        return
+    if invocation._quota is not None:
+        invocation._quota.lock = threading.RLock()
+    if invocation._report is not None:
+        invocation._report.free_lock()
+
+
+os.register_at_fork(before=_prepare_fork, after_in_child=_free_locks)
 
 
 def spelled(path: Any) -> Any:

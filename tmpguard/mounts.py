@@ -251,7 +251,16 @@ class Namespace:
     are mounted; it is called when the walk passes through one that leads to them.
     """
 
-    __slots__ = ("_bundled", "_directories", "_make_mount_points", "_make_scratch", "cwd", "root", "table")
+    __slots__ = (
+        "_bundled",
+        "_directories",
+        "_make_mount_points",
+        "_make_scratch",
+        "cwd",
+        "locked",
+        "root",
+        "table",
+    )
 
     def __init__(
         self, table: MountTable, make_scratch: Callable[[], str], make_mount_points: Callable[[], None]
@@ -264,6 +273,8 @@ class Namespace:
         # Read-only directories that turned out to be no links. They cannot change under an invocation, so
         # each is looked at once.
         self._directories: set[str] = set()
+        #: May the mode of a directory that leads to a mount point below /tmp have been changed?
+        self.locked = False
         # Descriptors that were opened below /tmp/package, which the disk knows by the project's own path.
         self._bundled: dict[int, Bundled] = {}
 
@@ -278,6 +289,11 @@ class Namespace:
         if self.cwd is None:
             self.cwd = originals.getcwd()
         return self.cwd
+
+    def moved(self, old: str, new: str) -> None:
+        """What had the canonical path ``old`` has ``new``: who stands in it goes along."""
+        if self.cwd is not None and is_below(self.cwd, old):
+            self.cwd = new + self.cwd[len(old) :]
 
     def real(self, virtual: str, mount: Mount) -> str:
         """What stands on the real disk at the canonical path ``virtual`` of ``mount``."""
@@ -380,10 +396,16 @@ class Namespace:
         while names:
             name = names.pop()
             if name == "..":
+                self.search(here)
                 here = here.rpartition("/")[0] or "/"
                 continue
             child = f"{here}/{name}" if here != "/" else "/" + name
-            if child in self._directories or child in table.points:
+            if child in self._directories:
+                here = child
+                continue
+            if child in table.points:
+                if self.locked:
+                    self.search(here)
                 here = child
                 continue
             if child in table.ancestors:
@@ -419,6 +441,8 @@ class Namespace:
                         if names or slash:
                             self._check_nameless(child, is_last=not names)
                         return child, self._magic_place(child, target)
+                    if not names and not _may_be_reached(target):
+                        return child, self._magic_place(child, target)
                     target = self.path_of(own_descriptor(child), target)
                 if target.startswith("/"):
                     here = "/"
@@ -431,6 +455,18 @@ class Namespace:
                 raise error(ENOTDIR)
             here = child
         return here, None
+
+    def search(self, directory: str) -> None:
+        """Raises OSError(EACCES) where the canonical ``directory`` may not be searched.
+
+        The kernel asks that before each component; where the real path leads on below it, it does so itself.
+        """
+        try:
+            originals.lstat(self.real(directory, self.table.mount_of(directory)) + "/.")
+        except PermissionError:
+            raise
+        except OSError:
+            pass  # it was removed: who stands in it may still leave it
 
     def _check_link(self, link: str, target: str) -> None:
         """Raises NotInBundle where ``link`` of the bundle leads out of what is there after the deployment."""
@@ -487,6 +523,17 @@ def _is_there(real: str) -> bool:
         originals.stat(real)
     except OSError:
         return False
+    return True
+
+
+def _may_be_reached(real: str) -> bool:
+    """May this process search the directories that lead to ``real``?"""
+    try:
+        originals.lstat(real)
+    except PermissionError:
+        return False
+    except OSError:
+        pass
     return True
 
 

@@ -15,7 +15,7 @@ import stat as modes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import ENOSPC
+from errno import EACCES, ENOSPC
 from typing import Any, Final
 
 from .exposed import Exposed
@@ -219,20 +219,22 @@ class Quota:
                 high = middle - 1
         return low
 
-    def making(self, real: str, make: Callable[[], Any]) -> Any:
-        """Run ``make``, which may make the directory entry ``real``, within ``max_files``.
+    def making(self, real: str, make: Callable[[], Any], *, nameless: bool = False) -> Any:
+        """Run ``make``, which may make the directory entry ``real``, or a ``nameless`` file in the directory
+        ``real``, within ``max_files``.
 
         Raises Full past it (C3.6), but not for an entry that is there already.
         """
         if self.max_files is None:
             return make()
         with self.lock:
-            if _is_there(real):
+            if not nameless and _is_there(real):
                 return make()
+            for find_room in (self._settle, self.measured):
+                if self._files_credit <= 0:
+                    find_room()
             if self._files_credit <= 0:
-                self.measured()
-            if self._files_credit <= 0:
-                originals.stat(os.path.dirname(real) or "/")  # a missing directory is told first
+                _check_making(f"{real}/." if nameless else real)
                 raise Full
             result = make()
             self._files_credit -= 1
@@ -271,14 +273,15 @@ class Quota:
         """A name of the file of ``status`` is gone; its ``size`` bytes are free once its last descriptor is
         closed, if it was the last name (C3.2)."""
         with self.lock:
-            if self.max_files is not None:
+            last = status.st_nlink <= 1 or modes.S_ISDIR(status.st_mode)
+            if self.max_files is not None and not last:
                 self._files_credit += 1
-            if status.st_nlink > 1 or not size:
+            if not last or not (size or self.max_files is not None):
                 return
             self._note_peak()
             if status.st_ino in self._exposed:
                 size = self._exposed[status.st_ino].known  # what was charged for it
-                self._exposed[status.st_ino].nameless = True
+                self._exposed[status.st_ino].nameless = self._exposed[status.st_ino].unlinked = True
             # The number of an inode is given to another one only when nothing has it open any more.
             before = self._limbo.pop(status.st_ino, 0)
             self._give(before)
@@ -303,12 +306,14 @@ class Quota:
         """
         with self.lock:
             exposed = self._exposed.get(status.st_ino)
-            if exposed is None:
+            if exposed is None or not exposed.is_of(status):
                 self._on_overrun = on_overrun
                 exposed = self._exposed[status.st_ino] = Exposed(status, path)
                 exposed.known = allocated(status, f"/proc/self/fd/{descriptor}", follow=0)
             exposed.add(descriptor)
             if not self._veiled:
+                if self.overrun:
+                    self.measured()  # it may be over by now: the next one is another one
                 self._veil()
 
     def conceal(self, descriptor: int) -> bool:
@@ -386,6 +391,7 @@ class Quota:
             size = self._limbo.pop(inode)
             self._give(size)
             self._limbo_bytes -= size
+            self._files_credit += 1
 
 
 def _is_there(real: str) -> bool:
@@ -393,7 +399,19 @@ def _is_there(real: str) -> bool:
         originals.lstat(real)
     except OSError:
         return False
+    except ValueError:
+        pass  # no path at all, which the call itself will say
     return True
+
+
+def _check_making(real: str) -> None:
+    """Raises what the kernel has against the new entry ``real`` before it asks for an inode."""
+    directory = os.path.dirname(real.rstrip("/")) or "/"
+    originals.stat(directory)
+    with suppress(FileNotFoundError):
+        originals.lstat(real)
+    if not originals.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise OSError(EACCES, os.strerror(EACCES))
 
 
 def _nothing() -> None:
@@ -419,7 +437,17 @@ def position(descriptor: int) -> int:
 @contextmanager
 def _own_description(descriptor: int, flags: int = os.O_RDONLY) -> Iterator[int]:
     """A second open file of the same file: the caller's has an offset, and flags, that must not matter."""
-    own = originals.os_open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+    path = f"/proc/self/fd/{descriptor}"
+    try:
+        own = originals.os_open(path, flags | os.O_CLOEXEC)
+    except PermissionError:
+        # It was opened before its mode became what it is.
+        mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
+        originals.fchmod(descriptor, mode | modes.S_IRUSR | modes.S_IWUSR)
+        try:
+            own = originals.os_open(path, flags | os.O_CLOEXEC)
+        finally:
+            originals.fchmod(descriptor, mode)
     try:
         yield own
     finally:
@@ -450,7 +478,7 @@ def file_bytes(descriptor: int) -> int:
 
 
 def open_unlinked() -> list[tuple[str, os.stat_result]]:
-    """The unlinked regular files that this process has open: the path they had, and their status.
+    """The unlinked files and directories that this process has open: the path they had, and their status.
 
     Linux only (through /proc/self/fd): elsewhere it finds none.
     """
@@ -459,7 +487,7 @@ def open_unlinked() -> list[tuple[str, os.stat_result]]:
         for name in originals.listdir("/proc/self/fd"):
             with suppress(OSError):
                 status = originals.fstat(int(name))
-                if modes.S_ISREG(status.st_mode) and not status.st_nlink:
+                if not status.st_nlink:
                     path = originals.readlink(f"/proc/self/fd/{name}")
                     found[status.st_dev, status.st_ino] = (path, status)
     return list(found.values())

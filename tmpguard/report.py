@@ -127,6 +127,10 @@ class Report:
         measure = self._measure
         return self._final if measure is None else measure()
 
+    def free_lock(self) -> None:
+        """In a forked child: who held it is not there."""
+        self._lock = threading.Lock()
+
     def add(self, violation: Violation, *, late: bool = False) -> None:
         """Record a refusal."""
         with self._lock:

@@ -35,6 +35,8 @@ _SPARE: Final = 16
 #: A link's target of fewer bytes lies in the inode and costs nothing.
 SHORT_SYMLINK: Final = 128
 _LONG: Final = 1000
+#: What its owner has to be allowed to list a directory and to look at what is in it.
+_LOOKING: Final = 0o500
 
 logger = logging.getLogger("tmpguard")
 
@@ -225,7 +227,7 @@ def _claim(root: str) -> tuple[str, int]:
         except FileExistsError:
             continue
         try:
-            descriptor = originals.os_open(path, _DIRECTORY)
+            descriptor = _open_own(path)
         except FileNotFoundError:
             continue  # a sweeper took it for a dead process's before it was locked
         try:
@@ -238,6 +240,18 @@ def _claim(root: str) -> tuple[str, int]:
                 originals.rmdir(path)
                 raise
         originals.close(descriptor)
+
+
+def _open_own(path: str) -> int:
+    """Open the new directory ``path``, from whose mode the umask may have taken even the owner's rights."""
+    try:
+        descriptor = originals.os_open(path, _DIRECTORY)
+    except PermissionError:
+        originals.chmod(path, 0o700)
+        descriptor = originals.os_open(path, _DIRECTORY)
+    if originals.fstat(descriptor).st_mode & 0o777 != 0o700:
+        originals.fchmod(descriptor, 0o700)
+    return descriptor
 
 
 def sweep(root: str) -> int:
@@ -369,14 +383,17 @@ def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
     while pending:
         path = pending.pop()
         try:
-            with _readable_directory(parent, path) as directory, originals.scandir(directory) as entries:
+            with (
+                _readable_directory(parent, path) as (directory, locked),
+                originals.scandir(directory) as entries,
+            ):
                 for entry in entries:
                     files += 1
                     if entry.is_dir(follow_symlinks=False):
-                        if len(path) < _LONG:
+                        if len(path) < _LONG and not locked:
                             pending.append(f"{path}/{entry.name}")
                             continue
-                        # Too deep to be named from the top: go on from here.
+                        # Too deep to be named from the top, or not to be reached from there: go on from here.
                         below = _measure_below(directory, entry.name, linked)
                         total, files = total + below.bytes, files + below.files
                     else:
@@ -406,14 +423,17 @@ def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry])
     while pending:
         path, shown = pending.pop()
         try:
-            with _readable_directory(parent, path) as directory, originals.scandir(directory) as entries:
+            with (
+                _readable_directory(parent, path) as (directory, locked),
+                originals.scandir(directory) as entries,
+            ):
                 for entry in entries:
                     inner = f"{shown}/{entry.name}"
                     if not entry.is_dir(follow_symlinks=False):
                         found[inner] = _entry_of(entry, directory)
                         continue
                     found[inner] = Entry(0, entry.inode(), False)
-                    if len(path) < _LONG:
+                    if len(path) < _LONG and not locked:
                         pending.append((f"{path}/{entry.name}", inner))
                     else:
                         _take_inventory(directory, entry.name, inner, found)
@@ -442,8 +462,9 @@ def _entry_bytes(entry: os.DirEntry[str], directory: int, linked: set[int]) -> i
 
 
 @contextmanager
-def _readable_directory(parent: int, path: str) -> Iterator[int]:
-    """A descriptor of the directory ``path``; one without rights for its owner keeps the mode that it has."""
+def _readable_directory(parent: int, path: str) -> Iterator[tuple[int, bool]]:
+    """A descriptor of the directory ``path``, and whether its owner may not look at what is in it: then its
+    mode is another one for as long as this takes."""
     before = None
     try:
         descriptor = originals.os_open(path, _DIRECTORY, dir_fd=parent)
@@ -451,11 +472,29 @@ def _readable_directory(parent: int, path: str) -> Iterator[int]:
         before = modes.S_IMODE(originals.stat(path, dir_fd=parent, follow_symlinks=False).st_mode)
         descriptor = open_directory(parent, path)
     try:
-        yield descriptor
+        mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
+        if mode & _LOOKING != _LOOKING:
+            before = mode
+            originals.fchmod(descriptor, mode | _LOOKING)
+        yield descriptor, before is not None
     finally:
         if before is not None:
             originals.fchmod(descriptor, before)
         originals.close(descriptor)
+
+
+@contextmanager
+def unlocked(directory: str) -> Iterator[None]:
+    """Within the block the owner has all rights to ``directory``, whatever its mode."""
+    mode = modes.S_IMODE(originals.lstat(directory).st_mode)
+    if mode & 0o700 == 0o700:
+        yield
+        return
+    originals.chmod(directory, mode | 0o700)
+    try:
+        yield
+    finally:
+        originals.chmod(directory, mode)
 
 
 def open_directory(parent: int, name: str) -> int:

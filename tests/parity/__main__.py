@@ -16,9 +16,9 @@ from tests.parity.scripts import Call
 from tests.parity.search import BATCH, Search
 
 
-def replay(script: list[Call]) -> int:
+def replay(script: list[Call], setting: differences.Setting) -> int:
     """Print the outcomes of one script, and where they differ both."""
-    with differences.pair() as pair:
+    with differences.pair(setting) as pair:
         pairs = zip(*pair.outcomes(script, True), strict=True)
     same = True
     for call, (kernels, guards) in zip([*script, "end"], pairs, strict=False):
@@ -36,11 +36,14 @@ def main() -> int:
     parser.add_argument("--differences", type=int, default=20, help="how many kinds are shrunk and printed")
     parser.add_argument("--keep", action="store_true", help="add their scripts to those that are always run")
     parser.add_argument("--script", help="run this one, in JSON, and print what its calls gave")
+    parser.add_argument("--files", type=int, default=0, help="so many files fit into /tmp (0: any number)")
+    parser.add_argument("--user", type=int, default=0, help="run the scripts as this user (0: as who calls)")
     options = parser.parse_args()
+    setting = differences.Setting(options.files, options.user)
     if options.script:
-        return replay(json.loads(options.script))
+        return replay(json.loads(options.script), setting)
     started = time.monotonic()
-    with differences.pair() as pair:
+    with differences.pair(setting) as pair:
         search = Search(pair, options.differences, functools.partial(print, flush=True))
         for number in range(0, options.scripts, BATCH):
             search.run_batch(options.seed, number, min(BATCH, options.scripts - number))
@@ -50,7 +53,7 @@ def main() -> int:
                 flush=True,
             )
     if options.keep:
-        differences.keep(list(search.found.values()))
+        differences.keep(list(search.found.values()), setting)
     return 1 if search.differing else 0
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.parity import handles, kernel, names, places, scripts, session, trees
+from tests.parity import further, handles, kernel, names, places, scripts, session, trees
 from tests.parity.scripts import Call, Outcome
 
-#: Scripts that differed once, one on each line.
+#: Scripts that differed once, one on each line, each with the setting in which it did.
 KEPT = Path(__file__).with_name("kept_scripts.jsonl")
 
 #: What is not compared, and why it cannot be equal. Everything else is.
@@ -21,11 +21,16 @@ NORMALISED = {
     "numbers of inodes, descriptors and devices": "they are given by each kernel and process as they come",
     "times but those set by a call": "the two runs happen at different times",
     "a directory's st_size and st_nlink": "what they tell is every file system's own affair",
+    "extended attributes and removed working directories where files are limited": "a tmpfs counts the "
+    "former as inodes, and the latter until they are left",
     "st_blocks": "what the disk allocates; what is charged is compared by the free space",
     "the order of listings": "every file system's own affair; libraries that go by one get it sorted",
     "the module in \"'_io.FileIO' object has no attribute\"": "a class written in Python is told without it",
     "what sendfile reads of the file that it writes": "pages are read while they are written",
+    "where lseek finds data and holes after space was allocated": "what is allocated and unwritten counts as "
+    "either",
     "lseek in a directory": "what there is to seek is the file system's own affair",
+    "entries of a listing, once a link on the way to it is gone": "they are looked up where they were listed",
     "which of its two names a copy of a bundled file's descriptor has": "both have one file and one mount "
     "behind them, and the kernel tells nobody of which descriptor another is a copy",
     "random names of tempfile": "replaced by counted ones",
@@ -64,25 +69,39 @@ def _only(one: Any, other: Any) -> list[Any]:
     return [one]
 
 
+class Setting(NamedTuple):
+    """What both places have in common: how many files ``/tmp`` holds (0: any number), and as which user the
+    scripts run (0: this one)."""
+
+    files: int = 0
+    user: int = 0
+
+
 class Pair:
     """A child on the kernel's set-up and one with the guard, with the same project."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, setting: Setting) -> None:
+        self.setting = setting
         self.project = os.path.join(place, "outer", "project")
         os.makedirs(self.project)
         places.make_project(self.project)
         os.mkdir(os.path.join(place, "scratch"))
+        if setting.user:
+            for parent, directories, files in os.walk(place):
+                for name in (".", *directories, *files):
+                    os.lchown(os.path.join(parent, name), setting.user, setting.user)
         self._place = place
         self._start()
 
     def _start(self) -> None:
-        modules = (places, session, handles, names, trees, scripts)
-        self.kernel = kernel.child(modules, bundle=self.project)
+        modules = (places, session, handles, names, trees, further, scripts)
+        self.kernel = kernel.child(modules, self.project, *self.setting)
         job = {
             "project": self.project,
             "throw_away": self._place,
             "scratch": os.path.join(self._place, "scratch"),
             "size": kernel.TMPFS_BYTES,
+            **self.setting._asdict(),
         }
         self.guard = kernel.Child(["-X", "utf8", "-m", "tests.parity.guarded"], job)
 
@@ -127,22 +146,28 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair() -> Iterator[Pair]:
+def pair(setting: Setting) -> Iterator[Pair]:
     # Outside /tmp, which the kernel's set-up covers.
     with tempfile.TemporaryDirectory(prefix="parity-", dir="/var/tmp") as place:
-        made = Pair(place)
+        made = Pair(place, setting)
         try:
             yield made
         finally:
             made.close()
 
 
-def kept() -> list[list[Call]]:
-    """The scripts that differed once."""
-    return [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+def kept() -> list[tuple[Setting, list[Call]]]:
+    """The scripts that differed once, and the setting of each."""
+    found = []
+    for line in KEPT.read_text().splitlines():
+        row = json.loads(line)
+        script = row.pop("script")
+        found.append((Setting(**row), script))
+    return found
 
 
-def keep(found: Sequence[Difference]) -> None:
+def keep(found: Sequence[Difference], setting: Setting) -> None:
     """Add their scripts to those that are always run."""
+    row = {name: value for name, value in setting._asdict().items() if value}
     with KEPT.open("a") as file:
-        file.writelines(json.dumps(difference.script) + "\n" for difference in found)
+        file.writelines(json.dumps({**row, "script": difference.script}) + "\n" for difference in found)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.parity import handles, names, operations, trees
+from tests.parity import further, handles, names, operations, trees
 
 words = operations.words
 
@@ -121,6 +121,7 @@ KINDS: dict[str, Sequence[Any]] = {
     "method": sorted(trees.METHODS),
     "maker": sorted(trees.MAKERS),
     "pattern": PATTERNS,
+    **further.KINDS,
 }
 
 #: What a script is about: more often than the others.
@@ -145,8 +146,8 @@ _FREQUENT = {
     "flush": 2,
 }
 
-#: Put a handle into a slot, the first two kinds from nothing.
-_OPENING = words("open_ os_open file_io make_temporary fdopen dup")
+#: Put a handle into a slot, all but the last three from nothing.
+_OPENING = words("open_ os_open file_io make_temporary open_by_opener open_otherwise fdopen dup duplicate")
 
 
 def _chosen(*, holding: bool) -> list[str]:
@@ -155,7 +156,7 @@ def _chosen(*, holding: bool) -> list[str]:
         name
         for name, (_, kinds) in sorted(handles.CALLS.items())
         for _ in range(_FREQUENT.get(name, 1))
-        if holding or "slot" not in kinds or name in _OPENING[:4]
+        if holding or "slot" not in kinds or name in _OPENING[:6]
     ]
 
 
@@ -185,7 +186,12 @@ _SURE = (
 )
 
 #: Most scripts start from a ``/tmp`` that has something in it, with or without links.
-_STARTS: tuple[list[list[Any]], ...] = ([], [["make", False]], [["make", True]], [["make", True]])
+_STARTS: tuple[list[list[Any]], ...] = (
+    [],
+    *[[["make", False]], [["make", True]], [["make", True]]] * 2,
+    *([["make", links], ["fill", "/tmp/other", left]] for links in (True, False) for left in (4096, 8193)),
+    [["make", False], ["make_many", "/tmp/dir", 20, 100]],
+)
 
 
 class _Maker:

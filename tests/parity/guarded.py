@@ -29,7 +29,10 @@ class Runner:
         # An environment below /tmp would be seen there (C1.5), and the kernel set-up has none.
         tmpguard.guard._pinned = lambda bundle: []
         self.guard = tmpguard.Guard(
-            storage_size=job["size"] >> 20, bundle=self.project, scratch_root=job["scratch"]
+            storage_size=job["size"] >> 20,
+            bundle=self.project,
+            scratch_root=job["scratch"],
+            max_files=job["files"] or None,
         )
         self._before = self._tree()
 
@@ -66,6 +69,9 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     mounting.enter_namespace()
     mounting.make_read_only(job["throw_away"])
+    scripts.load()
+    if job["user"]:
+        mounting.become(job["user"])
     logging.getLogger("tmpguard").disabled = True  # a warning for each of many thousand refusals
     runner = Runner(job)
     runner.guard.invocation().__enter__().__exit__(None, None, None)  # puts the patched layer in place

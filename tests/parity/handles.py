@@ -30,7 +30,7 @@ def call(*kinds: str) -> Callable[[Function], Function]:
     return add
 
 
-def _shown(data: Any) -> Any:
+def shown(data: Any) -> Any:
     """What was read, in short."""
     if isinstance(data, str):
         data = data.encode()
@@ -137,7 +137,7 @@ def writelines(s: Session, slot: int, sizes: list[int]) -> None:
 
 @call("slot", "size")
 def read(s: Session, slot: int, size: int) -> Any:
-    return _shown(s.file(slot).read(size))
+    return shown(s.file(slot).read(size))
 
 
 @call("slot")
@@ -145,12 +145,12 @@ def read_all(s: Session, slot: int) -> Any:
     file = s.file(slot)
     if os.fstat(s.descriptor(slot)).st_size > 8 << 20:
         raise NotTried("too much")
-    return _shown(file.read())
+    return shown(file.read())
 
 
 @call("slot")
 def readline(s: Session, slot: int) -> Any:
-    return _shown(s.file(slot).readline())
+    return shown(s.file(slot).readline())
 
 
 @call("slot", "size")
@@ -190,6 +190,7 @@ def detach(s: Session, slot: int) -> Any:
     file = s.file(slot)
     raw = file.detach()
     s.slots[slot] = raw
+    s.detached.add(slot)
     return type(raw).__name__
 
 
@@ -218,12 +219,12 @@ def pwritev(s: Session, slot: int, sizes: list[int], offset: int) -> Any:
 
 @call("slot", "size")
 def os_read(s: Session, slot: int, size: int) -> Any:
-    return _shown(os.read(s.descriptor(slot), size))
+    return shown(os.read(s.descriptor(slot), size))
 
 
 @call("slot", "size", "offset")
 def pread(s: Session, slot: int, size: int, offset: int) -> Any:
-    return _shown(os.pread(s.descriptor(slot), size, offset))
+    return shown(os.pread(s.descriptor(slot), size, offset))
 
 
 @call("slot", "offset", "seeking")
@@ -231,6 +232,8 @@ def lseek(s: Session, slot: int, offset: int, whence: int) -> Any:
     descriptor = s.descriptor(slot)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         raise NotTried("a directory")
+    if s.has_allocated and whence > os.SEEK_END:
+        raise NotTried("data or a hole")
     return os.lseek(descriptor, offset, whence)
 
 
@@ -241,6 +244,7 @@ def ftruncate(s: Session, slot: int, length: int | None) -> None:
 
 @call("slot", "offset", "size")
 def posix_fallocate(s: Session, slot: int, offset: int, size: int) -> None:
+    s.has_allocated = True
     os.posix_fallocate(s.descriptor(slot), offset, size)
 
 
@@ -253,6 +257,7 @@ def fsync(s: Session, slot: int, data: bool) -> None:
 def map_(s: Session, slot: int, size: int, offset: int) -> Any:
     """Written through a mapping, where all of it is allocated: past that the kernel would send a signal."""
     descriptor = s.descriptor(slot)
+    s.has_allocated = True
     os.posix_fallocate(descriptor, 0, max(1, os.fstat(descriptor).st_size))
     with mmap.mmap(descriptor, 0) as mapping:
         data = s.data(size)[: max(0, len(mapping) - offset)]
@@ -278,6 +283,7 @@ def copy_file_range(
 @call("slot", "size", "size", "offset?")
 def splice(s: Session, slot: int, filled: int, size: int, offset: int | None) -> Any:
     descriptor = s.descriptor(slot)
+    os.fstat(descriptor)  # one that was closed must not be the pipe's by then
     out, into = os.pipe()
     try:
         os.set_blocking(out, False)

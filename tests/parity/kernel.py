@@ -40,7 +40,9 @@ mounting = sys.modules["tests.parity.mounting"]
 mounting.enter_namespace()
 mounting.make_read_only()
 getattr(module, "prepare", lambda: None)()
-tmp = mounting.Tmp(job["size"], job["bundle"])
+tmp = mounting.Tmp(job["size"], job["bundle"], job["files"])
+if job["user"]:
+    mounting.become(job["user"])
 mounting.answer(tmp.make, vars(module))
 """
 
@@ -98,17 +100,19 @@ class Child:
         self._errors.close()
 
 
-def child(modules: Sequence[ModuleType], bundle: str = "") -> Child:
+def child(modules: Sequence[ModuleType], bundle: str = "", files: int = 0, user: int = 0) -> Child:
     """A child on the kernel's set-up that answers calls of the functions of the last of ``modules``.
 
     The modules may import the standard library and those before them. ``bundle`` is mounted on
     ``/tmp/package``. A function ``prepare`` of theirs is called at first. Each call starts from an empty
-    ``/tmp``.
+    ``/tmp``, which holds as many ``files`` (0: any number). It runs as ``user``, if that is not 0.
     """
     job = {
         "modules": [(module.__name__, inspect.getsource(module)) for module in (mounting, *modules)],
         "size": TMPFS_BYTES,
         "bundle": bundle,
+        "files": files,
+        "user": user,
     }
     return Child(["-I", "-S", "-B", "-c", CHILD], job)
 

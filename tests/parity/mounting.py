@@ -20,6 +20,7 @@ _NEWNS, _NEWUSER = 0x20000, 0x10000000
 _PRIVATE, _BIND, _DETACH = 1 << 18 | 0x4000, 4096, 2  # the first is MS_PRIVATE | MS_REC
 _NOSUID_NODEV = 6
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _RDONLY = 442, -100, 0x8000, 1
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _CAPABILITY_VERSION, _CAP_SYS_ADMIN = 4, 8, 0x20080522, 21
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,11 +66,27 @@ def _set(path: bytes, flags: int, add: int, clear: int) -> None:
     )
 
 
-class Tmp:
-    """A tmpfs of ``size`` bytes on ``/tmp``, with the directory ``bundle`` on ``/tmp/package``."""
+def become(user: int) -> None:
+    """Go on as ``user``, to whom modes matter; of root's rights only that to mount is kept."""
+    _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "keeping rights")
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    kept = struct.pack("6I", 1 << _CAP_SYS_ADMIN, 1 << _CAP_SYS_ADMIN, 0, 0, 0, 0)
+    _check(_libc.capset(header, kept), "giving up rights")
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "owning /proc/self")
 
-    def __init__(self, size: int, bundle: str) -> None:
+
+class Tmp:
+    """A tmpfs of ``size`` bytes on ``/tmp``, with the directory ``bundle`` on ``/tmp/package``.
+
+    ``files`` are its inodes but for those of the root and of the mount point; 0 for no limit.
+    """
+
+    def __init__(self, size: int, bundle: str, files: int = 0) -> None:
         self.size = size
+        self.inodes = files + 1 + bool(bundle) if files else 0
         self.bundle = os.open(bundle, os.O_PATH) if bundle else -1
         self._is_mounted = False
 
@@ -78,7 +95,7 @@ class Tmp:
         if self._is_mounted:
             os.chdir("/")
             _check(_libc.umount2(b"/tmp", _DETACH), "unmounting /tmp")
-        options = b"size=%d,mode=1777" % self.size
+        options = b"size=%d,nr_inodes=%d,mode=1777" % (self.size, self.inodes)
         _check(_libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _NOSUID_NODEV, options), "a tmpfs on /tmp")
         self._is_mounted = True
         if self.bundle >= 0:

@@ -6,6 +6,8 @@ file as text, so it imports nothing but the standard library and the other files
 
 from __future__ import annotations
 
+import codecs
+import importlib
 import os
 import shutil
 import tempfile
@@ -13,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.parity.further import TREES  # noqa: F401 - adds its calls
 from tests.parity.handles import CALLS
 from tests.parity.names import LOOKS  # noqa: F401 - adds its calls
 from tests.parity.places import make_tmp
@@ -40,8 +43,17 @@ class _Names:
         return f"name{self._number}"
 
 
+def load() -> None:
+    """Import what is imported on demand: a user to be may not read it."""
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        codecs.lookup(encoding)
+    for module in ("grp", "pwd", "zlib", "bz2", "lzma"):
+        importlib.import_module(module)
+
+
 def prepare() -> None:
     """Sort listings: their order is every file system's own affair, what is made of them in it is not."""
+    load()
     warnings.simplefilter("ignore")
     list_directory, scan_directory = os.listdir, os.scandir
     os.listdir = lambda path=None: sorted(list_directory(path))  # type: ignore[assignment]
@@ -122,4 +134,4 @@ def _told_of(session: Session, name: str, arguments: list[Any]) -> str:
 
 
 def _usage() -> Any:
-    return list(shutil.disk_usage("/tmp"))
+    return [*shutil.disk_usage("/tmp"), os.statvfs("/tmp").f_ffree]

@@ -33,9 +33,13 @@ class Session:
         self.project = project
         self.slots: dict[int, Any] = {}
         self.step = 0
+        #: Was space allocated that was not written?
+        self.has_allocated = False
         #: Slots whose files were opened in the bundle's mount, and those that hold copies of them.
         self._bundled: set[int] = set()
         self._copied: set[int] = set()
+        #: Slots whose raw files were under a buffer.
+        self.detached: set[int] = set()
 
     # --- handles ---------------------------------------------------------------------------------------
 
@@ -84,6 +88,7 @@ class Session:
         close(old)
 
     def _forget(self, slot: int) -> None:
+        self.detached.discard(slot)
         self._bundled.discard(slot)
         self._copied.discard(slot)
 
@@ -135,11 +140,13 @@ class Session:
             path = "/tmp/.." + self.project + path.removeprefix("/tmp/../P")
         return re.sub(r"\{(\d+)\}", lambda match: "n" * int(match[1]), path)
 
-    def opened(self, path: Any) -> Any:
+    def opened(self, path: Any, directory: int | None = None) -> Any:
         """The same, for calls that open it: not if that would wait for the other end of a FIFO."""
         spelled = self.spelled(path)
         try:
-            blocks = stat.S_ISFIFO(os.stat(spelled).st_mode)
+            # A Path has no slash at its end, whatever it is made of.
+            named = spelled if isinstance(spelled, int) else pathlib.PurePosixPath(os.fsdecode(spelled))
+            blocks = stat.S_ISFIFO(os.stat(named, dir_fd=self.directory(directory)).st_mode)
         except (OSError, ValueError, TypeError):
             blocks = False
         if blocks:
@@ -179,6 +186,7 @@ def told(value: Any) -> str:
     """``value`` as text, without the numbers that differ from process to process (see NORMALISED)."""
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"/fd/\d+", "/fd/N", text)
+    text = re.sub(r"/proc/\d+", "/proc/N", text)
     return re.sub(r"/#\d+", "/#N", text)
 
 
@@ -214,19 +222,28 @@ def told_tree() -> list[str]:
 
 
 def _entries(directory: str) -> Iterator[str]:
-    for name in os.listdir(directory):
+    try:
+        listed = os.listdir(directory)
+    except PermissionError:
+        yield f"{directory} may not be read"
+        return
+    for name in listed:
         path = f"{directory}/{name}"
         if path == "/tmp/package":
             continue
-        status = os.lstat(path)
-        shown = [path, *told_status(status)]
-        if stat.S_ISLNK(status.st_mode):
-            shown.append(os.readlink(path))
-        elif stat.S_ISREG(status.st_mode):
-            shown += [content(path, status.st_size), os.listxattr(path)]
-        elif stat.S_ISDIR(status.st_mode):
-            shown.append(os.listxattr(path))
-            yield from _entries(path)
+        shown: list[Any] = [path]
+        try:
+            status = os.lstat(path)
+            shown += told_status(status)
+            if stat.S_ISLNK(status.st_mode):
+                shown.append(os.readlink(path))
+            elif stat.S_ISREG(status.st_mode):
+                shown += [content(path, status.st_size), os.listxattr(path)]
+            elif stat.S_ISDIR(status.st_mode):
+                shown.append(os.listxattr(path))
+                yield from _entries(path)
+        except PermissionError as exc:
+            shown.append(f"may not be read: {exc.filename}")
         yield told(" ".join(map(str, shown)))
 
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.parity import differences
-from tests.parity.differences import Pair
+from tests.parity.differences import Pair, Setting
 from tests.parity.scripts import Call
 from tests.parity.search import Search
 
@@ -19,30 +20,50 @@ SEED = 1
 SCRIPTS = 200
 
 
+#: As root, who may do anything; as somebody to whom modes matter; with few files in /tmp.
+SETTINGS = {"any": Setting(), "user": Setting(user=1234), "files": Setting(files=16)}
+
+
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    with differences.pair() as made:
-        yield made
+def pairs() -> Iterator[Callable[[Setting], Pair]]:
+    """Gives the pair of a setting, which is made once."""
+    made: dict[Setting, Pair] = {}
+    with contextlib.ExitStack() as stack:
+
+        def pair(setting: Setting) -> Pair:
+            if setting.user and os.geteuid() != 0:
+                pytest.skip("only root can become somebody else")
+            if setting not in made:
+                made[setting] = stack.enter_context(differences.pair(setting))
+            return made[setting]
+
+        yield pair
 
 
-def test_random_scripts_give_what_they_give_on_a_read_only_root(pair: Pair) -> None:
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_random_scripts_give_what_they_give_on_a_read_only_root(
+    pairs: Callable[[Setting], Pair], setting: Setting
+) -> None:
     """C1 to C3, C5.1, C7.1: results, errors with their names, and the free space."""
     said: list[str] = []
-    search = Search(pair, 3, said.append)
+    search = Search(pairs(setting), 3, said.append)
     search.run_batch(SEED, 0, SCRIPTS)
     assert search.count >= SCRIPTS
     assert not search.differing, f"of seed {SEED}:" + "\n".join(said)
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
-@pytest.mark.parametrize("script", differences.kept(), ids=lambda script: json.dumps(script)[:60])
-def test_script_that_differed_once(pair: Pair, script: list[Call], watched: bool) -> None:
-    difference = pair.difference(script, watched)
+@pytest.mark.parametrize(("setting", "script"), differences.kept())
+def test_script_that_differed_once(
+    pairs: Callable[[Setting], Pair], setting: Setting, script: list[Call], watched: bool
+) -> None:
+    difference = pairs(setting).difference(script, watched)
     assert difference is None, f"\n{difference}"
 
 
-def test_difference_is_found_and_shrunk(pair: Pair) -> None:
+def test_difference_is_found_and_shrunk(pairs: Callable[[Setting], Pair]) -> None:
     """The comparison itself: a call that no two processes answer alike."""
+    pair = pairs(Setting())
     script = [["make", False], ["getcwd", True], ["pid"], ["close", 0]]
     difference = pair.difference(script)
     assert difference is not None

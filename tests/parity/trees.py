@@ -50,6 +50,7 @@ def fwalk(s: Session, path: Any, topdown: bool, directory: int | None) -> Any:
     spelled = s.tree(path) if directory is None else s.spelled(path)
     if directory is not None and os.path.isabs(spelled):
         s.tree(path)
+    s.opened(path, directory)
     found = []
     for place, directories, files, top in os.fwalk(spelled, topdown, dir_fd=s.directory(directory)):
         directories.sort()

@@ -21,6 +21,7 @@ from .files import making
 from .paths import alive, entry, is_odd, place, quick_real, refuse, text
 from .refusals import (
     change_error,
+    holder_of,
     making_error,
     mount_point_error,
     rename_error,
@@ -35,6 +36,8 @@ def _stop(
     invocation: Invocation, operation: str, code: int, given: Any, where: Place | None, second: Any = None
 ) -> None:
     """Raise what the kernel says; only EROFS is a refusal of ours and on the report."""
+    if code and where is not None:
+        originals.lstat(holder_of(where) + "/.")  # whether it may be searched is asked first
     if code == EROFS:
         refuse(invocation, operation, given, where, second)
     elif code:
@@ -128,7 +131,7 @@ def symlink(
             make()
 
     try:
-        if not is_odd(src) and not 0 < len(os.fsencode(src)) < PATH_MAX:
+        if not is_odd(src) and not is_odd(dst) and not 0 < len(os.fsencode(src)) < PATH_MAX:
             raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
@@ -152,18 +155,18 @@ def link(
     follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
     try:
         source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
-        originals.lstat(source.real)
+        kind = originals.lstat(source.real).st_mode
         target = entry(invocation, dst, dst_dir_fd, "os.link")
         foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
-            originals.lstat(os.path.dirname(target.real.rstrip("/")) or "/")
+            originals.lstat(holder_of(target) + "/.")
             code = making_error(target, directory=False)
             code = EXDEV if code == EROFS and target.parent.writable else code
             _stop(invocation, "os.link", code, src, target, dst)
         # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
         way: dict[str, Any] = {"src_dir_fd": 0} if follow and source.mount is not source.parent else {}
         call = partial(originals.link, source.real, target.real, **way)
-        if target.parent.charged:
+        if target.parent.charged and not modes.S_ISDIR(kind):
             making(invocation, "os.link", dst, target.real, call)
         else:
             call()
@@ -251,6 +254,9 @@ def _rename(
         source = entry(invocation, src, src_dir_fd, operation)
         target = entry(invocation, dst, dst_dir_fd, operation)
         code = rename_error(source, target)
+        if code:
+            originals.lstat(holder_of(source) + "/.")
+            originals.lstat(holder_of(target) + "/.")
         if code == EXDEV and not (source.parent.writable and target.parent.writable):
             # Refused because one side is read-only: a finding, though the errno is the mounts'.
             where, given = (target, dst) if source.parent.writable else (source, src)
@@ -268,6 +274,7 @@ def _rename(
             _rename_charged(invocation, source.real, target.real, call)
         else:
             call(source.real, target.real)
+        invocation.namespace.moved(source.virtual, target.virtual)
     except OSError as exc:
         exc.filename, exc.filename2 = spelled(src), spelled(dst)
         raise
@@ -330,6 +337,7 @@ def _alter(
     alive(invocation, operation, given)
     if type(given) is int:
         check_descriptor(invocation, operation, given, given if names else None)
+        _may_lock_by(invocation, given)
         return call(given)
     if is_odd(given):
         return call(given)
@@ -337,12 +345,23 @@ def _alter(
         where = place(invocation, given, dir_fd, follow=follow, operation=operation)
         if not where.mount.writable:
             _stop(invocation, operation, change_error(where), given, where)
-        if where.virtual == TMP:
-            invocation.reusable = False
+        _may_lock(invocation, where.virtual)
         return call(where.real)
     except OSError as exc:
         _name(exc, given, names)
         raise
+
+
+def _may_lock(invocation: Invocation, virtual: str) -> None:
+    """The directory ``virtual`` is about to be altered: what is mounted below it need not be reached then."""
+    if virtual in invocation.guard.mounts.ancestors or virtual == TMP:
+        invocation.reusable = False
+        invocation.namespace.locked = True
+
+
+def _may_lock_by(invocation: Invocation, fd: int) -> None:
+    if invocation.owns(fd):
+        _may_lock(invocation, invocation.namespace.virtual_of(descriptor_path(fd)))
 
 
 def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
@@ -463,6 +482,7 @@ def removexattr(invocation: Invocation, path: Any, attribute: Any, *, follow_sym
 def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
     alive(invocation, "os.fchmod", fd)
     check_descriptor(invocation, "os.fchmod", fd)
+    _may_lock_by(invocation, fd)
     originals.fchmod(fd, mode)
 
 

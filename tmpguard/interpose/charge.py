@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from errno import ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,14 @@ class Charge:
         if quota is None:
             raise self.invocation.stale("write", raw.name)
         kind = type(data)
-        size = data.nbytes if kind is memoryview else len(data) if kind is bytes else memoryview(data).nbytes
+        if kind is memoryview:
+            size = data.nbytes
+        elif kind is bytes:
+            size = len(data)
+        elif (view := bytes_of(data)) is not None:
+            size = view.nbytes
+        else:
+            return _write(raw, data)
         with quota.lock:
             end = self._end
             if end is not None:
@@ -95,6 +103,7 @@ class Charge:
         except Full:
             fits = 0
         if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
+            touched(self._descriptor)
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
             fits = size
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
@@ -120,8 +129,11 @@ class Charge:
         raw = self._raw()
         descriptor: int = self._descriptor if raw is None else originals.FileIO.fileno(raw)
         if raw is not None and not self.exposed and self.quota is not None:
+            try:
+                self.invocation.expose(descriptor)
+            except OSError:
+                return descriptor  # it was closed by its number: there is nothing to look at
             self.exposed = True
-            self.invocation.expose(descriptor)
             raw.close = self.close
         return descriptor
 
@@ -144,6 +156,20 @@ class Charge:
         originals.FileIO.close(raw)
         if exceeded and self.invocation.guard.enforce:
             raise self.invocation.exceeded(raw.name)
+
+
+def bytes_of(data: Any) -> memoryview | None:
+    """The bytes of ``data``; None for what the original refuses in its own words, or takes for none."""
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        return None
+
+
+def touched(descriptor: int) -> None:
+    """A write for which there is no space has altered the file's times all the same."""
+    with suppress(OSError):
+        originals.utime(descriptor)
 
 
 def full(invocation: Invocation) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import operator
 import os
 import stat as modes
 import threading
 from collections.abc import Callable, Sequence
-from errno import EINVAL, ENOSPC, EROFS
+from errno import EINVAL, ENOSPC, EROFS, EXDEV
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from ..invocation import Invocation
 from ..mounts import error
 from ..quota import Full, fill_holes
 from . import originals
-from .charge import full
+from .charge import bytes_of, full, touched
 from .files import Unopened, handing_over, locate, making, opening
 from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
 from .refusals import truncate_error
@@ -23,6 +25,7 @@ _O_PATH: Final = getattr(os, "O_PATH", 0)
 _O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
 _WITH_O_PATH: Final = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
+_RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
 _CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -59,7 +62,7 @@ def open(
         if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
             # Nameless, but an inode all the same.
             invocation.reusable = False
-            fd = int(making(invocation, "os.open", path, "", call))
+            fd = int(making(invocation, "os.open", path, real, call, nameless=True))
         else:
             fd = int(opening(invocation, path, real, flags, call, "os.open"))
     except OSError as exc:
@@ -106,7 +109,10 @@ def _is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
     Raises OSError(ESTALE) for a regular file when the invocation is over (C4.5).
     """
     if type(fd) is not int:
-        return False  # the original says what it wants
+        try:
+            fd = operator.index(fd)
+        except TypeError:
+            return False  # the original says what it wants
     try:
         regular = modes.S_ISREG(originals.fstat(fd).st_mode)
     except OSError:
@@ -129,6 +135,7 @@ def _charged(
             fits = 0
         if (size and not fits) or (fits < size and not invocation.guard.enforce):
             call(0)  # what the kernel has against the call itself is told first
+            touched(fd)
             invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
             fits = size
         return call(fits)
@@ -138,18 +145,18 @@ def _charged(
 
 
 def write(invocation: Invocation, fd: Any, data: Any, /) -> int:
-    if not _is_charged(invocation, "os.write", fd):
+    view = bytes_of(data) if _is_charged(invocation, "os.write", fd) else None
+    if view is None:
         return originals.write(fd, data)
-    view = memoryview(data).cast("B")
     return _charged(  # type: ignore[no-any-return]
         invocation, "os.write", fd, len(view), None, lambda size: originals.write(fd, view[:size])
     )
 
 
 def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
-    if not _is_charged(invocation, "os.pwrite", fd):
+    view = bytes_of(buffer) if _is_charged(invocation, "os.pwrite", fd) else None
+    if view is None:
         return originals.pwrite(fd, buffer, offset)  # type: ignore[no-any-return]
-    view = memoryview(buffer).cast("B")
     return _charged(  # type: ignore[no-any-return]
         invocation,
         "os.pwrite",
@@ -161,29 +168,52 @@ def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
 
 
 def writev(invocation: Invocation, fd: Any, buffers: Sequence[Any], /) -> int:
-    if not _is_charged(invocation, "os.writev", fd):
+    views = _views(buffers) if _is_charged(invocation, "os.writev", fd) else None
+    if views is None:
         return originals.writev(fd, buffers)  # type: ignore[no-any-return]
-    views, total = _views(buffers)
+    total = _total(views)
     return _charged(  # type: ignore[no-any-return]
         invocation, "os.writev", fd, total, None, lambda size: originals.writev(fd, _first(views, size))
     )
 
 
 def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
-    if not _is_charged(invocation, "os.pwritev", fd):
+    views = _views(buffers) if _is_charged(invocation, "os.pwritev", fd) else None
+    if views is None:
         return originals.pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
-    views, total = _views(buffers)
+    total = _total(views)
 
     def call(size: int) -> Any:
         return originals.pwritev(fd, _first(views, size), offset, flags)
 
     at = None if offset == -1 else offset  # the number stands for where the descriptor is
+    if flags & _RWF_APPEND:
+        at = originals.fstat(fd).st_size
     return _charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
 
 
-def _views(buffers: Sequence[Any]) -> tuple[list[memoryview], int]:
-    views = [memoryview(buffer).cast("B") for buffer in buffers]
-    return views, sum(len(view) for view in views)
+def _views(buffers: Sequence[Any]) -> list[memoryview] | None:
+    """The bytes of ``buffers``; None where the original refuses one of them in its own words."""
+    if not hasattr(type(buffers), "__getitem__") or isinstance(buffers, dict):
+        return None
+    views = []
+    for buffer in buffers:
+        view = bytes_of(buffer)
+        if view is None and not _is_empty(buffer):
+            return None
+        views.append(view or memoryview(b""))
+    return views
+
+
+def _is_empty(buffer: Any) -> bool:
+    try:
+        return not memoryview(buffer).nbytes
+    except TypeError:
+        return False
+
+
+def _total(views: list[memoryview]) -> int:
+    return sum(view.nbytes for view in views)
 
 
 def _first(views: list[memoryview], size: int) -> list[memoryview]:
@@ -224,12 +254,15 @@ def copy_file_range(
     def call(size: int) -> Any:
         return originals.copy_file_range(src, dst, size, offset_src, offset_dst)
 
+    if type(src) is int and type(dst) is int and count >= 0 and _crosses(invocation, src, dst):
+        call(0)  # what else is wrong with the descriptors is told first
+        raise error(EXDEV)
     negative = any(offset is not None and offset < 0 for offset in (offset_src, offset_dst))
     if negative or not _is_charged(invocation, "os.copy_file_range", dst):
         return call(count)  # type: ignore[no-any-return]
     start = offset_src if offset_src is not None else originals.lseek(src, 0, os.SEEK_CUR)
     size = min(count, _left(src, start))
-    if not size:
+    if not size or (_are_same(src, dst) and _overlap(dst, start, offset_dst, size)):
         return call(count)  # type: ignore[no-any-return]
     return _charged(invocation, "os.copy_file_range", dst, size, offset_dst, call)  # type: ignore[no-any-return]
 
@@ -246,10 +279,35 @@ def splice(
     def call(size: int) -> Any:
         return originals.splice(src, dst, size, offset_src, offset_dst, flags)
 
-    if not _is_charged(invocation, "os.splice", dst):
+    if not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
         return call(count)  # type: ignore[no-any-return]
     # How much the pipe holds is not known before: the rest of the charge is found again by measuring.
     return _charged(invocation, "os.splice", dst, count, offset_dst, call)  # type: ignore[no-any-return]
+
+
+def _crosses(invocation: Invocation, src: int, dst: int) -> bool:
+    """Is one of two regular files in ``/tmp``, and the other one on another file system?"""
+    try:
+        regular = all(modes.S_ISREG(originals.fstat(fd).st_mode) for fd in (src, dst))
+    except OSError:
+        return False
+    return regular and invocation.owns(src) != invocation.owns(dst)
+
+
+def _may_be_spliced(src: int, dst: int) -> bool:
+    """Has the kernel nothing against the descriptors? It says so only where there is something to splice."""
+    flags = fcntl.fcntl(dst, fcntl.F_GETFL)
+    try:
+        piped = modes.S_ISFIFO(originals.fstat(src).st_mode)
+    except (OSError, TypeError):
+        return False
+    return piped and bool(flags & _ACCESS) and not flags & os.O_APPEND
+
+
+def _overlap(dst: int, start: int, offset: int | None, size: int) -> bool:
+    """Would ``size`` bytes of one file be copied over themselves? The kernel refuses that."""
+    target = originals.lseek(dst, 0, os.SEEK_CUR) if offset is None else offset
+    return start < target + size and target < start + size
 
 
 def _are_same(one: int, other: int) -> bool:
@@ -264,7 +322,7 @@ def _left(fd: int, start: int) -> int:
 # --- lengths -------------------------------------------------------------------------------------------
 
 
-def ftruncate(invocation: Invocation, fd: Any, length: int) -> None:
+def ftruncate(invocation: Invocation, fd: Any, length: int, /) -> None:
     if not _is_charged(invocation, "os.ftruncate", fd):
         return originals.ftruncate(fd, length)
     invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 class Scan:
     """The iterator of :func:`os.scandir`: also a context manager, and closable."""
 
-    __slots__ = ("_base", "_entries", "_has_mounts", "_invocation", "_prefix")
+    __slots__ = ("_around", "_base", "_entries", "_invocation", "_prefix")
 
     def __init__(
-        self, entries: Any, invocation: Invocation, given: Any, base: str | None, has_mounts: bool
+        self, entries: Any, invocation: Invocation, given: Any, base: str | None, around: str | None
     ) -> None:
         self._entries = entries
         self._invocation = invocation
         self._base = base
-        self._has_mounts = has_mounts
+        #: Where it is, if there are mount points in it.
+        self._around = around
         separator = b"/" if isinstance(given, bytes) else "/"
         self._prefix = given + separator if given and not given.endswith(separator) else given
 
@@ -124,14 +125,19 @@ class DirEntry:
                     reraise(exc, self.path)
             if not self._entry.is_symlink():
                 return originals.lstat(self._real())
-        return self._entry.stat(follow_symlinks=False)  # type: ignore[no-any-return]
+        try:
+            return self._entry.stat(follow_symlinks=False)  # type: ignore[no-any-return]
+        except OSError as exc:
+            reraise(exc, self.path)
 
     def _leads_elsewhere(self) -> bool:
         """Is it a link, or a directory on which another file system is mounted?"""
         if self._entry.is_symlink():
             return True
         scan = self._scan
-        return scan._has_mounts and self._virtual() in scan._invocation.guard.mounts.points
+        if scan._around is None:
+            return False
+        return f"{scan._around}/{os.fsdecode(self.name)}" in scan._invocation.guard.mounts.points
 
     def _virtual(self) -> str:
         return f"{self._scan._base}/{self.name}" if self._scan._base is not None else os.fsdecode(self.path)

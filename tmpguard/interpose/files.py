@@ -53,11 +53,15 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
+        if not closefd and not _is_number(file) and opener is None:
+            _init(self, os.devnull, mode, closefd)  # has the words for it
         try:
             self._charge = self._open(invocation, file, mode, plan, closefd, opener)
-        except OSError as exc:
-            if isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
+        except BaseException as exc:
+            if isinstance(exc, OSError) and isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
                 exc.filename = file  # io.FileIO leaves it as it is, which open() does not
+            if not self.closed:
+                super().close()  # what it was before, whatever becomes of it
             raise
         self.name = file
         self._hold(self._charge)
@@ -65,7 +69,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def _open(
         self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
     ) -> Charge | None:
-        if type(file) is int or opener is not None:
+        if _is_number(file) or opener is not None:
             alive(invocation, "open", file)
             return open_by(invocation, self, file, mode, closefd, opener)
         if not plan.flags & _WRITING:
@@ -135,7 +139,7 @@ def open_by(
     invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
 ) -> Charge | None:
     """Take up a descriptor, or what ``opener`` gives for ``file``; one in the scratch is charged."""
-    if opener is None or type(file) is int:
+    if opener is None or _is_number(file):
         _init(raw, file, mode, closefd)
     else:
         name = os.fspath(file)
@@ -153,6 +157,11 @@ def open_by(
     if raw.writable() and invocation.owns(raw.fileno()):
         return Charge(invocation, raw)
     return None
+
+
+def _is_number(file: Any) -> bool:
+    """Does ``file`` stand for a descriptor, whatever the type of the number?"""
+    return type(file) is int or hasattr(type(file), "__index__")
 
 
 @contextmanager
@@ -275,7 +284,7 @@ def opening(
         try:
             status = originals.stat(real)
             before = allocated(status, real)
-        except OSError:
+        except (OSError, ValueError):  # the call itself will say so
             before = 0
         result = call()
         if before:
@@ -283,10 +292,21 @@ def opening(
         return result
 
 
-def making(invocation: Invocation, operation: str, name: Any, real: str, call: Callable[[], Any]) -> Any:
-    """Run ``call``, which may make ``real``, within ``max_files`` (C3.6)."""
+def making(
+    invocation: Invocation,
+    operation: str,
+    name: Any,
+    real: str,
+    call: Callable[[], Any],
+    *,
+    nameless: bool = False,
+) -> Any:
+    """Run ``call``, which may make ``real``, or a nameless file in it, within ``max_files`` (C3.6)."""
+    real = os.fsdecode(real)
+    if real.endswith("/") and operation != "os.mkdir" and not nameless:
+        return call()  # only a directory may be named like that, which the kernel says
     try:
-        return invocation.quota.making(real, call)
+        return invocation.quota.making(real, call, nameless=nameless)
     except Full:
         invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
         return call()
@@ -391,7 +411,9 @@ def _open_within(
         buffering = -1
     # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
     raw: Any = _new(_FileIO if buffering else FileIO)
-    if type(file) is int or opener is not None:
+    if not closefd and not _is_number(file) and opener is None:
+        return _open(os.devnull, mode, buffering, encoding, errors, newline, closefd)  # has the words for it
+    if _is_number(file) or opener is not None:
         if not plan.flags & _WRITING:
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
         charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
@@ -399,7 +421,7 @@ def _open_within(
         return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline, closefd)
     else:
         real, charged = locate(invocation, file, plan.flags)
-        if not charged or not closefd:
+        if not charged:
             return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
         charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
     if not buffering:

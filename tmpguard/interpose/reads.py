@@ -171,7 +171,7 @@ def statvfs(invocation: Invocation, path: Any) -> Any:
         reraise(exc, path)
 
 
-def fstatvfs(invocation: Invocation, fd: int) -> Any:
+def fstatvfs(invocation: Invocation, fd: int, /) -> Any:
     originals.fstat(fd)
     real = descriptor_path(fd)
     table = invocation.guard.mounts
@@ -248,14 +248,15 @@ def path_is_mount(self: Any) -> bool:
     invocation = get_current()
     if invocation is None or sys.version_info >= (3, 12):
         return originals.path_is_mount(self)
+    if not self.exists() or not self.is_dir():
+        return False
     try:
         where, parent = place(invocation, self), place(invocation, self.parent)
-        if not modes.S_ISDIR(_stat(where.real).st_mode):
-            return False
-        _stat(parent.real)
-    except (OSError, ValueError):
+        status, above = _stat(where.real), _stat(parent.real)
+    except OSError:
         return False
-    return where.mount is not parent.mount or bool(originals.path_is_mount(type(self)(where.real)))
+    # A path without a parent of its own, such as ".", is taken for the root.
+    return where.mount is not parent.mount or status.st_dev != above.st_dev or os.path.samestat(status, above)
 
 
 def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:
@@ -311,7 +312,7 @@ def _unveiled(names: list[Any], veil: Veil | Unlisted) -> list[Any]:
 
 def scandir(invocation: Invocation, path: Any = None) -> Scan:
     alive_to_read(invocation, "os.scandir", "." if path is None else path)
-    real, has_mounts, veil = _listed(invocation, path, "os.scandir")
+    real, around, veil = _listed(invocation, path, "os.scandir")
     if isinstance(real, (str, bytes)):
         hold(invocation, real)  # until all was read
     try:
@@ -323,13 +324,15 @@ def scandir(invocation: Invocation, path: Any = None) -> Scan:
     given: Any = "" if type(path) is int else "." if path is None else plain(path)
     base = base_of(invocation, path) if type(path) is int else None
     if veil is None:
-        return Scan(entries, invocation, given, base, has_mounts)
-    return VeiledScan(entries, invocation, given, base, has_mounts, veil)
+        return Scan(entries, invocation, given, base, around)
+    return VeiledScan(entries, invocation, given, base, around, veil)
 
 
-def _listed(invocation: Invocation, path: Any, operation: str) -> tuple[Any, bool, Veil | Unlisted | None]:
-    """What to list for ``path``; whether there are mount points in it, which are made first; what to leave
-    out."""
+def _listed(
+    invocation: Invocation, path: Any, operation: str
+) -> tuple[Any, str | None, Veil | Unlisted | None]:
+    """What to list for ``path``; where it leads if mount points are in it, which are made first; what to
+    leave out."""
     table = invocation.guard.mounts
     ancestors = table.ancestors
     virtual: str | None
@@ -338,14 +341,14 @@ def _listed(invocation: Invocation, path: Any, operation: str) -> tuple[Any, boo
         try:
             virtual, real = base_of(invocation, path), path
         except OSError:
-            return path, False, None  # the call itself will say so
+            return path, None, None  # the call itself will say so
     else:
         given = "." if path is None else path
         if is_odd(given):
-            return path, False, None
+            return path, None, None
         real = quick_real(invocation, given)
         if real is not None and given.rstrip("/") not in ancestors:
-            return real, False, None
+            return real, None, None
         try:
             where = place(invocation, given, operation=operation)
         except OSError as exc:
@@ -358,7 +361,7 @@ def _listed(invocation: Invocation, path: Any, operation: str) -> tuple[Any, boo
         veil = None
     if veil is None and table.hidden is not None and virtual is not None:
         veil = table.hidden.veil(virtual)
-    return real, virtual in ancestors, veil
+    return real, virtual if virtual in ancestors else None, veil
 
 
 # --- the working directory -----------------------------------------------------------------------------

@@ -27,6 +27,11 @@ def _mode(real: str) -> int | None:
         return None
 
 
+def holder_of(where: Place) -> str:
+    """The real directory in which the entry of ``where`` stands."""
+    return os.path.dirname(where.real.rstrip("/")) or "/"
+
+
 def open_error(where: Place, flags: int) -> int:
     """For open(2)."""
     if flags & _O_PATH:
@@ -36,7 +41,7 @@ def open_error(where: Place, flags: int) -> int:
         return EISDIR
     mode = _mode(where.real)
     if mode is None:
-        return EROFS if creating and not where.last else ENOENT
+        return EROFS if creating and not where.last and not _in_proc(where) else ENOENT
     if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
         return EROFS if modes.S_ISDIR(mode) else ENOTDIR
     if creating and flags & os.O_EXCL:
@@ -61,9 +66,14 @@ def making_error(where: Place, *, directory: bool) -> int:
         return EEXIST
     if where.last:
         return ENOENT
-    if where.slash and not directory:
+    if _in_proc(where) or (where.slash and not directory):
         return ENOENT
     return EROFS
+
+
+def _in_proc(where: Place) -> bool:
+    """Is it in /proc? There is no telling what is not there from what cannot be there."""
+    return where.virtual.startswith("/proc/")
 
 
 def unlink_error(where: Place) -> int:
@@ -91,7 +101,7 @@ def rename_error(source: Place, target: Place) -> int:
 def _on_one_device(source: Place, target: Place) -> bool:
     """Are the directories of both entries on one of the machine's own mounts?"""
     devices = {
-        originals.stat(os.path.dirname(place.real.rstrip("/")) or "/").st_dev
+        originals.stat(holder_of(place)).st_dev
         for place in (source, target)
         if not place.why  # what is not in the bundle stands nowhere
     }
@@ -100,7 +110,7 @@ def _on_one_device(source: Place, target: Place) -> bool:
 
 def mount_point_error(source: Place, target: Place) -> int:
     """For rename from or to a mount point: what fits together is asked before whether it is busy."""
-    kinds = [_mode(place.real) for place in (source, target)]
+    kinds = [_mode(place.real.rstrip("/")) for place in (source, target)]
     if kinds[0] is None:
         return ENOENT
     if target.slash and not modes.S_ISDIR(kinds[0]):

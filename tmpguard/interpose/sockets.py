@@ -6,13 +6,15 @@ import os
 import socket as _socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EADDRINUSE, EEXIST, EROFS
+from errno import EADDRINUSE, EEXIST, ENOSPC, EROFS
 from typing import Any, Final
 
 from ..context import get_current
 from ..invocation import Invocation
-from ..mounts import error
+from ..mounts import Place, error
+from ..quota import Full
 from . import originals
+from .charge import too_many
 from .paths import alive, entry, place
 from .refusals import making_error
 
@@ -29,14 +31,20 @@ def _local(sock: _Socket, address: Any) -> Invocation | None:
         return None
     if sock.family != _socket.AF_UNIX or not address:
         return None
-    name = _encoded(address)
+    name = _bytes(address)
     if name.startswith(b"\0") or len(name) >= _ADDRESS_MAX:
         return None  # no path; or too long, as the original says
     return invocation
 
 
-def _encoded(address: Any) -> bytes:
+def _bytes(address: Any) -> bytes:
     return os.fsencode(address) if isinstance(address, str) else bytes(address)
+
+
+def _encoded(address: Any) -> bytes:
+    """The path in ``address``, which ends at the first NUL."""
+    name = _bytes(address)
+    return name if name.startswith(b"\0") else name.partition(b"\0")[0]
 
 
 # --- giving an address ---------------------------------------------------------------------------------
@@ -48,7 +56,8 @@ def bind(self: _Socket, address: Any, /) -> None:
     if invocation is None:
         return originals.socket_bind(self, address)
     alive(invocation, "socket.bind", address)
-    where = entry(invocation, os.fsdecode(_encoded(address)), operation="socket.bind")
+    with _unnamed():
+        where = entry(invocation, os.fsdecode(_encoded(address)), operation="socket.bind")
     if not where.parent.writable:
         code = making_error(where, directory=False)
         if code != EROFS:
@@ -56,9 +65,21 @@ def bind(self: _Socket, address: Any, /) -> None:
         remedy = invocation.remedy_for(where, address)
         invocation.refuse("socket.bind", EROFS, None, about=address, remedy=remedy)
     with _short(where.real) as real:
-        originals.socket_bind(self, real)
+        _bind(invocation, self, address, where, real)
         # Whoever asks for the address is told the one that was given, as by the kernel.
         invocation.addresses = {**invocation.addresses, real: os.fsdecode(_encoded(address))}
+    return None
+
+
+def _bind(invocation: Invocation, sock: _Socket, address: Any, where: Place, real: str) -> None:
+    """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6)."""
+    if not where.parent.charged:
+        return originals.socket_bind(sock, real)
+    try:
+        invocation.quota.making(where.real, lambda: originals.socket_bind(sock, real))
+    except Full:
+        invocation.refuse("socket.bind", ENOSPC, None, about=address, remedy=too_many(invocation))
+        originals.socket_bind(sock, real)
     return None
 
 
@@ -66,7 +87,8 @@ def bind(self: _Socket, address: Any, /) -> None:
 def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[str]:
     """The real address behind ``address``."""
     alive(invocation, operation, address)
-    where = place(invocation, os.fsdecode(_encoded(address)), operation=operation)
+    with _unnamed():
+        where = place(invocation, os.fsdecode(_encoded(address)), operation=operation)
     with _short(where.real) as real:
         yield real
 
@@ -165,13 +187,25 @@ def _virtual_address(address: Any) -> Any:
 
 
 @contextmanager
+def _unnamed() -> Iterator[None]:
+    """Errors within the block bear no path, as those of sockets do not."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is not None:
+            del exc.filename
+        raise
+
+
+@contextmanager
 def _short(real: str) -> Iterator[str]:
     """A name of ``real`` that fits into a socket address: 108 bytes, less than many a scratch path."""
     if len(os.fsencode(real)) < _ADDRESS_MAX:
         yield real
         return
     head, _, tail = real.rpartition("/")
-    descriptor = originals.os_open(head, os.O_PATH | os.O_CLOEXEC)
+    with _unnamed():
+        descriptor = originals.os_open(head, os.O_PATH | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{tail}"
     finally:
