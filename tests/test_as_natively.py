@@ -171,6 +171,17 @@ def test_modes_of_a_raw_file_are_those_of_a_raw_file(inside: tmpguard.Invocation
 # --- what is asked about -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ["w", "a", "x", "r+"])
+def test_a_closed_raw_file_says_that_it_is_closed(inside: tmpguard.Invocation, mode: str) -> None:
+    if mode == "r+":
+        Path("/tmp/a").touch()
+    file = io.FileIO("/tmp/a", mode)
+    file.close()
+    for call in (lambda: file.write(b"text"), file.truncate, lambda: file.truncate(5), lambda: file.seek(0)):
+        with pytest.raises(ValueError, match="closed file"):
+            call()
+
+
 def test_functions_are_builtin_for_those_who_ask(inside: tmpguard.Invocation) -> None:
     for function in (os.mkdir, os.open, os.listdir, os.rename):
         assert inspect.isbuiltin(function)

@@ -373,6 +373,10 @@ def executions(here: str) -> Any:
         lambda: os.execvp("no-such-program", ["name"]),
         lambda: os.execv(script(here, "text", "text\n"), ["name"]),
         lambda: os.execve(os.open("/bin/sh", os.O_RDONLY), ["name", "-c", "echo $0"], {}),
+        lambda: os.execve("/bin/true", ["name"], {"A=B": "c"}),
+        lambda: os.execve("/bin/true", ["name"], {"": "c"}),
+        lambda: os.execve("/bin/true", ["name"], {"A\0": "c"}),
+        lambda: os.posix_spawn("/bin/true", ["name"], {"A=B": "c"}),
     )
     return [outcome(lambda call=call: in_a_fork(call)) for call in calls]  # type: ignore[misc]
 
