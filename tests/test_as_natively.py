@@ -200,6 +200,16 @@ def test_a_file_system_has_its_identity(inside: tmpguard.Invocation) -> None:
         assert root.f_fsid == os.statvfs("/").f_fsid
 
 
+def test_the_namespaces_of_a_process_are_there(inside: tmpguard.Invocation) -> None:
+    for path in ("/proc/self/ns/uts", f"/proc/{os.getpid()}/ns/mnt"):
+        with _outside():
+            expected = os.stat(path).st_ino
+        assert os.stat(path).st_ino == expected
+        assert os.path.exists(path)
+        with open(path) as file:
+            assert os.fstat(file.fileno()).st_ino == expected
+
+
 def test_tmpdir_counts_where_it_may_be_written(
     inside: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +218,9 @@ def test_tmpdir_counts_where_it_may_be_written(
     for place, expected in (("/tmp/mine", "/tmp/mine"), ("/etc", "/tmp"), ("/tmp/none", "/tmp")):
         monkeypatch.setenv("TMPDIR", place)
         assert tempfile.gettempdir() == expected
+        assert tempfile.gettempdir() is tempfile.gettempdir()
+    monkeypatch.setenv("TMPDIR", "mine")
+    assert tempfile.gettempdir() == "/tmp/mine"
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/mine")  # found before
     assert tempfile.gettempdir() == "/tmp/mine"
 

@@ -8,6 +8,7 @@ the working directory. So the machine's ``/tmp`` is not touched, and what a run 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,9 +19,10 @@ import traceback
 import types
 import unittest
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.cpython.modules import STAND_INS
+from tests.cpython.modules import LEFT_OUT, STAND_INS
 from tests.parity import mounting
 
 #: The size of either ``/tmp``, in MB: more than any test fills.
@@ -42,7 +44,8 @@ class Recorder(unittest.TestResult):
     def tell(self, test: Any, outcome: str, message: str = "") -> None:
         if os.getpid() != self._process:
             return  # a forked child that came out of its test
-        test = getattr(test, "test_case", test)  # of a part of one
+        if isinstance(test, unittest.case._SubTest):
+            test = test.test_case
         told = {
             "id": type(test).id(test),  # some tests have an attribute of that name
             "outcome": outcome,
@@ -89,11 +92,17 @@ def run(module: str, wanted: list[str], result: Recorder) -> None:
     os.mkdir(place)
     os.chdir(place)
     tempfile.tempdir = None
-    with _standing_in(*STAND_INS.get(module, ("unittest", "unittest"))):
-        suite = unittest.TestLoader().loadTestsFromName(f"test.{module}")
-    if wanted:
-        suite = unittest.TestSuite(test for test in _flat(suite) if test.id() in wanted)
-    suite.run(result)
+    try:
+        with _standing_in(*STAND_INS.get(module, ("unittest", "unittest"))):
+            suite = unittest.TestLoader().loadTestsFromName(f"test.{module}")
+    except unittest.SkipTest:
+        return  # this interpreter or this machine lacks what is to be tested
+    unittest.TestSuite(test for test in _flat(suite) if _is_to_run(test, wanted)).run(result)
+
+
+def _is_to_run(test: unittest.TestCase, wanted: list[str]) -> bool:
+    name = type(test).id(test)
+    return name in wanted if wanted else not any(fnmatchcase(name, pattern) for pattern in LEFT_OUT)
 
 
 @contextlib.contextmanager
@@ -129,18 +138,20 @@ def invocation() -> Iterator[None]:
 
 def main() -> None:
     job = json.loads(sys.argv.pop())
-    os.set_inheritable(job["descriptor"], False)
+    # Out of the way of tests that want descriptors in a row.
+    descriptor = fcntl.fcntl(job["descriptor"], fcntl.F_DUPFD_CLOEXEC, 500)
+    os.close(job["descriptor"])
     mounting.enter_namespace()
     if job["place"] == "read-only":
         mounting.make_read_only()
     mounting.Tmp((SIZE + 512) << 20, "").make()  # the guard, and not the tmpfs, is to say what fits
-    result = Recorder(job["descriptor"])
+    result = Recorder(descriptor)
     # What unpickles or starts processes looks there.
     sys.modules["__main__"] = types.ModuleType("__main__")
     with invocation() if job["place"] == "inside" else contextlib.nullcontext():
         run(job["module"], job["wanted"], result)
     left = [name for name in os.listdir("/tmp") if not name.startswith("tmpguard-")]
-    os.write(job["descriptor"], json.dumps({"left": left}).encode() + b"\n")
+    os.write(descriptor, json.dumps({"left": left}).encode() + b"\n")
     sys.stdout.flush()
     os._exit(0)  # in spite of threads that a test left behind
 

@@ -18,7 +18,7 @@ from tests.parity.mounting import NOT_PERMITTED
 PROJECT = Path(__file__).parent.parent.parent
 
 #: How long one module may take, in seconds.
-PATIENCE = 300
+PATIENCE = 900
 
 
 class NotPermitted(Exception):

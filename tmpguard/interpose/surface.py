@@ -22,6 +22,7 @@ from . import (
     descriptors,
     execution,
     files,
+    imports,
     late,
     mappings,
     reads,
@@ -171,6 +172,9 @@ _SECOND: Final = functools.partial(carry.carrying, position=1)
 #: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
 #: wrapper from the original.
 _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("importlib._bootstrap_external", "_os", imports.front),
+    ("importlib._bootstrap_external", "_io", imports.front),
+    ("zipimport", "_io", imports.front),
     ("gevent", "spawn", _FIRST),
     ("gevent", "spawn_later", _SECOND),
     ("gevent", "spawn_raw", _FIRST),
