@@ -1,4 +1,4 @@
-"""Makes the table of docs/cpython-tests.md from the one in tests/cpython/known.py: ``python -m tests.cpython_doc``."""
+"""Makes the table of docs/cpython-tests.md from tests/cpython/known.py: ``python -m tests.cpython_doc``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The child process that runs one module of CPython's tests in one of three places.
 
 ``natively``; ``inside`` an invocation; and ``read-only``, on the kernel's own read-only root, which is what an
-invocation is to be like. Each has a mount namespace of its own, with a tmpfs on ``/tmp`` and a new directory in it as
-the working directory. So the machine's ``/tmp`` is not touched, and what a run leaves there goes with the process.
+invocation is to be like. Each has a mount namespace of its own, with a tmpfs on ``/tmp`` and a new directory in
+it as the working directory. So the machine's ``/tmp`` is not touched, and what a run leaves there goes with the
+process.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Recorder(unittest.TestResult):
 
 
 def run(module: str, wanted: list[str], result: Recorder) -> None:
-    """Run ``test.<module>`` in a new directory below ``/tmp``; only the tests ``wanted``, if there are any."""
+    """Run ``test.<module>`` in a new directory below ``/tmp``; only the tests ``wanted`` if there are any."""
     from test import support
     from test.support import os_helper
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -33,8 +34,8 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The outcomes of one module by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what is
-    left in the ``/tmp`` outside of the invocation; all that it printed."""
+    """The outcomes of one module by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what
+    is left in the ``/tmp`` outside of the invocation; all that it printed."""
 
     tests: dict[str, Outcome]
     end: str
@@ -57,7 +58,7 @@ class Difference(NamedTuple):
 class Comparison(NamedTuple):
     """One module in both places, and what became of the tests that pass natively and did not inside.
 
-    ``refused`` do not pass on the kernel's read-only root either; ``unsteady`` passed when they were tried again.
+    ``refused`` do not pass on the kernel's read-only root either; ``unsteady`` passed when tried again.
     """
 
     module: str
@@ -82,7 +83,10 @@ def has_module(module: str) -> bool:
 
 
 def run(module: str, place: str, wanted: Collection[str] = ()) -> Run:
-    """Run the tests of ``module`` in ``place``, only those ``wanted`` if there are any. Raises NotPermitted."""
+    """Run the tests of ``module`` in ``place``, only those ``wanted`` if there are any.
+
+    Raises NotPermitted.
+    """
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as output:
         descriptor = told.fileno()
         job = {
@@ -133,10 +137,8 @@ def _end(process: subprocess.Popen[bytes]) -> str:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End it with all the children that it left behind."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -1,9 +1,9 @@
 """Modules that lie in ``/tmp`` are imported from the invocation's own.
 
-The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else: sources are
-imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before those and take what
-the text of a path says is in ``/tmp`` to the patched layer. Extension modules are loaded by native code, which finds
-none there.
+The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else: sources
+are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before those and
+take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are loaded by native code,
+which finds none there.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
 
 
 def _is_own(invocation: Invocation, path: Any) -> bool:
-    """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle there?"""
+    """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle's?"""
     if type(path) is int:
         return invocation.owns(path)
     name = os.fspath(path)

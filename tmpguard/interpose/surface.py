@@ -175,6 +175,7 @@ _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("importlib._bootstrap_external", "_os", imports.front),
     ("importlib._bootstrap_external", "_io", imports.front),
     ("zipimport", "_io", imports.front),
+    ("_thread", "start_new_thread", _FIRST),
     ("gevent", "spawn", _FIRST),
     ("gevent", "spawn_later", _SECOND),
     ("gevent", "spawn_raw", _FIRST),
