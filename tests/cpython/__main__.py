@@ -1,9 +1,9 @@
 """``python -m tests.cpython``: runs CPython's own tests, natively and inside an invocation.
 
 With the interpreter that runs it. Every test that passes natively has to pass inside, but for those that a
-read-only root refuses, which is tried on the kernel's own, and those of the table in tests/cpython/known.py. Ends
-with 1 where one does not or the table is stale, with 69 where this interpreter comes without CPython's tests, and
-with 77 where the machine permits no mount namespaces.
+read-only root refuses, which is tried on the kernel's own, and those of the table in
+tests/cpython/known.py. Ends with 1 where one does not or the table is stale, with 69 where this interpreter
+comes without CPython's tests, and with 77 where the machine permits no mount namespaces.
 """
 
 from __future__ import annotations

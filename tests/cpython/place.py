@@ -1,9 +1,9 @@
 """The child process that runs one module of CPython's tests in one of three places.
 
-``natively``; ``inside`` an invocation; and ``read-only``, on the kernel's own read-only root, which is what an
-invocation is to be like. Each has a mount namespace of its own, with a tmpfs on ``/tmp`` and a new directory in
-it as the working directory. So the machine's ``/tmp`` is not touched, and what a run leaves there goes with the
-process.
+``natively``; ``inside`` an invocation; and ``read-only``, on the kernel's own read-only root, which is what
+an invocation is to be like. Each has a mount namespace of its own, with a tmpfs on ``/tmp`` and a new
+directory in it as the working directory. So the machine's ``/tmp`` is not touched, and what a run leaves
+there goes with the process.
 """
 
 from __future__ import annotations

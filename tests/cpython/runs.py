@@ -34,8 +34,8 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The outcomes of one module by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what
-    is left in the ``/tmp`` outside of the invocation; all that it printed."""
+    """One module: the outcomes by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what is
+    left in the ``/tmp`` outside of the invocation; all that it printed."""
 
     tests: dict[str, Outcome]
     end: str
@@ -180,7 +180,9 @@ def compare(module: str) -> Comparison:
 
 def differences(natively: Run, inside: Run) -> list[Difference]:
     """The tests that pass natively and not inside."""
-    missing = Outcome("did not run", inside.end)
+    # What kept them from it, a class's own preparation for one, is told as a test that is not there natively.
+    failed = (told.message for test, told in inside.tests.items() if test not in natively.tests)
+    missing = Outcome("did not run", inside.end or next(failed, ""))
     return [
         Difference(test, *inside.tests.get(test, missing)) for test in sorted(natively.passed - inside.passed)
     ]

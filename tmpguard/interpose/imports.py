@@ -1,9 +1,9 @@
 """Modules that lie in ``/tmp`` are imported from the invocation's own.
 
-The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else: sources
-are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before those and
-take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are loaded by native code,
-which finds none there.
+The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else:
+sources are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before
+those and take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are
+loaded by native code, which finds none there.
 """
 
 from __future__ import annotations
