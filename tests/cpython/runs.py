@@ -72,14 +72,17 @@ class Comparison(NamedTuple):
 def has_tests() -> bool:
     """Has this interpreter CPython's tests? Distributions leave them out, or out of their main package."""
     try:
-        return importlib.util.find_spec("test.support.os_helper") is not None
+        return importlib.util.find_spec("test.test_os") is not None  # a few others come with the interpreter
     except ImportError:
         return False
 
 
 def has_module(module: str) -> bool:
     """Has this version of CPython the tests ``module``?"""
-    return importlib.util.find_spec(f"test.{module}") is not None
+    try:
+        return importlib.util.find_spec(f"test.{module}") is not None
+    except ModuleNotFoundError:  # of a package that is not there either
+        return False
 
 
 def run(module: str, place: str, wanted: Collection[str] = ()) -> Run:

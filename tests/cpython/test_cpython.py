@@ -11,7 +11,9 @@ from tests.cpython import __main__ as command
 from tests.cpython import known, runs
 from tests.cpython.modules import LEFT_OUT, MODULES, STAND_INS
 
-needs_tests = pytest.mark.skipif(not runs.has_tests(), reason="this interpreter comes without CPython's tests")
+needs_tests = pytest.mark.skipif(
+    not runs.has_tests(), reason="this interpreter comes without CPython's tests"
+)
 
 PASSED = runs.Outcome("passed", "")
 FAILED = runs.Outcome("failed", "AssertionError: 1 != 2")
@@ -60,7 +62,9 @@ def test_what_passes_natively_has_to_pass_inside() -> None:
 
 
 def compare(outcomes: dict[str, runs.Run], monkeypatch: pytest.MonkeyPatch) -> runs.Comparison:
-    monkeypatch.setattr(runs, "run", lambda module, place, wanted=(): outcomes[place + "again" * bool(wanted)])
+    monkeypatch.setattr(
+        runs, "run", lambda module, place, wanted=(): outcomes[place + "again" * bool(wanted)]
+    )
     return runs.compare("test_some")
 
 
