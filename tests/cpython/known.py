@@ -25,7 +25,40 @@ class Known(NamedTuple):
         return [f"test.{pattern}" for pattern in self.tests]
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN: tuple[Known, ...] = (
+    Known(
+        "they run a second copy of the importer, which they make from its source: it reaches files by "
+        "`posix` and `_io`, and so finds no modules in `/tmp`",
+        ("test_importlib.*.Source_*", "test_importlib.*.SourceDateEpoch_*"),
+    ),
+    Known(
+        "functions of C, made for these tests, open the file: native code is not seen",
+        ("test_marshal.CAPI_TestCase.*",),
+    ),
+    Known(
+        "the library readline, native code, writes its history",
+        (
+            "test_readline.TestHistoryManipulation.test_nonascii_history",
+            "test_readline.TestHistoryManipulation.test_write_read_append",
+        ),
+    ),
+    Known(
+        "a sub-interpreter has modules of its own, in which nothing is replaced",
+        (
+            "test__xxsubinterpreters.RunStringTests.test_fork",
+            "test_interpreters.TestInterpreterRun.test_fork",
+        ),
+    ),
+    Known(
+        "`os.stat`, `os.lstat` and `open` are bound methods while tmpguard is in place, for speed, and pydoc "
+        "says so",
+        ("test_pydoc.*.test_module_level_callable",),
+    ),
+    Known(
+        "a tracer of all Python code sees that of tmpguard, too",
+        ("test_trace.TestCoverage.test_coverage_ignore",),
+    ),
+)
 
 
 def version() -> str:

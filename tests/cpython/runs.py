@@ -34,8 +34,11 @@ class Outcome(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One module: the outcomes by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what is
-    left in the ``/tmp`` outside of the invocation; all that it printed."""
+    """One module in one place.
+
+    The outcomes by the tests' ids; what is wrong with how it ended, ``""`` if nothing is; what is left in the
+    ``/tmp`` outside of the invocation; all that it printed.
+    """
 
     tests: dict[str, Outcome]
     end: str
