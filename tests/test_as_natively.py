@@ -171,6 +171,20 @@ def test_modes_of_a_raw_file_are_those_of_a_raw_file(inside: tmpguard.Invocation
 # --- what is asked about -------------------------------------------------------------------------------
 
 
+def test_a_truth_value_is_a_descriptor_with_a_warning_since_3_13(inside: tmpguard.Invocation) -> None:
+    for opener in (io.FileIO, open):
+        if sys.version_info < (3, 13):
+            opener(True, "w", closefd=False).close()
+            continue
+        with pytest.warns(RuntimeWarning, match="bool is used as a file descriptor") as told:
+            file = opener(True, "w", closefd=False)
+        assert file.fileno() == 1
+        file.close()
+        with pytest.warns(RuntimeWarning, match="bool") as also, pytest.raises(OSError, match="a"):
+            os.stat("a", dir_fd=True)
+        assert {warning.filename for warning in [*told, *also]} == {__file__}
+
+
 @pytest.mark.parametrize("mode", ["w", "a", "x", "r+"])
 def test_a_closed_raw_file_says_that_it_is_closed(inside: tmpguard.Invocation, mode: str) -> None:
     if mode == "r+":

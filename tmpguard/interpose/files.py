@@ -21,7 +21,19 @@ from ..quota import Full
 from ..scratch import allocated
 from . import originals
 from .charge import Charge, too_many
-from .paths import BUFFERS, alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
+from .paths import (
+    BUFFERS,
+    alive,
+    alive_to_read,
+    is_odd,
+    like,
+    place,
+    quick_real,
+    readable,
+    refuse,
+    reraise,
+    truth_as_descriptor,
+)
 from .refusals import open_error
 from .wrapper import StandIn, quick
 
@@ -65,6 +77,8 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def _open(
         self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
     ) -> Charge | None:
+        if type(file) is bool:
+            file = truth_as_descriptor(file)
         if type(file) is int or opener is not None:
             alive(invocation, "open", file)
             return open_by(invocation, self, file, mode, closefd, opener)
@@ -376,6 +390,8 @@ def _open_within(
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
         # Not a way to open a file: the original finds the words for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
+    if type(file) is bool:
+        file = truth_as_descriptor(file)
     buffering = operator.index(buffering)
     if buffering == 1 and not plan.text:
         warnings.warn(

@@ -54,6 +54,14 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
     return prefix and prefix + path[4:]
 
 
+def truth_as_descriptor(truth: bool) -> int:
+    """The number that it stands for; since 3.13 with a warning, for the line outside of tmpguard."""
+    if sys.version_info >= (3, 13):
+        package = (os.path.dirname(os.path.dirname(__file__)),)
+        warnings.warn("bool is used as a file descriptor", RuntimeWarning, skip_file_prefixes=package)
+    return int(truth)
+
+
 def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2).
 
@@ -61,7 +69,9 @@ def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
     """
     if dir_fd is None:
         return None
-    if type(dir_fd) is not int:
+    if type(dir_fd) is bool:
+        dir_fd = truth_as_descriptor(dir_fd)
+    elif type(dir_fd) is not int:
         originals.stat("/", dir_fd=dir_fd)  # knows the words for what is no descriptor
         dir_fd = operator.index(dir_fd)
     if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
