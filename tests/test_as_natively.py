@@ -126,10 +126,11 @@ def test_what_is_no_descriptor_is_refused_in_the_usual_words(inside: tmpguard.In
     for call in (os.stat, os.mkdir, os.unlink, os.readlink):
         with pytest.raises(kind) as natively, _outside():
             call("a", dir_fd=wrong)  # type: ignore[operator]
-        with pytest.raises(kind) as caught:
-            call("a", dir_fd=wrong)  # type: ignore[operator]
-        if kind is TypeError:
-            assert str(caught.value) == str(natively.value)
+        for path in ("a", "/tmp/a", "/etc/a"):  # an absolute path needs none, and yet it is looked at
+            with pytest.raises(kind) as caught:
+                call(path, dir_fd=wrong)  # type: ignore[operator]
+            if kind is TypeError:
+                assert str(caught.value) == str(natively.value)
 
 
 @contextlib.contextmanager
@@ -182,6 +183,8 @@ def test_a_truth_value_is_a_descriptor_with_a_warning_since_3_13(inside: tmpguar
         file.close()
         with pytest.warns(RuntimeWarning, match="bool") as also, pytest.raises(OSError, match="a"):
             os.stat("a", dir_fd=True)
+        with pytest.warns(RuntimeWarning, match="bool"), pytest.raises(NotADirectoryError):
+            os.fchdir(True)
         assert {warning.filename for warning in [*told, *also]} == {__file__}
 
 

@@ -248,7 +248,7 @@ def locate(
     Raises OSError(EROFS) with the note and the violation outside the writable mounts (C2.1), and before it
     what the kernel reports first (C2.2).
     """
-    real = quick_real(invocation, file)
+    real = quick_real(invocation, file) if dir_fd is None else None
     if real is not None:
         return real, True
     alive(invocation, operation, file)

@@ -30,6 +30,7 @@ from .paths import (
     readable,
     reraise,
     text,
+    truth_as_descriptor,
 )
 from .wrapper import quick
 
@@ -67,7 +68,7 @@ def _quick_stat(_: object, path: Any, *, dir_fd: int | None = None, follow_symli
         if dir_fd is None and follow_symlinks is True:
             return _stat(path)
         return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
-    real = quick_real(invocation, path)
+    real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         return _slow_stat(invocation, path, dir_fd, follow_symlinks)
     try:
@@ -80,7 +81,7 @@ def _quick_lstat(_: object, path: Any, *, dir_fd: int | None = None) -> Any:
     invocation = get_current()
     if invocation is None:
         return _lstat(path) if dir_fd is None else _lstat(path, dir_fd=dir_fd)
-    real = quick_real(invocation, path)
+    real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         if is_odd(path):
             return _lstat(path)
@@ -386,6 +387,8 @@ def chdir(invocation: Invocation, path: Any) -> None:
 
 
 def fchdir(invocation: Invocation, fd: Any) -> None:
+    if type(fd) is bool:
+        fd = truth_as_descriptor(fd)
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise error(ENOTDIR)
