@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -142,6 +143,7 @@ def main() -> None:
     # Out of the way of tests that want descriptors in a row.
     descriptor = fcntl.fcntl(job["descriptor"], fcntl.F_DUPFD_CLOEXEC, 500)
     os.close(job["descriptor"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs this in the background
     mounting.enter_namespace()
     if job["place"] == "read-only":
         mounting.make_read_only()
