@@ -143,7 +143,9 @@ def main() -> None:
     # Out of the way of tests that want descriptors in a row.
     descriptor = fcntl.fcntl(job["descriptor"], fcntl.F_DUPFD_CLOEXEC, 500)
     os.close(job["descriptor"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs this in the background
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where a shell runs this in the background
     mounting.enter_namespace()
     if job["place"] == "read-only":
         mounting.make_read_only()

@@ -92,7 +92,9 @@ def fork_exec(
 
 def _are_in_order(descriptors: Any) -> bool:
     """Are they what fork_exec takes: numbers, each once and the lowest first?"""
-    numbers = isinstance(descriptors, tuple) and all(type(fd) is int and fd >= 0 for fd in descriptors)
+    numbers = isinstance(descriptors, tuple) and all(
+        type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
+    )
     return numbers and all(one < other for one, other in pairwise(descriptors))
 
 

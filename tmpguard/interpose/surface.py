@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from . import (
     carry,
+    certificates,
     changes,
     children,
     clones,
@@ -176,6 +177,8 @@ _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("importlib._bootstrap_external", "_io", imports.front),
     ("zipimport", "_io", imports.front),
     ("_thread", "start_new_thread", _FIRST),
+    ("ssl:SSLContext", "load_cert_chain", certificates.load_cert_chain),
+    ("ssl:SSLContext", "load_verify_locations", certificates.load_verify_locations),
     ("gevent", "spawn", _FIRST),
     ("gevent", "spawn_later", _SECOND),
     ("gevent", "spawn_raw", _FIRST),
