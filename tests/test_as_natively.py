@@ -126,10 +126,11 @@ def test_what_is_no_descriptor_is_refused_in_the_usual_words(inside: tmpguard.In
     for call in (os.stat, os.mkdir, os.unlink, os.readlink):
         with pytest.raises(kind) as natively, _outside():
             call("a", dir_fd=wrong)  # type: ignore[operator]
-        with pytest.raises(kind) as caught:
-            call("a", dir_fd=wrong)  # type: ignore[operator]
-        if kind is TypeError:
-            assert str(caught.value) == str(natively.value)
+        for path in ("a", "/tmp/a", "/etc/a"):  # an absolute path needs none, and yet it is looked at
+            with pytest.raises(kind) as caught:
+                call(path, dir_fd=wrong)  # type: ignore[operator]
+            if kind is TypeError:
+                assert str(caught.value) == str(natively.value)
 
 
 @contextlib.contextmanager
@@ -171,6 +172,33 @@ def test_modes_of_a_raw_file_are_those_of_a_raw_file(inside: tmpguard.Invocation
 # --- what is asked about -------------------------------------------------------------------------------
 
 
+def test_a_truth_value_is_a_descriptor_with_a_warning_since_3_13(inside: tmpguard.Invocation) -> None:
+    for opener in (io.FileIO, open):
+        if sys.version_info < (3, 13):
+            opener(True, "w", closefd=False).close()
+            continue
+        with pytest.warns(RuntimeWarning, match="bool is used as a file descriptor") as told:
+            file = opener(True, "w", closefd=False)
+        assert file.fileno() == 1
+        file.close()
+        with pytest.warns(RuntimeWarning, match="bool") as also, pytest.raises(OSError, match="a"):
+            os.stat("a", dir_fd=True)
+        with pytest.warns(RuntimeWarning, match="bool"), pytest.raises(NotADirectoryError):
+            os.fchdir(True)
+        assert {warning.filename for warning in [*told, *also]} == {__file__}
+
+
+@pytest.mark.parametrize("mode", ["w", "a", "x", "r+"])
+def test_a_closed_raw_file_says_that_it_is_closed(inside: tmpguard.Invocation, mode: str) -> None:
+    if mode == "r+":
+        Path("/tmp/a").touch()
+    file = io.FileIO("/tmp/a", mode)
+    file.close()
+    for call in (lambda: file.write(b"text"), file.truncate, lambda: file.truncate(5), lambda: file.seek(0)):
+        with pytest.raises(ValueError, match="closed file"):
+            call()
+
+
 def test_functions_are_builtin_for_those_who_ask(inside: tmpguard.Invocation) -> None:
     for function in (os.mkdir, os.open, os.listdir, os.rename):
         assert inspect.isbuiltin(function)
@@ -189,6 +217,16 @@ def test_a_file_system_has_its_identity(inside: tmpguard.Invocation) -> None:
         assert root.f_fsid == os.statvfs("/").f_fsid
 
 
+def test_the_namespaces_of_a_process_are_there(inside: tmpguard.Invocation) -> None:
+    for path in ("/proc/self/ns/uts", f"/proc/{os.getpid()}/ns/mnt"):
+        with _outside():
+            expected = os.stat(path).st_ino
+        assert os.stat(path).st_ino == expected
+        assert os.path.exists(path)
+        with open(path) as file:
+            assert os.fstat(file.fileno()).st_ino == expected
+
+
 def test_tmpdir_counts_where_it_may_be_written(
     inside: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +235,9 @@ def test_tmpdir_counts_where_it_may_be_written(
     for place, expected in (("/tmp/mine", "/tmp/mine"), ("/etc", "/tmp"), ("/tmp/none", "/tmp")):
         monkeypatch.setenv("TMPDIR", place)
         assert tempfile.gettempdir() == expected
+        assert tempfile.gettempdir() is tempfile.gettempdir()
+    monkeypatch.setenv("TMPDIR", "mine")
+    assert tempfile.gettempdir() == "/tmp/mine"
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/mine")  # found before
     assert tempfile.gettempdir() == "/tmp/mine"
 

@@ -400,6 +400,38 @@ def test_a_thread_that_could_not_be_started_keeps_its_run(
     assert "run" not in vars(thread)
 
 
+def test_an_interrupted_start_leaves_the_thread_to_its_invocation(
+    invocation: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_through in (False, True):
+        seen: list[object] = []
+        go, done = threading.Event(), threading.Event()
+        thread = threading.Thread(target=lambda seen=seen: seen.append(whose()))
+
+        def late(begin: Callable[[], None], go: threading.Event, done: threading.Event) -> None:
+            go.wait()
+            begin()
+            done.set()
+
+        def interrupted(is_through: bool, go: threading.Event, done: threading.Event) -> None:
+            if is_through:
+                go.set()
+                done.wait()
+            raise KeyboardInterrupt
+
+        begin = thread._bootstrap  # type: ignore[attr-defined]
+        monkeypatch.setattr(thread, "_bootstrap", functools.partial(late, begin, go, done))
+        started = thread._started  # type: ignore[attr-defined]
+        monkeypatch.setattr(started, "wait", functools.partial(interrupted, is_through, go, done))
+        with pytest.raises(KeyboardInterrupt):
+            thread.start()
+        go.set()
+        done.wait()
+        assert seen == [(invocation, True)]
+        assert "run" not in vars(thread)
+        monkeypatch.undo()
+
+
 def test_a_job_of_a_finished_invocation_is_late(guard: tmpguard.Guard, pool: ThreadPoolExecutor) -> None:
     """C4.5"""
     may_run = threading.Event()

@@ -86,6 +86,7 @@ def test_signatures_are_kept() -> None:
             assert [p.kind for p in found.parameters.values()] == [
                 p.kind for p in expected.parameters.values()
             ], name
+            assert inspect.getfullargspec(wrapper) == inspect.getfullargspec(plain), name
 
 
 def test_wrappers_are_callable_and_routines_as_far_as_anybody_asks() -> None:

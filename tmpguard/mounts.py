@@ -515,7 +515,7 @@ def _is_magic(virtual: str) -> bool:
     if not virtual.startswith("/proc/"):
         return False
     head, _, tail = virtual.rpartition("/")
-    return head.endswith("/fd") or tail in ("cwd", "root", "exe")
+    return head.endswith(("/fd", "/ns")) or tail in ("cwd", "root", "exe")
 
 
 def _is_there(real: str) -> bool:

@@ -34,7 +34,7 @@ def outcome(call: Callable[[], Any]) -> Any:
         return call()
     except OSError as exc:
         return type(exc).__name__, exc.errno, exc.strerror, exc.filename, exc.filename2
-    except (ValueError, TypeError, subprocess.SubprocessError) as exc:
+    except (ValueError, TypeError, OverflowError, subprocess.SubprocessError) as exc:
         return type(exc).__name__, str(exc)
 
 
@@ -293,6 +293,16 @@ def standard_descriptors_that_are_closed(here: str) -> Any:
 
 
 @case
+def descriptors_out_of_order(here: str) -> Any:
+    own = script(here, "own", "#!/bin/sh\n")
+    vars(subprocess)["sorted"] = lambda values: sorted(values, reverse=True)
+    try:
+        return [outcome(lambda program=program: run([program], pass_fds=[0])) for program in ("true", own)]  # type: ignore[misc]
+    finally:
+        del vars(subprocess)["sorted"]
+
+
+@case
 def masks_and_users(here: str) -> Any:
     own = script(here, "own", "#!/bin/sh\numask; id -u; id -g; id -G\n")
     found = [run(program, umask=0o27) for program in ([own], ["sh", "-c", "umask"])]
@@ -300,6 +310,9 @@ def masks_and_users(here: str) -> Any:
         os.chmod(here, 0o777)
         for options in ({"user": 65534}, {"user": 65534, "group": 65534, "extra_groups": [1, 2]}):
             found += [run(program, **options) for program in ([own], ["sh", "-c", "id -u; id -g; id -G"])]
+    for number in (-1, 2**64):
+        wrong: list[Any] = [{"user": number}, {"group": number}, {"extra_groups": [number]}]
+        found += [outcome(lambda options=options: run(["true"], **options)) for options in wrong]  # type: ignore[misc]
     return found
 
 
@@ -373,6 +386,10 @@ def executions(here: str) -> Any:
         lambda: os.execvp("no-such-program", ["name"]),
         lambda: os.execv(script(here, "text", "text\n"), ["name"]),
         lambda: os.execve(os.open("/bin/sh", os.O_RDONLY), ["name", "-c", "echo $0"], {}),
+        lambda: os.execve("/bin/true", ["name"], {"A=B": "c"}),
+        lambda: os.execve("/bin/true", ["name"], {"": "c"}),
+        lambda: os.execve("/bin/true", ["name"], {"A\0": "c"}),
+        lambda: os.posix_spawn("/bin/true", ["name"], {"A=B": "c"}),
     )
     return [outcome(lambda call=call: in_a_fork(call)) for call in calls]  # type: ignore[misc]
 

@@ -21,14 +21,14 @@ from ..context import get_current
 from ..invocation import Invocation, descriptor_path
 from ..mounts import is_below
 from ..report import is_importing
-from . import originals
+from . import imports, originals
 from .files import Unopened
 from .paths import text
 from .sqlite_fallback import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC
-_IMPORTER: Final = "<frozen importlib._bootstrap_external>"
+_IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", imports.__file__)
 _REMEDY: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
     "build the guard before the module that holds it is imported, or call it through os or io"
@@ -148,7 +148,7 @@ def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
 
 
 def _refuse(invocation: Invocation, event: str, path: Any) -> None:
-    if sys._getframe(2).f_code.co_filename == _IMPORTER and is_importing():
+    if sys._getframe(2).f_code.co_filename in _IMPORTERS and is_importing():
         if not invocation.guard.enforce:
             return
         # The interpreter does without its bytecode there; that is nothing to report.

@@ -59,13 +59,14 @@ def thread_start(self: threading.Thread) -> None:
     try:
         originals.thread_start(self)
     except BaseException:
-        _give_back(self, before)
+        if self not in threading.enumerate():  # else it was started, and only the wait for it was interrupted
+            _give_back(self, before)
         raise
 
 
 def _give_back(thread: Any, run: Any) -> None:
     if run is None:
-        del thread.run
+        vars(thread).pop("run", None)
     else:
         thread.run = run
 

@@ -73,7 +73,7 @@ def _make(
     if is_odd(given):
         return call(given)
     try:
-        real = quick_real(invocation, given)
+        real = quick_real(invocation, given) if dir_fd is None else None
         if real is None:
             where = entry(invocation, given, dir_fd, operation)
             if where.last or where.virtual in invocation.guard.mounts.points:
@@ -190,7 +190,7 @@ def _remove(
     if is_odd(given):
         call(given)
     try:
-        real = quick_real(invocation, given)
+        real = quick_real(invocation, given) if dir_fd is None else None
         if real is None:
             where = entry(invocation, given, dir_fd, operation)
             if where.last:

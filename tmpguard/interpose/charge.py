@@ -98,6 +98,8 @@ class Charge:
 
     def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
         """The lock is held (C3.4)."""
+        if raw.closed:
+            return _write(raw, data)  # which says so
         try:
             fits = quota.charge(self._descriptor, size)
         except Full:
@@ -122,6 +124,8 @@ class Charge:
             raise self.invocation.stale("truncate", raw.name)
         self._end = None
         change = partial(originals.FileIO.truncate, raw, size)
+        if raw.closed:
+            return change()  # which says so
         return quota.changing(self._descriptor, change)  # type: ignore[no-any-return]
 
     def fileno(self) -> int:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..descriptors import raised
 from ..invocation import Invocation
 from . import originals
 from .commands import IGNORED, Start, entries_of, orders, quick, searched, start_of
-from .files import locate
+from .files import Unopened, locate
 from .paths import is_odd, readable, reraise
 from .policy import contained, named, refuse
 
@@ -60,6 +61,8 @@ def fork_exec(
 ) -> int:
     """``_posixsubprocess.fork_exec``: the number of the child."""
     original: Callable[..., int] = originals.fork_exec
+    if not _are_in_order(pass_fds):
+        return original(args, programs, close_fds, pass_fds, directory, environment, *more)  # which says so
     operation, program = "subprocess.Popen", _program(args, programs)
     parent = _starter()
     if parent == "multiprocessing.resource_tracker":  # it serves all requests, and past their end
@@ -78,12 +81,21 @@ def fork_exec(
         process = original(command, command[:1], close_fds, pass_fds, None, environment, *more)
         view.entering(process)
     else:
+        _check_numbers(rest)
         tail = (*rest._replace(gid=None, groups=None, uid=None), *more[len(rest) :])
         with _orders(start, rest) as given, view.careful(given) as (careful, descriptors):
             kept = tuple(sorted({*pass_fds, *descriptors}))
             process = original(careful, [os.fsencode(careful[0])], close_fds, kept, None, None, *tail)
     invocation.children.started(process, program)
     return process
+
+
+def _are_in_order(descriptors: Any) -> bool:
+    """Are they what fork_exec takes: numbers, each once and the lowest first?"""
+    numbers = isinstance(descriptors, tuple) and all(
+        type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
+    )
+    return numbers and all(one < other for one, other in pairwise(descriptors))
 
 
 FORKSERVER: Final = (
@@ -105,6 +117,19 @@ def _starter() -> str:
     if frame.f_globals.get("__name__") != "multiprocessing.util" or frame.f_back is None:
         return ""
     return str(frame.f_back.f_globals.get("__name__"))
+
+
+def _check_numbers(rest: _Rest) -> None:
+    """Raise what fork_exec raises for what is no number of a user or a group."""
+    nowhere = Unopened("")
+    with suppress(FileNotFoundError):  # before that it knows the words
+        originals.chown(nowhere, *(-1 if number is None else number for number in (rest.uid, rest.gid)))
+    for number in rest.groups or ():
+        try:
+            with suppress(FileNotFoundError):
+                originals.chown(nowhere, -1, number)
+        except OverflowError:
+            raise ValueError("invalid group id") from None
 
 
 @contextmanager

@@ -58,10 +58,16 @@ def start_of(
 
 
 def entries_of(environment: Mapping[Any, Any] | None) -> list[bytes] | None:
-    """An environment as ``NAME=value``."""
+    """An environment as ``NAME=value``. Raises TypeError and ValueError as ``os.execve`` does."""
     if environment is None:
         return None
-    return [os.fsencode(name) + b"=" + os.fsencode(environment[name]) for name in environment]
+    entries = []
+    for key in environment:
+        name = os.fsencode(key)
+        if not name or b"=" in name[1:]:
+            raise ValueError("illegal environment variable name")
+        entries.append(name + b"=" + os.fsencode(environment[key]))
+    return entries
 
 
 def searched(name: bytes, path: bytes | None = None) -> tuple[bytes, ...]:

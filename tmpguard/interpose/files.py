@@ -21,7 +21,19 @@ from ..quota import Full
 from ..scratch import allocated
 from . import originals
 from .charge import Charge, too_many
-from .paths import BUFFERS, alive, alive_to_read, is_odd, like, place, quick_real, readable, refuse, reraise
+from .paths import (
+    BUFFERS,
+    alive,
+    alive_to_read,
+    is_odd,
+    like,
+    place,
+    quick_real,
+    readable,
+    refuse,
+    reraise,
+    truth_as_descriptor,
+)
 from .refusals import open_error
 from .wrapper import StandIn, quick
 
@@ -69,6 +81,8 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def _open(
         self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
     ) -> Charge | None:
+        if type(file) is bool:
+            file = truth_as_descriptor(file)
         if _is_number(file) or opener is not None:
             alive(invocation, "open", file)
             return open_by(invocation, self, file, mode, closefd, opener)
@@ -243,7 +257,7 @@ def locate(
     Raises OSError(EROFS) with the note and the violation outside the writable mounts (C2.1), and before it
     what the kernel reports first (C2.2).
     """
-    real = quick_real(invocation, file)
+    real = quick_real(invocation, file) if dir_fd is None else None
     if real is not None:
         return real, True
     alive(invocation, operation, file)
@@ -400,6 +414,8 @@ def _open_within(
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
         # Not a way to open a file: the original finds the words for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
+    if type(file) is bool:
+        file = truth_as_descriptor(file)
     buffering = operator.index(buffering)
     if buffering == 1 and not plan.text:
         warnings.warn(

@@ -55,16 +55,29 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
     return prefix and prefix + tail
 
 
-def base_of(invocation: Invocation, dir_fd: int | None) -> str | None:
-    """The canonical path of the directory that ``dir_fd`` has open, for relative paths (C1.2).
+def truth_as_descriptor(truth: bool) -> int:
+    """The number that it stands for; since 3.13 with a warning, for the line outside of tmpguard."""
+    if sys.version_info >= (3, 13):
+        package = (os.path.dirname(os.path.dirname(__file__)),)
+        warnings.warn("bool is used as a file descriptor", RuntimeWarning, skip_file_prefixes=package)
+    return int(truth)
+
+
+def base_of(invocation: Invocation, dir_fd: int | None, name: str = ".") -> str | None:
+    """The canonical path of the directory that ``dir_fd`` has open, for a relative ``name`` (C1.2).
 
     Raises OSError(EBADF) for one that is not open, OSError(ENOTDIR) for one that is no directory.
     """
     if dir_fd is None:
         return None
-    if type(dir_fd) is not int:
+    if type(dir_fd) is bool:
+        dir_fd = truth_as_descriptor(dir_fd)
+    elif type(dir_fd) is not int:
         originals.stat("/", dir_fd=dir_fd)  # knows the words for what is no descriptor
         dir_fd = operator.index(dir_fd)
+    if not name or name.startswith("/"):
+        originals.stat("/", dir_fd=dir_fd)  # a number that is too large is told all the same
+        return None
     if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
         raise error(ENOTDIR)
     real = descriptor_path(dir_fd)
@@ -88,7 +101,7 @@ def place(
     last component need not be there.
     """
     name = text(path)
-    base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
+    base = None if dir_fd is None else base_of(invocation, dir_fd, name)
     try:
         where = invocation.namespace.resolve(name, follow=follow, base=base)
     except NotInBundle as exc:
@@ -104,7 +117,7 @@ def place(
 def entry(invocation: Invocation, path: Any, dir_fd: int | None = None, operation: str = "") -> Place:
     """The directory entry that ``path`` names, for the calls that make or remove one."""
     name = text(path)
-    base = base_of(invocation, dir_fd) if name and not name.startswith("/") else None
+    base = None if dir_fd is None else base_of(invocation, dir_fd, name)
     try:
         return invocation.namespace.resolve_entry(name, base=base)
     except NotInBundle as exc:
@@ -117,7 +130,7 @@ def readable(
     invocation: Invocation, path: Any, dir_fd: int | None = None, *, operation: str, follow: bool = True
 ) -> str:
     """The real path to read ``path`` from: absolute, free of links that lead elsewhere."""
-    real = quick_real(invocation, path)
+    real = quick_real(invocation, path) if dir_fd is None else None
     if real is not None:
         return real
     known = known_path(invocation, path) if dir_fd is None else None

@@ -30,6 +30,7 @@ from .paths import (
     readable,
     reraise,
     text,
+    truth_as_descriptor,
 )
 from .wrapper import quick
 
@@ -76,7 +77,7 @@ def _quick_stat(
         return _stat(path, positional)  # type: ignore[call-arg]
     if invocation is None:
         return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
-    real = quick_real(invocation, path)
+    real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         return _slow_stat(invocation, path, dir_fd, follow_symlinks)
     try:
@@ -93,7 +94,7 @@ def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int |
         return _lstat(path, positional)  # type: ignore[call-arg]
     if invocation is None:
         return _lstat(path, dir_fd=dir_fd)
-    real = quick_real(invocation, path)
+    real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         if is_odd(path):
             return _lstat(path)
@@ -402,6 +403,8 @@ def chdir(invocation: Invocation, path: Any) -> None:
 
 
 def fchdir(invocation: Invocation, fd: Any) -> None:
+    if type(fd) is bool:
+        fd = truth_as_descriptor(fd)
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise error(ENOTDIR)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from . import (
     carry,
+    certificates,
     changes,
     children,
     clones,
@@ -22,6 +23,7 @@ from . import (
     descriptors,
     execution,
     files,
+    imports,
     late,
     mappings,
     reads,
@@ -171,6 +173,12 @@ _SECOND: Final = functools.partial(carry.carrying, position=1)
 #: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
 #: wrapper from the original.
 _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("importlib._bootstrap_external", "_os", imports.front),
+    ("importlib._bootstrap_external", "_io", imports.front),
+    ("zipimport", "_io", imports.front),
+    ("_thread", "start_new_thread", _FIRST),
+    ("ssl:SSLContext", "load_cert_chain", certificates.load_cert_chain),
+    ("ssl:SSLContext", "load_verify_locations", certificates.load_verify_locations),
     ("gevent", "spawn", _FIRST),
     ("gevent", "spawn_later", _SECOND),
     ("gevent", "spawn_raw", _FIRST),

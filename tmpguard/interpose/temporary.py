@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -40,7 +41,9 @@ def gettempdir() -> Any:
         if chosen not in candidates:
             return chosen  # the application's own choice
         candidates.insert(0, chosen)
-    return next((path for path in candidates if _may_be_written(invocation, path)), TMP)
+    absolute = map(os.path.abspath, candidates)
+    found = next((path for path in absolute if _may_be_written(invocation, path)), TMP)
+    return sys.intern(found)  # it is the same object at each call
 
 
 def _may_be_written(invocation: Invocation, path: str) -> bool:

@@ -77,6 +77,19 @@ class _Receiver:
         return _by_name(self._module)
 
 
+class _WithoutReceiver(inspect.Signature):
+    """The original's signature on a function that is only seen as a bound method.
+
+    ``inspect.signature`` takes the bound argument off, ``inspect.getfullargspec`` does not: there is none.
+    """
+
+    def replace(self, **changes: Any) -> inspect.Signature:  # type: ignore[override]
+        every = tuple(self.parameters.values())
+        if changes.get("parameters") == every[1:]:
+            changes["parameters"] = every
+        return super().replace(**changes)
+
+
 def quick(original: Callable[..., Any], function: Callable[..., Any], public: str) -> MethodType:
     """A wrapper for the calls that take a microsecond, where a call of a Wrapper object would be felt.
 
@@ -85,10 +98,8 @@ def quick(original: Callable[..., Any], function: Callable[..., Any], public: st
     It cannot compare equal to the original: the installation adds it to ``os.supports_dir_fd`` and its like.
     """
     _impersonate(function, original)
-    signature = inspect.signature(original)
-    receiver = inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)
-    taken = [receiver, *signature.parameters.values()]
-    function.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
+    parameters = list(inspect.signature(original).parameters.values())
+    function.__signature__ = _WithoutReceiver(parameters)  # type: ignore[attr-defined]
     return MethodType(function, _Receiver(public))
 
 

@@ -1,0 +1,31 @@
+"""Makes the table of docs/cpython-tests.md from tests/cpython/known.py: ``python -m tests.cpython_doc``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cpython.known import ALL, KNOWN
+
+PAGE = Path(__file__).parent.parent / "docs" / "cpython-tests.md"
+START, END = "<!-- known -->\n", "<!-- /known -->"
+
+
+def table() -> str:
+    """The table in Markdown."""
+    lines = ["| tests | on | reason |", "|---|---|---|"]
+    for known in KNOWN:
+        tests = ", ".join(f"`{pattern}`" for pattern in known.tests)
+        versions = "all" if known.versions == ALL else ", ".join(known.versions)
+        often = ", not in each run" if known.sometimes else ""
+        lines.append(f"| {tests} | {versions}{often} | {known.reason} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The page with the table as it has to be."""
+    before, _, rest = PAGE.read_text().partition(START)
+    return before + START + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,86 @@
+"""Modules that lie in ``/tmp`` are imported from the invocation's own.
+
+The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else:
+sources are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before
+those and take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are
+loaded by native code, which finds none there.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..context import get_current
+from ..invocation import Invocation
+from ..mounts import TMP, is_below
+from . import changes, descriptors, files, reads
+
+#: The calls of the importer that take a path, and what they are in ``/tmp``.
+_CALLS: Final[dict[str, Callable[..., Any]]] = {
+    "stat": lambda _, path: reads.stat(path),
+    "listdir": reads.listdir,
+    "open": descriptors.open,
+    "mkdir": changes.mkdir,
+    "replace": changes.replace,
+    "unlink": changes.unlink,
+    "open_code": files.open_code,
+    "FileIO": lambda _, file, mode: files.FileIO(file, mode),
+}
+
+
+class _Front(types.ModuleType):
+    """Stands before a module: what it has not itself, that one has."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        super().__init__(module.__name__)
+        self._module = module
+        for name in _CALLS.keys() & vars(module).keys():
+            setattr(self, name, _choosing(getattr(module, name), _CALLS[name]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def front(module: types.ModuleType) -> types.ModuleType:
+    """What the importer gets for ``posix`` or ``_io``."""
+    made = _Front(module)
+    if hasattr(module, "getcwd"):
+        vars(made)["getcwd"] = _choosing_directory(module.getcwd)
+    return made
+
+
+def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    def call(path: Any, *args: Any) -> Any:
+        invocation = get_current()
+        if invocation is None or invocation.ended or not _is_own(invocation, path):
+            return original(path, *args)
+        return own(invocation, path, *args)
+
+    return call
+
+
+def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
+    def getcwd() -> str:
+        invocation = get_current()
+        return original() if invocation is None or invocation.ended else reads.getcwd(invocation)
+
+    return getcwd
+
+
+def _is_own(invocation: Invocation, path: Any) -> bool:
+    """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle's?"""
+    if type(path) is int:
+        return invocation.owns(path)
+    name = os.fspath(path)
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    if not name.startswith("/"):
+        name = f"{invocation.namespace.working_directory()}/{name}"
+    elif not name.startswith(TMP) and ".." not in name:
+        return False
+    name = os.path.normpath(name)
+    table = invocation.guard.mounts
+    return is_below(name, TMP) and table.mount_of(name) in (table.scratch, table.package)
