@@ -270,6 +270,8 @@ class Invocation:
     def forget_prefix(self) -> None:
         """From now on the text of a path alone does not tell where it leads: there is a link."""
         quota = self.quota
+        if self.prefix is None and self._veiled_prefix is None:
+            return  # without the lock, for which a fork would wait
         with quota.lock:
             self.prefix = self._veiled_prefix = None
 

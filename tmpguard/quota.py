@@ -329,6 +329,8 @@ class Quota:
 
     def share(self) -> None:
         """A child process has what is exposed now; it may go on when it is closed here."""
+        if not self._exposed:
+            return  # without the lock, for which a fork would wait
         with self.lock:
             for exposed in self._exposed.values():
                 exposed.shared = True

@@ -32,6 +32,13 @@ def installed() -> None:
         pytest.skip("installed before there was the plugin: pip install -e '.[dev]' again")
 
 
+@pytest.fixture(autouse=True)
+def at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest prints more where these say that nobody is there to ask for it."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Iterator[Run]:
     """Runs pytest in the directory of ``pytester``, in this process, and leaves nothing patched."""
