@@ -54,6 +54,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "a tracer of all Python code sees that of tmpguard, too",
         ("test_trace.TestCoverage.test_coverage_ignore",),
+        ("3.12",),
     ),
 )
 
