@@ -282,7 +282,8 @@ def splice(
     def call(size: int) -> Any:
         return originals.splice(src, dst, size, offset_src, offset_dst, flags)
 
-    if not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
+    refused = count <= 0 or (offset_dst is not None and offset_dst < 0)  # or nothing to do, by the kernel
+    if refused or not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
         return call(count)  # type: ignore[no-any-return]
     held = _held_in(src)
     if held:
