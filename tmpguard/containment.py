@@ -198,7 +198,9 @@ class View:
 
     def _is_entering(self, process: int) -> bool:
         try:
-            return originals.stat(f"/proc/{process}/ns/mnt").st_ino != self._identity
+            if originals.stat(f"/proc/{process}/ns/mnt").st_ino == self._identity:
+                return False
+            return _parent_of(process) == os.getpid()  # else it is over, and another process has its number
         except OSError:
             return False  # it is over, or has become another user's
 
@@ -247,6 +249,11 @@ _NO_ORDERS: Final[dict[str, Any]] = {
     "unstarted": b"noexec",
     "no directory": b"noexec",
 }
+
+
+def _parent_of(process: int) -> int:
+    with originals.open(f"/proc/{process}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def _namespace_of(process: int, kind: str) -> int:

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import tmpguard
 from tests.children.conftest import Build
 from tests.support import in_threads, left_in
 from tmpguard.context import unguarded
+from tmpguard.namespaces import PATIENCE
 
 
 def test_requests_at_once_never_see_each_other_s_files(build_any: Build) -> None:
@@ -104,6 +106,18 @@ def test_a_child_that_is_started_and_forgotten_enters_its_own_request_s_files(bu
         said = pipe.read().split()
     assert len(said) == len(set(said))
     assert all(one.isdecimal() for one in said)
+
+
+def test_a_process_that_got_the_number_of_a_child_is_not_waited_for(build_any: Build) -> None:
+    """A busy machine gives all of its numbers within minutes: nobody enters by this one any more."""
+    guard = build_any(storage_size=1)
+    with guard.invocation() as invocation:
+        subprocess.run(["true"], check=True)
+        (view,) = invocation.children.views._made.values()
+        view.entering(os.getppid())
+    begin = time.monotonic()
+    assert tmpguard.drain(60)
+    assert time.monotonic() - begin < PATIENCE / 2
 
 
 def test_a_child_of_an_ended_request_is_refused(build_any: Build) -> None:

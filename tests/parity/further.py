@@ -95,6 +95,8 @@ def open_again(s: Session, slot: int, path: Any, mode: str) -> Any:
     file = s.file(slot)
     if not isinstance(file, io.FileIO) or slot in s.detached:
         raise NotTried("not opened as a raw file")
+    if mode == "r":
+        raise NotTried("CPython opens it for what it was opened for before, too")
     path = s.opened(path)
     if isinstance(path, int):
         raise NotTried("its own descriptor, perhaps")
@@ -427,11 +429,12 @@ def make_archive(s: Session, base: Any, root: Any, kind: str) -> Any:
     root = s.tree(root)
     if (os.path.realpath(base) + "/").startswith(os.path.realpath(os.fsdecode(root)) + "/"):
         raise NotTried("into itself")
-    name = shutil.make_archive(base, kind, root_dir=root)
     try:
+        name = shutil.make_archive(base, kind, root_dir=root)
         return name, os.getcwd(), os.path.getsize(name)
     finally:
-        os.unlink(name)
+        with contextlib.suppress(OSError):
+            os.unlink(f"{base}.{kind}")
 
 
 @call("path", "size")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import operator
 import os
+import select
 import stat as modes
+import struct
+import termios
 import threading
 from collections.abc import Callable, Sequence
-from errno import EINVAL, ENOSPC, EROFS, EXDEV
+from errno import EAGAIN, EINVAL, ENOSPC, EROFS, EXDEV
 from functools import partial
 from typing import Any, Final
 
@@ -279,9 +282,17 @@ def splice(
     def call(size: int) -> Any:
         return originals.splice(src, dst, size, offset_src, offset_dst, flags)
 
-    if not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
+    refused = count <= 0 or (offset_dst is not None and offset_dst < 0)  # or nothing to do, by the kernel
+    if refused or not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
         return call(count)  # type: ignore[no-any-return]
-    # How much the pipe holds is not known before: the rest of the charge is found again by measuring.
+    held = _held_in(src)
+    if held:
+        count = min(count, held)
+    elif flags & os.SPLICE_F_NONBLOCK or not os.get_blocking(src):
+        if not _is_hung_up(src):
+            raise error(EAGAIN)
+        return call(count)  # type: ignore[no-any-return]
+    # What comes into an empty pipe is not known before: the rest of the charge is found again by measuring.
     return _charged(invocation, "os.splice", dst, count, offset_dst, call)  # type: ignore[no-any-return]
 
 
@@ -302,6 +313,18 @@ def _may_be_spliced(src: int, dst: int) -> bool:
     except (OSError, TypeError):
         return False
     return piped and bool(flags & _ACCESS) and not flags & os.O_APPEND
+
+
+def _held_in(pipe: int) -> int:
+    """The bytes that ``pipe`` holds."""
+    return int(struct.unpack("i", originals.fcntl_ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+
+
+def _is_hung_up(pipe: int) -> bool:
+    """Is there nobody who could write to ``pipe``?"""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _overlap(dst: int, start: int, offset: int | None, size: int) -> bool:

@@ -65,15 +65,15 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
             return
+        if not self.closed:
+            super().close()  # what it was before, whatever becomes of it
         if not closefd and not _is_number(file) and opener is None:
             _init(self, os.devnull, mode, closefd)  # has the words for it
         try:
             self._charge = self._open(invocation, file, mode, plan, closefd, opener)
-        except BaseException as exc:
-            if isinstance(exc, OSError) and isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
+        except OSError as exc:
+            if isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
                 exc.filename = file  # io.FileIO leaves it as it is, which open() does not
-            if not self.closed:
-                super().close()  # what it was before, whatever becomes of it
             raise
         self.name = file
         self._hold(self._charge)
