@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from typing import Final, NamedTuple
 
 from .errors import ConfigurationError
 from .interpose import originals
+from .wildmatch import WILD, rewritten
 
 #: The name of the file, as the platform looks for it.
 NAME: Final = ".genezioignore"
@@ -239,48 +239,48 @@ def _trimmed(line: str) -> str:
     return line[:end]
 
 
-def _compiled(text: str, file: str, number: int) -> _Pattern | None:
+def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     """None for a line that can match nothing."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+    pattern = rewritten(line)
+    if pattern is None:
+        return None
+    text = pattern.text
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in the line
-            compiled = GitIgnoreSpecPattern(text)
-    except (ValueError, re.error):
+        made, excludes = GitIgnoreSpecPattern.pattern_to_regex(text)
+    except ValueError:
         return None
-    if compiled.regex is None:
+    if made is None:
         return None
-    rule = Rule(file, number, os.fsdecode(text.encode("latin-1")))
+    expression = pattern.restored(made)
+    rule = Rule(file, number, os.fsdecode(line.encode("latin-1")))
     written = text.removeprefix("!").removesuffix("/")
-    pattern = written.removeprefix("**/")
-    anchored = "/" in pattern
-    head, _, name = pattern.removeprefix("/").rpartition("/")
-    anywhere = pattern != written  # what stands before the first slash is any directory
+    tail = written.removeprefix("**/")
+    anchored = "/" in tail
+    head, _, name = tail.removeprefix("/").rpartition("/")
+    anywhere = tail != written  # what stands before the first slash is any directory
     literal = "" if anywhere else _literal(head)
     # pathspec marks where what it matched ends; without the mark it is all that follows.
-    below = not compiled.regex.groupindex
+    below = not expression.groupindex
     return _Pattern(
         rule,
-        excludes=bool(compiled.include),
+        excludes=bool(excludes),
         only_directories=text.endswith("/"),
-        expression=compiled.regex,
+        expression=expression,
         path=anchored and not below,
         head=literal,
         open=anywhere or literal.removesuffix("/") != head,
         below=below,
-        plain=None if below or _WILD.search(name.removeprefix("*")) else name,
+        plain=None if below or WILD.search(name.removeprefix("*")) else name,
     )
-
-
-_WILD: Final = re.compile(r"[][*?\\]")
 
 
 def _literal(head: str) -> str:
     """The directories at the start of ``head`` that have no wildcard, with a slash after each."""
     names = []
     for name in head.split("/") if head else ():
-        if _WILD.search(name):
+        if WILD.search(name):
             break
         names.append(name + "/")
     return "".join(names)
@@ -289,9 +289,7 @@ def _literal(head: str) -> str:
 def _any_of(expressions: list[re.Pattern[str]]) -> re.Pattern[str] | None:
     if not expressions:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in a line
-        return re.compile("|".join(each.pattern.replace("?P<ps_d>", "?:") for each in expressions))
+    return re.compile("|".join(each.pattern.replace("?P<ps_d>", "?:") for each in expressions), re.DOTALL)
 
 
 def byte_text(path: str) -> str:
