@@ -52,6 +52,8 @@ class _Pattern(NamedTuple):
     head: str
     open: bool
     below: bool
+    #: The expression of an ``open`` head, where each of its names stands for one directory.
+    heads: re.Pattern[str] | None
     #: The name itself where it is one without wildcards, ``*`` and what follows for ``*.csv``.
     plain: str | None
 
@@ -61,6 +63,8 @@ class _Pattern(NamedTuple):
             return self.expression.search(prefix + "x") is not None
         if not self.path:
             return True
+        if self.heads is not None:
+            return self.heads.fullmatch(prefix) is not None
         return prefix.startswith(self.head) if self.open else prefix == self.head
 
     def names(self, path: str, *, directory: bool) -> bool:
@@ -82,7 +86,16 @@ Decision = tuple[Rule | None, Rule | None]
 class Names:
     """The patterns that can match names in a directory, and what they say of each."""
 
-    __slots__ = ("_always", "_decided", "_endings", "_expression", "_literals", "_patterns", "_prefix")
+    __slots__ = (
+        "_always",
+        "_decided",
+        "_endings",
+        "_ends",
+        "_expression",
+        "_literals",
+        "_patterns",
+        "_prefix",
+    )
 
     def __init__(self, patterns: list[_Pattern], prefix: str) -> None:
         #: From the last to the first, since the last one that matches decides.
@@ -95,6 +108,7 @@ class Names:
         self._always = any(pattern.path or pattern.below for pattern in odd)
         self._literals = frozenset(name for name in plain if not name.startswith("*"))
         self._endings = tuple(name[1:] for name in plain if name.startswith("*"))
+        self._ends = tuple(ending + "/" for ending in self._endings)
         self._expression = _any_of([pattern.expression for pattern in odd]) if not self._always else None
 
     def suspects(self, name: str) -> bool:
@@ -107,6 +121,23 @@ class Names:
             or name.endswith(self._endings)
             or (self._expression is not None and self._expression.search(name + "/") is not None)
         )
+
+    def suspected(self, names: list[str]) -> list[str]:
+        """Those of the ``names`` that :meth:`suspects` does: a quick look at all of a directory."""
+        joined = "/".join(names) + "/"
+        if self._always or not joined.isascii():
+            return [name for name in names if self.suspects(name)]
+        found = [] if self._literals.isdisjoint(names) else [*self._literals.intersection(names)]
+        # Most directories have few of them, or none: to look for the endings in one text is the quickest.
+        for end in self._ends:
+            at = joined.find(end)
+            while at >= 0:
+                found.append(joined[joined.rfind("/", 0, at) + 1 : at + len(end) - 1])
+                at = joined.find(end, at + 1)
+        if self._expression is not None:
+            search = self._expression.search
+            found += [name for name in names if search(name + "/")]
+        return found
 
     def decide(self, name: str) -> Decision:
         """The rule by which ``name`` is excluded, were it a directory and were it none."""
@@ -131,6 +162,9 @@ class Level(NamedTuple):
 
     excluded: Rule | None
     names: Names
+    #: What the last listing left out, of directories and of all else: the hash of the names, and the places
+    #: of those that are hidden, from the last to the first.
+    decided: dict[bool, tuple[int, list[int]]]
 
 
 class Ignore:
@@ -143,7 +177,7 @@ class Ignore:
         self._patterns = _parse(data, file)
         self.rules = tuple(pattern.rule for pattern in self._patterns)
         self._names: dict[tuple[int, ...], Names] = {}
-        self._levels = {"": Level(None, self._names_in(""))}
+        self._levels = {"": Level(None, self._names_in(""), {})}
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Ignore:
@@ -190,7 +224,7 @@ class Ignore:
             known = self._levels.get(path)
             if known is None:
                 rule = level.excluded or level.names.decide(path[start and start + 1 :])[0]
-                known = Level(rule, level.names if rule else self._names_in(path + "/"))
+                known = Level(rule, level.names if rule else self._names_in(path + "/"), {})
                 self._levels[path] = known
             level = known
         return level
@@ -263,6 +297,11 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     literal = "" if anywhere else _literal(head)
     # pathspec marks where what it matched ends; without the mark it is all that follows.
     below = not expression.groupindex
+    is_open = anywhere or literal.removesuffix("/") != head
+    heads = None
+    if is_open and not anywhere and "**" not in head.split("/"):
+        made, _ = GitIgnoreSpecPattern.pattern_to_regex(f"/{head}/")
+        heads = pattern.restored(made) if made is not None else None
     return _Pattern(
         rule,
         excludes=bool(excludes),
@@ -270,7 +309,8 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
         expression=expression,
         path=anchored and not below,
         head=literal,
-        open=anywhere or literal.removesuffix("/") != head,
+        open=is_open,
+        heads=heads,
         below=below,
         plain=None if below or WILD.search(name.removeprefix("*")) else name,
     )
