@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -141,6 +144,88 @@ def test_a_file_may_have_any_name(project: Path) -> None:
     assert "\x1b" not in done.output
     paths = {one["path"] for one in told()["bundles"][0]["largest"]}
     assert {os.fsdecode(name) for name in names} <= paths
+
+
+class Terminal(io.TextIOWrapper):
+    """A standard output that says that it is a terminal, with the text that it was given."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__(io.BytesIO(), encoding)
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        return self.buffer.getvalue().decode(self.encoding)  # type: ignore[attr-defined,no-any-return]
+
+
+def run_on(output: IO[str] | None, monkeypatch: pytest.MonkeyPatch, **environment: str) -> int:
+    """The status of a run whose standard output is ``output``."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        patch.delenv("NO_COLOR", raising=False)
+        for name, value in {"TERM": "xterm", **environment}.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            command(["check"])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80])
+def test_a_narrow_terminal_has_whole_words(
+    columns: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("genezio.yaml", "a") as file:
+        file.write("container:\n  storageSize: 256\n")
+    (project / "app.log").write_text("")
+    terminal = Terminal()
+    assert run_on(terminal, monkeypatch, COLUMNS=str(columns)) == 1
+    lines = re.sub("\x1b\\[[0-9;]*m", "", terminal.text).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = {word for line in lines for word in line.split()}
+    for message in (
+        "app.log: a log file: read-only once it is deployed, so logging to it will fail",
+        '256 MB is over the free plan\'s 128 MB; plan="pro" allows 512',
+    ):
+        assert set(message.split()) <= words
+
+
+def test_colours_are_for_terminals_that_want_them(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured, plain = Terminal(), Terminal()
+    assert run_on(coloured, monkeypatch) == run_on(plain, monkeypatch, NO_COLOR="1") == 0
+    assert re.search("\x1b\\[[0-9;]*3[0-7]", coloured.text)
+    assert not re.search("\x1b\\[[0-9;]*3[0-7]", plain.text)
+    assert "\x1b" not in run().output
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_cannot_have_all_characters_has_them_escaped(
+    encoding: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "Größe €.log").write_text("x" * 5000)
+    output = io.TextIOWrapper(io.BytesIO(), encoding)
+    assert run_on(output, monkeypatch) == 0
+    text = output.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    name = "Gr\\xf6\\xdfe \\u20ac.log" if encoding == "ascii" else "Größe \\u20ac.log"
+    assert text.count(name) == 2
+
+
+def test_an_output_that_is_closed_or_full_does_not_say_what_the_deployment_would(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on(None, monkeypatch) == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:  # as of `tmpguard check | head -1`
+        assert run_on(pipe, monkeypatch) == 0
+    assert capfd.readouterr().err == ""
+    full = io.TextIOWrapper(open("/dev/full", "wb", 0), write_through=True)  # as with `python -u`
+    assert run_on(full, monkeypatch) == 2
+    assert capfd.readouterr().err == "Error: the output cannot be written: No space left on device\n"
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 def test_the_amounts_are_readable() -> None:

@@ -101,7 +101,20 @@ def test_a_quick_look_overlooks_nothing() -> None:
     ignore = Ignore(b"*.csv\nlogs/\n[ab]?\n/data/*.t?t\n!x.csv\nx/**\n/y*\ncaf\xc3\xa9\n")
     for directory in ("", "data", "a/b", "x", "y", "z"):
         names = ignore.level(directory).names
-        for name in ("a.csv", "logs", "ab", "b", "x.csv", "t.txt", "y", "yes", "café", "plain"):
-            if names.decide(name) != (None, None):
-                assert names.suspects(name)
+        asked = ["a.csv", "logs", "ab", "b", "x.csv", "t.txt", "y", "yes", "csv", "csv.csv", "plain", "café"]
+        excluded = {name for name in asked if names.decide(name) != (None, None)}
+        assert all(names.suspects(name) for name in excluded)
+        assert excluded <= set(names.suspected(asked))
+        assert excluded - {"café"} <= set(names.suspected(asked[:-1]))
     assert not ignore.level("z").names.suspects("plain")
+    assert ignore.level("z").names.suspected(["csv", "plain", "x.csv.txt"]) == []
+
+
+def test_a_pattern_for_some_directories_does_not_concern_the_others() -> None:
+    ignore = Ignore(b"*.csv\n/data-1?/pri*\n*/[ab]/keep.*\n")
+    assert ignore.match("data-12/private", False) == Rule(".genezioignore", 2, "/data-1?/pri*")
+    assert ignore.match("data-21/private", False) is None
+    assert ignore.match("other/data-12/private", False) is None
+    assert ignore.match("x/a/keep.txt", False) == Rule(".genezioignore", 3, "*/[ab]/keep.*")
+    assert ignore.match("x/y/a/keep.txt", False) is None
+    assert ignore.level("data-21").names is ignore.level("other").names is ignore.level("x/y/a").names

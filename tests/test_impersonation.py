@@ -30,11 +30,12 @@ import pytest
 import tmpguard
 from tmpguard.interpose import originals
 
-#: The patched functions of ``os`` with their originals: a list, whose entries nobody replaces.
+#: The patched built-in functions of ``os`` with their originals: a list, whose entries nobody replaces.
 OS_NAMES = sorted(
     name
     for name in vars(originals)
-    if not name.startswith("_") and hasattr(os, name) and getattr(originals, name) is getattr(os, name)
+    if isinstance(getattr(os, name, None), types.BuiltinFunctionType)
+    and getattr(originals, name) is getattr(os, name)
 )
 PLAIN = [(name, getattr(os, name)) for name in OS_NAMES]
 CAPABILITIES = [
@@ -399,8 +400,18 @@ def test_methods_that_were_replaced_are_still_methods() -> None:
 
 def test_module_level_functions_above_are_untouched() -> None:
     """They come through the patched primitives: SURFACE's "nothing of their own"."""
-    for function in (shutil.copyfile, glob.glob, tempfile.mkstemp, os.walk, os.makedirs, Path.open):
+    for function in (shutil.copyfile, glob.glob, tempfile.mkstemp, os.fwalk, os.makedirs, Path.open):
         assert isinstance(function, types.FunctionType)
+        assert "tmpguard" not in function.__code__.co_filename
+
+
+def test_os_walk_is_a_python_function_as_ever() -> None:
+    assert isinstance(os.walk, types.FunctionType)
+    assert inspect.isgeneratorfunction(os.walk) == inspect.isgeneratorfunction(originals.walk)
+    assert inspect.signature(os.walk) == inspect.signature(originals.walk)
+    assert (os.walk.__module__, os.walk.__qualname__) == ("os", "walk")
+    assert pydoc.plain(pydoc.render_doc(os.walk)) == pydoc.plain(pydoc.render_doc(originals.walk))
+    assert pickle.loads(pickle.dumps(os.walk)) is os.walk
 
 
 @pytest.mark.parametrize("within", [True, False], ids=["within", "outside"])

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import pytest
 
 import tmpguard
 from tests.support import python, run_python
-from tmpguard.scratch import PREFIX, sweep
+from tmpguard.scratch import PREFIX, new_name, sweep
 
 SERVER = """
 import os, tmpguard
@@ -151,11 +152,11 @@ def test_what_only_bears_the_name_is_left_alone(scratch_root: Path, tmp_path: Pa
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / "file.txt").write_text("text")
-    (scratch_root / f"{PREFIX}file").write_text("text")
-    (scratch_root / f"{PREFIX}link").symlink_to(elsewhere)
-    (scratch_root / f"{PREFIX}dangling").symlink_to("nowhere")
-    os.mkfifo(scratch_root / f"{PREFIX}fifo")
-    open_one = scratch_root / f"{PREFIX}open"
+    (scratch_root / new_name()).write_text("text")
+    (scratch_root / new_name()).symlink_to(elsewhere)
+    (scratch_root / new_name()).symlink_to("nowhere")
+    os.mkfifo(scratch_root / new_name())
+    open_one = scratch_root / new_name()
     open_one.mkdir()
     open_one.chmod(0o755)
     (open_one / "file.txt").write_text("text")
@@ -168,9 +169,19 @@ def test_what_only_bears_the_name_is_left_alone(scratch_root: Path, tmp_path: Pa
     assert (elsewhere / "file.txt").read_text() == "text"
 
 
+@pytest.mark.parametrize("tail", ["a1b2c3d4", "a1b2c3d4e5f6-1", "a1b2c3d4e5fg", "A1B2C3D4E5F6"])
+def test_a_directory_whose_name_only_begins_like_ours_is_left_alone(scratch_root: Path, tail: str) -> None:
+    """As `mkdtemp(prefix="tmpguard-")` makes one: of this user and with our mode."""
+    Path(tempfile.mkdtemp(prefix=PREFIX, dir=scratch_root), "file.txt").write_text("text")
+    (scratch_root / f"{PREFIX}{tail}").mkdir(mode=0o700)
+    before = sorted(scratch_root.rglob("*"))
+    assert sweep(str(scratch_root)) == 0
+    assert sorted(scratch_root.rglob("*")) == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 def test_another_user_s_directory_is_left_alone(scratch_root: Path) -> None:
-    directory = scratch_root / f"{PREFIX}other"
+    directory = scratch_root / new_name()
     directory.mkdir(mode=0o700)
     os.chown(directory, 65534, 65534)
     assert sweep(str(scratch_root)) == 0

@@ -19,7 +19,7 @@ import pytest
 import tmpguard
 from tests.support import in_threads
 from tmpguard.interpose import originals
-from tmpguard.scratch import PREFIX, ScratchRoot, Usage, measure, sweep, wipe
+from tmpguard.scratch import PREFIX, ScratchRoot, Usage, measure, new_name, sweep, wipe
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ def test_sweeping_what_is_not_there_or_no_directory_is_no_error(tmp_path: Path) 
 def test_one_directory_that_cannot_be_swept_does_not_keep_the_others(
     scratch_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(4):
-        directory = scratch_root / f"{PREFIX}{number}"
+    for _ in range(4):
+        directory = scratch_root / new_name()
         directory.mkdir(mode=0o700)
         (directory / "file.txt").write_text("text")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import glob
 import io
 import json
@@ -26,6 +27,7 @@ import pytest
 
 import tmpguard
 from tests.support import case
+from tmpguard.interpose import originals
 from tmpguard.scratch import PREFIX
 
 
@@ -240,6 +242,15 @@ def test_a_listing_is_an_iterator_and_a_context_manager() -> None:
     with os.scandir("/tmp/a") as found:
         next(found)
     assert list(found) == []
+
+
+def test_a_listing_is_of_a_kind_that_nobody_makes_or_keeps() -> None:
+    with os.scandir("/tmp/a") as found, originals.scandir("/") as native:
+        assert type(found).__qualname__ == type(native).__qualname__
+        with pytest.raises(TypeError, match=r"cannot create 'posix\.ScandirIterator' instances"):
+            type(found)()
+        with pytest.raises(TypeError, match=r"cannot pickle 'posix\.ScandirIterator' object"):
+            copy.copy(found)
 
 
 def test_a_listing_that_was_not_finished_is_warned_of() -> None:

@@ -16,15 +16,18 @@ import stat as modes
 import sys
 import sysconfig
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from .errors import ConfigurationError
-from .ignore import NAME, Ignore, Names, Rule
+from .ignore import NAME, Ignore, Level, Names, Rule
 from .interpose import originals
 from .mounts import PACKAGE, TMP, is_below
 
 #: Where the platform's own files lie, which are there whatever the bundle holds.
 _SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+
+#: Names that are taken out of a list one by one.
+_FEW: Final = 32
 
 
 class Hidden:
@@ -83,7 +86,7 @@ class Hidden:
         if relative is None or any(is_below(directory, place) for place in self._kept):
             return None
         level = self._ignore.level((self._offset + relative).rstrip("/"))
-        return Veil(self._own + relative, level.names, level.excluded)
+        return Veil(self._own + relative, level)
 
     def _relative(self, virtual: str) -> str | None:
         """The path in the bundle of what is seen at ``virtual``, None where that is not in the project."""
@@ -113,24 +116,44 @@ class Hidden:
 class Veil:
     """What a listing of one directory leaves out by the rules."""
 
-    __slots__ = ("_excluded", "_names", "_own", "suspects")
+    __slots__ = ("_level", "_own")
 
-    def __init__(self, own: str, names: Names, excluded: Rule | None) -> None:
+    def __init__(self, own: str, level: Level) -> None:
         self._own = own
-        self._names = names
-        self._excluded = excluded
-        self.suspects = _always if excluded else names.suspects
+        self._level = level
 
-    def hides(self, name: str, entry: Any = None) -> bool:
-        """Is ``name``, which is suspected, left out? ``entry`` is that of a scan, if there is one."""
-        if self._excluded:
-            return True
-        as_directory, as_file = self._names.decide(name)
+    def hidden(self, names: list[str], is_directory: bool | None = None) -> frozenset[str]:
+        """Those of the ``names`` that are left out. ``is_directory`` tells what all of them are; None: the
+        disk is asked where that matters."""
+        if self._level.excluded:
+            return frozenset(names)
+        suspected = self._level.names.suspected(names)
+        return frozenset(name for name in suspected if self._hides(name, is_directory))
+
+    def take_out(self, names: list[str], is_directory: bool) -> list[str]:
+        """What is left of the ``names`` of a listing, which are all directories or none.
+
+        A directory is decided once, for as long as it has the same names.
+        """
+        decided, key = self._level.decided, hash("/".join(names))
+        known = decided.get(is_directory)
+        if known is None or known[0] != key:
+            hidden = self.hidden(names, is_directory)
+            places = [at for at, name in enumerate(names) if name in hidden]
+            known = decided[is_directory] = key, places[::-1]
+        places = known[1]
+        if len(places) > _FEW:
+            gone = set(places)
+            return [name for at, name in enumerate(names) if at not in gone]
+        for at in places:
+            del names[at]
+        return names
+
+    def _hides(self, name: str, is_directory: bool | None) -> bool:
+        as_directory, as_file = self._level.names.decide(name)
         if (as_directory is None) == (as_file is None):
             return as_file is not None
-        if entry is not None:
-            is_directory = entry.is_dir(follow_symlinks=False)
-        else:
+        if is_directory is None:
             is_directory = _is_directory(f"{self._own}/{name}")
         return (as_directory if is_directory else as_file) is not None
 
@@ -138,17 +161,16 @@ class Veil:
 class Unlisted:
     """What a listing of /tmp leaves out: directories that are reached by their path only (C1.5, C4.1)."""
 
-    __slots__ = ("suspects",)
+    __slots__ = ("_names",)
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.suspects = names.__contains__
+        self._names = names
 
-    def hides(self, name: str, entry: Any = None) -> bool:
-        return True
+    def hidden(self, names: list[str], is_directory: bool | None = None) -> frozenset[str]:
+        return self._names
 
-
-def _always(name: str) -> bool:
-    return True
+    def take_out(self, names: list[str], is_directory: bool) -> list[str]:
+        return [name for name in names if name not in self._names]
 
 
 def _is_directory(real: str) -> bool:

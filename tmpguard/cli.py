@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -39,21 +40,49 @@ def check_project(path: str, plan: str, as_json: bool) -> None:
     Ends with 1 where the deployment would refuse the project.
     """
     result = check(path, plan)
-    if as_json:
-        click.echo(json.dumps(result.as_json(), indent=2))
-    else:
-        # Paths are folded for a terminal only: what is piped somewhere is searched.
-        console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _UNFOLDED)
-        _print(result, console)
+    _write(json.dumps(result.as_json(), indent=2) if as_json else _rendered(result))
     raise SystemExit(1 if result.errors else 0)
 
 
+def _rendered(result: Check) -> str:
+    # Paths are folded for a terminal only: what is piped somewhere is searched.
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    output = io.TextIOWrapper(io.BytesIO(), _encoding(), newline="")
+    console = Console(
+        file=output,
+        force_terminal=is_terminal or None,
+        width=None if is_terminal else _UNFOLDED,
+        highlight=False,
+    )
+    _print(result, console)
+    output.seek(0)
+    return "\n".join(line.rstrip() for line in output.read().splitlines())
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _write(text: str) -> None:
+    """Write it to the standard output. What goes wrong there is no word about the project."""
+    try:
+        click.echo(text, color=True)
+    except BrokenPipeError:
+        # Whoever read it has enough. The interpreter flushes once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:
+        click.echo(f"Error: the output cannot be written: {exc.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(2) from None
+
+
 def shown(text: str) -> str:
-    """``text`` as a terminal may have it: a file can have any name."""
-    return "".join(
+    """``text`` as a terminal of its encoding may have it: a file can have any name."""
+    escaped = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+    return escaped.encode(_encoding(), "backslashreplace").decode(_encoding())
 
 
 def _print(result: Check, console: Console) -> None:
@@ -65,8 +94,7 @@ def _print(result: Check, console: Console) -> None:
             _print_survey(function.survey, console)
         _print_findings(function.findings, console)
         console.print()
-    for error in result.errors:
-        console.print(Text.assemble(("error ", "bold red"), shown(error)))
+    console.print(_labelled([(("error", "bold red"), error) for error in result.errors], indent=0))
     if not result.errors:
         count = len({finding for function in result.functions for finding in function.findings})
         told = (
@@ -114,14 +142,20 @@ def _print_survey(one: Survey, console: Console) -> None:
 
 
 def _print_findings(findings: tuple[Finding, ...], console: Console) -> None:
-    for finding in findings[:_FINDINGS]:
-        console.print(
-            Text.assemble(
-                "  ", (finding.kind, "bold yellow"), " ", shown(finding.path), f": {shown(finding.message)}"
-            )
-        )
+    told = [((one.kind, "bold yellow"), f"{one.path}: {one.message}") for one in findings[:_FINDINGS]]
+    console.print(_labelled(told, indent=2))
     if len(findings) > _FINDINGS:
         console.print(f"  and {len(findings) - _FINDINGS:,} more: --json lists them all")
+
+
+def _labelled(rows: list[tuple[tuple[str, str], str]], *, indent: int) -> Table:
+    """Texts behind their labels, which each have a style."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for (label, style), text in rows:
+        table.add_row(Text(" " * indent).append(label, style), Text(shown(text)))
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

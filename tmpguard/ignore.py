@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from typing import Final, NamedTuple
 
 from .errors import ConfigurationError
 from .interpose import originals
+from .wildmatch import WILD, rewritten
 
 #: The name of the file, as the platform looks for it.
 NAME: Final = ".genezioignore"
@@ -52,6 +52,8 @@ class _Pattern(NamedTuple):
     head: str
     open: bool
     below: bool
+    #: The expression of an ``open`` head, where each of its names stands for one directory.
+    heads: re.Pattern[str] | None
     #: The name itself where it is one without wildcards, ``*`` and what follows for ``*.csv``.
     plain: str | None
 
@@ -61,6 +63,8 @@ class _Pattern(NamedTuple):
             return self.expression.search(prefix + "x") is not None
         if not self.path:
             return True
+        if self.heads is not None:
+            return self.heads.fullmatch(prefix) is not None
         return prefix.startswith(self.head) if self.open else prefix == self.head
 
     def names(self, path: str, *, directory: bool) -> bool:
@@ -82,7 +86,16 @@ Decision = tuple[Rule | None, Rule | None]
 class Names:
     """The patterns that can match names in a directory, and what they say of each."""
 
-    __slots__ = ("_always", "_decided", "_endings", "_expression", "_literals", "_patterns", "_prefix")
+    __slots__ = (
+        "_always",
+        "_decided",
+        "_endings",
+        "_ends",
+        "_expression",
+        "_literals",
+        "_patterns",
+        "_prefix",
+    )
 
     def __init__(self, patterns: list[_Pattern], prefix: str) -> None:
         #: From the last to the first, since the last one that matches decides.
@@ -95,6 +108,7 @@ class Names:
         self._always = any(pattern.path or pattern.below for pattern in odd)
         self._literals = frozenset(name for name in plain if not name.startswith("*"))
         self._endings = tuple(name[1:] for name in plain if name.startswith("*"))
+        self._ends = tuple(ending + "/" for ending in self._endings)
         self._expression = _any_of([pattern.expression for pattern in odd]) if not self._always else None
 
     def suspects(self, name: str) -> bool:
@@ -107,6 +121,23 @@ class Names:
             or name.endswith(self._endings)
             or (self._expression is not None and self._expression.search(name + "/") is not None)
         )
+
+    def suspected(self, names: list[str]) -> list[str]:
+        """Those of the ``names`` that :meth:`suspects` does: a quick look at all of a directory."""
+        joined = "/".join(names) + "/"
+        if self._always or not joined.isascii():
+            return [name for name in names if self.suspects(name)]
+        found = [] if self._literals.isdisjoint(names) else [*self._literals.intersection(names)]
+        # Most directories have few of them, or none: to look for the endings in one text is the quickest.
+        for end in self._ends:
+            at = joined.find(end)
+            while at >= 0:
+                found.append(joined[joined.rfind("/", 0, at) + 1 : at + len(end) - 1])
+                at = joined.find(end, at + 1)
+        if self._expression is not None:
+            search = self._expression.search
+            found += [name for name in names if search(name + "/")]
+        return found
 
     def decide(self, name: str) -> Decision:
         """The rule by which ``name`` is excluded, were it a directory and were it none."""
@@ -131,6 +162,9 @@ class Level(NamedTuple):
 
     excluded: Rule | None
     names: Names
+    #: What the last listing left out, of directories and of all else: the hash of the names, and the places
+    #: of those that are hidden, from the last to the first.
+    decided: dict[bool, tuple[int, list[int]]]
 
 
 class Ignore:
@@ -143,7 +177,7 @@ class Ignore:
         self._patterns = _parse(data, file)
         self.rules = tuple(pattern.rule for pattern in self._patterns)
         self._names: dict[tuple[int, ...], Names] = {}
-        self._levels = {"": Level(None, self._names_in(""))}
+        self._levels = {"": Level(None, self._names_in(""), {})}
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Ignore:
@@ -190,7 +224,7 @@ class Ignore:
             known = self._levels.get(path)
             if known is None:
                 rule = level.excluded or level.names.decide(path[start and start + 1 :])[0]
-                known = Level(rule, level.names if rule else self._names_in(path + "/"))
+                known = Level(rule, level.names if rule else self._names_in(path + "/"), {})
                 self._levels[path] = known
             level = known
         return level
@@ -239,48 +273,54 @@ def _trimmed(line: str) -> str:
     return line[:end]
 
 
-def _compiled(text: str, file: str, number: int) -> _Pattern | None:
+def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     """None for a line that can match nothing."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+    pattern = rewritten(line)
+    if pattern is None:
+        return None
+    text = pattern.text
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in the line
-            compiled = GitIgnoreSpecPattern(text)
-    except (ValueError, re.error):
+        made, excludes = GitIgnoreSpecPattern.pattern_to_regex(text)
+    except ValueError:
         return None
-    if compiled.regex is None:
+    if made is None:
         return None
-    rule = Rule(file, number, os.fsdecode(text.encode("latin-1")))
+    expression = pattern.restored(made)
+    rule = Rule(file, number, os.fsdecode(line.encode("latin-1")))
     written = text.removeprefix("!").removesuffix("/")
-    pattern = written.removeprefix("**/")
-    anchored = "/" in pattern
-    head, _, name = pattern.removeprefix("/").rpartition("/")
-    anywhere = pattern != written  # what stands before the first slash is any directory
+    tail = written.removeprefix("**/")
+    anchored = "/" in tail
+    head, _, name = tail.removeprefix("/").rpartition("/")
+    anywhere = tail != written  # what stands before the first slash is any directory
     literal = "" if anywhere else _literal(head)
     # pathspec marks where what it matched ends; without the mark it is all that follows.
-    below = not compiled.regex.groupindex
+    below = not expression.groupindex
+    is_open = anywhere or literal.removesuffix("/") != head
+    heads = None
+    if is_open and not anywhere and "**" not in head.split("/"):
+        made, _ = GitIgnoreSpecPattern.pattern_to_regex(f"/{head}/")
+        heads = pattern.restored(made) if made is not None else None
     return _Pattern(
         rule,
-        excludes=bool(compiled.include),
+        excludes=bool(excludes),
         only_directories=text.endswith("/"),
-        expression=compiled.regex,
+        expression=expression,
         path=anchored and not below,
         head=literal,
-        open=anywhere or literal.removesuffix("/") != head,
+        open=is_open,
+        heads=heads,
         below=below,
-        plain=None if below or _WILD.search(name.removeprefix("*")) else name,
+        plain=None if below or WILD.search(name.removeprefix("*")) else name,
     )
-
-
-_WILD: Final = re.compile(r"[][*?\\]")
 
 
 def _literal(head: str) -> str:
     """The directories at the start of ``head`` that have no wildcard, with a slash after each."""
     names = []
     for name in head.split("/") if head else ():
-        if _WILD.search(name):
+        if WILD.search(name):
             break
         names.append(name + "/")
     return "".join(names)
@@ -289,9 +329,7 @@ def _literal(head: str) -> str:
 def _any_of(expressions: list[re.Pattern[str]]) -> re.Pattern[str] | None:
     if not expressions:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a "[[" in a line
-        return re.compile("|".join(each.pattern.replace("?P<ps_d>", "?:") for each in expressions))
+    return re.compile("|".join(each.pattern.replace("?P<ps_d>", "?:") for each in expressions), re.DOTALL)
 
 
 def byte_text(path: str) -> str:

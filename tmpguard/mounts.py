@@ -253,10 +253,10 @@ class Namespace:
 
     __slots__ = (
         "_bundled",
-        "_directories",
         "_make_mount_points",
         "_make_scratch",
         "cwd",
+        "directories",
         "locked",
         "root",
         "table",
@@ -270,9 +270,9 @@ class Namespace:
         self.root: str | None = None
         self._make_scratch = make_scratch
         self._make_mount_points = make_mount_points
-        # Read-only directories that turned out to be no links. They cannot change under an invocation, so
-        # each is looked at once.
-        self._directories: set[str] = set()
+        #: Read-only directories that turned out to be no links, with their real paths. They cannot change
+        #: under an invocation, so each is looked at once.
+        self.directories: dict[str, str] = {}
         #: May the mode of a directory that leads to a mount point below /tmp have been changed?
         self.locked = False
         # Descriptors that were opened below /tmp/package, which the disk knows by the project's own path.
@@ -327,8 +327,27 @@ class Namespace:
         )
 
     def knows(self, path: str) -> bool:
-        """Is ``path`` an entry, itself perhaps a link, of a read-only directory that was walked before?"""
-        return path.rpartition("/")[0] in self._directories
+        """Is ``path`` an entry, itself perhaps a link, of a read-only directory that was walked before?
+
+        Not so below ``/tmp/package``, where the real path is another one.
+        """
+        directory = path.rpartition("/")[0]
+        return self.directories.get(directory) == directory
+
+    def known_directory(self, path: str) -> str | None:
+        """The real path of a read-only directory that was walked before."""
+        return self.directories.get(path)
+
+    def seen(self, directory: str, names: list[str]) -> None:
+        """A listing of the canonical path ``directory`` had the directories ``names``, which are no links."""
+        if self.table.mount_of(directory).writable:
+            return
+        for name in names:
+            child = f"{directory}/{name}" if directory != "/" else "/" + name
+            if child not in self.directories:
+                mount = self.table.mount_of(child)
+                if not mount.writable:
+                    self.directories[child] = self.real(child, mount)
 
     def resolve(self, path: str, *, follow: bool, base: str | None = None) -> Place:
         """Walk ``path`` as a look-up does, from ``base`` (the working directory if None) if it is relative.
@@ -400,7 +419,7 @@ class Namespace:
                 here = here.rpartition("/")[0] or "/"
                 continue
             child = f"{here}/{name}" if here != "/" else "/" + name
-            if child in self._directories:
+            if child in self.directories:
                 here = child
                 continue
             if child in table.points:
@@ -449,8 +468,8 @@ class Namespace:
                 names.extend(_components(target))
                 continue
             if modes.S_ISDIR(mode):
-                if real == child and not mount.writable and rule is None:
-                    self._directories.add(child)
+                if not mount.writable and rule is None:
+                    self.directories[child] = real
             elif names:
                 raise error(ENOTDIR)
             here = child
@@ -502,7 +521,10 @@ class VeiledNamespace(Namespace):
     def knows(self, path: str) -> bool:
         hidden = self.table.hidden or self.table.watched
         assert hidden is not None
-        return path.rpartition("/")[0] in self._directories and not hidden.may_hide(path)
+        return super().knows(path) and not hidden.may_hide(path)
+
+    def known_directory(self, path: str) -> str | None:
+        return self.directories.get(path) if self.table.watched is None else None
 
 
 def _components(path: str) -> list[str]:

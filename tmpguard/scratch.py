@@ -14,6 +14,7 @@ import fcntl
 import itertools
 import logging
 import os
+import re
 import secrets
 import stat as modes
 import threading
@@ -25,6 +26,7 @@ from typing import Final, NamedTuple
 from .interpose import originals
 
 PREFIX: Final = "tmpguard-"
+_OWN_NAME: Final = re.compile(f"{PREFIX}[0-9a-f]{{12}}")
 PAGE: Final = 4096
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WIPE_ROUNDS: Final = 5
@@ -209,7 +211,7 @@ class ScratchRoot:
 
 def cannot_write(root: str) -> str:
     """Why no directory can be made below ``root``; "" if one can, which only trying tells for sure."""
-    path = f"{root.rstrip('/')}/.{PREFIX}{secrets.token_hex(6)}"  # a name that no sweeper looks at
+    path = f"{root.rstrip('/')}/.{new_name()}"  # a name that no sweeper looks at
     try:
         originals.mkdir(path, 0o700)
         originals.rmdir(path)
@@ -218,10 +220,15 @@ def cannot_write(root: str) -> str:
     return ""
 
 
+def new_name() -> str:
+    """A name for a process's directory. A sweeper looks at no other: anybody's may begin like ours."""
+    return PREFIX + secrets.token_hex(6)
+
+
 def _claim(root: str) -> tuple[str, int]:
     """Make a directory of our own below ``root`` and lock it: its path and the descriptor of the lock."""
     while True:
-        path = f"{root.rstrip('/')}/{PREFIX}{secrets.token_hex(6)}"
+        path = f"{root.rstrip('/')}/{new_name()}"
         try:
             originals.mkdir(path, 0o700)
         except FileExistsError:
@@ -263,7 +270,7 @@ def sweep(root: str) -> int:
     with suppress(OSError):
         parent = originals.os_open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            names = [name for name in originals.listdir(parent) if name.startswith(PREFIX)]
+            names = [name for name in originals.listdir(parent) if _OWN_NAME.fullmatch(name)]
             removed = sum(_sweep_one(parent, name) for name in names)
         finally:
             originals.close(parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import inside, outside, requests, rewrite
+from . import bundles, inside, outside, requests, rewrite
 from .measure import Row
 
-ROWS: tuple[Row, ...] = (*outside.ROWS, *requests.ROWS, *inside.ROWS, *rewrite.ROWS)
+ROWS: tuple[Row, ...] = (*outside.ROWS, *requests.ROWS, *inside.ROWS, *rewrite.ROWS, *bundles.ROWS)

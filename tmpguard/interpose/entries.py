@@ -2,81 +2,151 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat as modes
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from . import originals
 from .paths import place, reraise
 
 if TYPE_CHECKING:
+    from ..bundle import Unlisted, Veil
     from ..invocation import Invocation
 
 
-class Scan:
-    """The iterator of :func:`os.scandir`: also a context manager, and closable."""
+#: Entries that are read at a time. The first one comes alone: many a caller wants to know if there is any.
+_BATCH: Final = 256
 
-    __slots__ = ("_around", "_base", "_entries", "_invocation", "_prefix")
+
+class Listing:
+    """What a scan reads: the directory, and what of it is seen.
+
+    ``entries`` is the original iterator. ``given`` is the path as the application spelled it, ``base`` the
+    canonical one of a directory that was given by its descriptor, ``virtual`` that of any, as far as known.
+    ``veil`` leaves names out, ``genuine`` says that the original entries are right but for links.
+    """
+
+    __slots__ = (
+        "base",
+        "batch",
+        "entries",
+        "genuine",
+        "has_mounts",
+        "invocation",
+        "prefix",
+        "veil",
+        "virtual",
+    )
 
     def __init__(
-        self, entries: Any, invocation: Invocation, given: Any, base: str | None, around: str | None
+        self,
+        entries: Any,
+        invocation: Invocation,
+        given: Any,
+        base: str | None,
+        virtual: str | None,
+        has_mounts: bool,
+        veil: Veil | Unlisted | None,
+        genuine: bool,
     ) -> None:
-        self._entries = entries
-        self._invocation = invocation
-        self._base = base
-        #: Where it is, if there are mount points in it.
-        self._around = around
+        self.entries = entries
+        self.invocation = invocation
+        self.base = base
+        self.virtual = virtual
+        self.has_mounts = has_mounts
+        self.veil = veil
+        self.genuine = genuine and not has_mounts
         separator = b"/" if isinstance(given, bytes) else "/"
-        self._prefix = given + separator if given and not given.endswith(separator) else given
+        self.prefix = given + separator if given and not given.endswith(separator) else given
 
-    def __iter__(self) -> Scan:
-        return self
+    def batches(self, current: list[list[Any]]) -> Iterator[list[Any]]:
+        """The entries that are seen, some at a time; those that were given out last are in ``current``.
 
-    def __next__(self) -> DirEntry:
-        return _new_entry(next(self._entries), self)
+        They are not kept here: entries hold their listing, and the original iterator is to go with the last.
+        """
+        size = 1
+        while batch := list(itertools.islice(self.entries, size)):
+            size = _BATCH
+            if self.veil is not None:
+                batch = unveiled(batch, self.veil)
+            if self.genuine:
+                batch = [DirEntry.of(entry, self) if entry.is_symlink() else entry for entry in batch]
+            else:
+                batch = [DirEntry.of(entry, self) for entry in batch]
+            current[:] = [batch]
+            yield batch
+
+
+def unveiled(batch: list[Any], veil: Veil | Unlisted) -> list[Any]:
+    """Those of the entries of a directory that are seen."""
+    names = [entry.name for entry in batch]
+    if names and isinstance(names[0], bytes):
+        names = list(map(os.fsdecode, names))
+    hidden = veil.hidden(names)
+    if not hidden:
+        return batch
+    return [entry for entry, name in zip(batch, names, strict=True) if name not in hidden]
+
+
+class Scan(itertools.chain[Any]):
+    """The iterator of :func:`os.scandir`: also a context manager, and closable.
+
+    It is a chain of lists, so that the next entry costs no call of a function in Python.
+    """
+
+    _entries: Any
+    _current: list[list[Any]]
+
+    def __new__(cls, *args: object) -> Scan:
+        raise TypeError("cannot create 'posix.ScandirIterator' instances")
+
+    @classmethod
+    def of(cls, listing: Listing) -> Scan:
+        current: list[list[Any]] = []
+        made = cls.from_iterable(listing.batches(current))
+        assert isinstance(made, Scan)
+        made._entries = listing.entries
+        made._current = current
+        return made
 
     def close(self) -> None:
         self._entries.close()
+        for batch in self._current:
+            batch.clear()
 
     def __enter__(self) -> Scan:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._entries.close()
+        self.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("cannot pickle 'posix.ScandirIterator' object")
 
 
-class VeiledScan(Scan):
-    """The same without the names that ``veil`` leaves out (C5.2, C1.5)."""
-
-    __slots__ = ("_suspects", "_veil")
-
-    def __init__(self, *args: Any) -> None:
-        *rest, self._veil = args
-        super().__init__(*rest)
-        self._suspects = self._veil.suspects
-
-    def __next__(self) -> DirEntry:
-        for entry in self._entries:
-            name = entry.name
-            if isinstance(name, bytes):
-                if self._suspects(os.fsdecode(name)) and self._veil.hides(os.fsdecode(name), entry):
-                    continue
-            elif self._suspects(name) and self._veil.hides(name, entry):
-                continue
-            return _new_entry(entry, self)
-        raise StopIteration
+Scan.__name__ = Scan.__qualname__ = "ScandirIterator"
+Scan.__module__ = "posix"
 
 
 class DirEntry:
     """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
 
-    __slots__ = ("_entry", "_scan")
+    __slots__ = ("_entry", "_listing")
 
     _entry: Any
-    _scan: Scan
+    _listing: Listing
 
     def __new__(cls) -> DirEntry:
         raise TypeError("cannot create 'posix.DirEntry' instances")
+
+    @classmethod
+    def of(cls, entry: Any, listing: Listing) -> DirEntry:
+        made: DirEntry = object.__new__(cls)
+        made._entry = entry
+        made._listing = listing
+        return made
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("cannot pickle 'posix.DirEntry' object")
@@ -91,10 +161,10 @@ class DirEntry:
 
     @property
     def path(self) -> Any:
-        return self._scan._prefix + self._entry.name
+        return self._listing.prefix + self._entry.name
 
     def __fspath__(self) -> Any:
-        return self._scan._prefix + self._entry.name
+        return self._listing.prefix + self._entry.name
 
     def inode(self) -> int:
         return self._entry.inode()  # type: ignore[no-any-return]
@@ -134,16 +204,17 @@ class DirEntry:
         """Is it a link, or a directory on which another file system is mounted?"""
         if self._entry.is_symlink():
             return True
-        scan = self._scan
-        if scan._around is None:
+        listing = self._listing
+        if not listing.has_mounts:
             return False
-        return f"{scan._around}/{os.fsdecode(self.name)}" in scan._invocation.guard.mounts.points
+        return f"{listing.virtual}/{os.fsdecode(self.name)}" in listing.invocation.guard.mounts.points
 
     def _virtual(self) -> str:
-        return f"{self._scan._base}/{self.name}" if self._scan._base is not None else os.fsdecode(self.path)
+        base = self._listing.base
+        return f"{base}/{self.name}" if base is not None else os.fsdecode(self.path)
 
     def _real(self) -> str:
-        return place(self._scan._invocation, self._virtual()).real
+        return place(self._listing.invocation, self._virtual()).real
 
     def _is(self, kind: Any) -> bool:
         try:
@@ -158,10 +229,3 @@ class DirEntry:
 
 
 DirEntry.__module__ = "posix"
-
-
-def _new_entry(entry: Any, scan: Scan) -> DirEntry:
-    made: DirEntry = object.__new__(DirEntry)
-    made._entry = entry
-    made._scan = scan
-    return made

@@ -70,6 +70,7 @@ pathconf = _get("pathconf")
 readlink = os.readlink
 listdir = os.listdir
 scandir = os.scandir
+walk = os.walk
 getcwd = os.getcwd
 ismount = os.path.ismount
 path_is_mount = _pathlib.Path.is_mount

@@ -141,7 +141,8 @@ def readable(
 
 def hold(invocation: Invocation, real: Any) -> None:
     """The caller is about to get a descriptor of ``real``. If that is /tmp, it is nobody else's later."""
-    if os.fsdecode(real).rstrip("/.") == invocation.namespace.root:
+    root = invocation.namespace.root
+    if root is not None and os.fsdecode(real).rstrip("/.") == root:
         invocation.reusable = False
 
 

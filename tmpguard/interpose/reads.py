@@ -15,7 +15,7 @@ from ..context import get_current
 from ..invocation import Invocation, descriptor_path
 from ..mounts import TMP, Mount, error, own_descriptor
 from . import originals
-from .entries import Scan, VeiledScan
+from .entries import Listing, Scan
 from .paths import (
     alive_to_read,
     base_of,
@@ -294,7 +294,7 @@ def get_data(invocation: Invocation, package: str, resource: str) -> bytes | Non
 
 def listdir(invocation: Invocation, path: Any = None) -> Any:
     alive_to_read(invocation, "os.listdir", "." if path is None else path)
-    real, _, veil = _listed(invocation, path, "os.listdir")
+    real, _, _, veil = _listed(invocation, path, "os.listdir")
     try:
         names = originals.listdir(real)
     except OSError as exc:
@@ -305,15 +305,21 @@ def listdir(invocation: Invocation, path: Any = None) -> Any:
 
 
 def _unveiled(names: list[Any], veil: Veil | Unlisted) -> list[Any]:
-    suspects = veil.suspects
-    if names and isinstance(names[0], bytes):
-        return [name for name in names if not (suspects(os.fsdecode(name)) and veil.hides(os.fsdecode(name)))]
-    return [name for name in names if not (suspects(name) and veil.hides(name))]
+    texts = list(map(os.fsdecode, names)) if names and isinstance(names[0], bytes) else names
+    hidden = veil.hidden(texts)
+    if not hidden:
+        return names
+    return [name for name, text in zip(names, texts, strict=True) if text not in hidden]
 
 
 def scandir(invocation: Invocation, path: Any = None) -> Scan:
+    return Scan.of(listing(invocation, path))
+
+
+def listing(invocation: Invocation, path: Any) -> Listing:
+    """What :func:`os.scandir` begins with. Raises OSError as it does."""
     alive_to_read(invocation, "os.scandir", "." if path is None else path)
-    real, around, veil = _listed(invocation, path, "os.scandir")
+    real, virtual, has_mounts, veil = _listed(invocation, path, "os.scandir")
     if isinstance(real, (str, bytes)):
         hold(invocation, real)  # until all was read
     try:
@@ -324,16 +330,15 @@ def scandir(invocation: Invocation, path: Any = None) -> Scan:
         reraise(exc, path)
     given: Any = "" if type(path) is int else "." if path is None else plain(path)
     base = base_of(invocation, path) if type(path) is int else None
-    if veil is None:
-        return Scan(entries, invocation, given, base, around)
-    return VeiledScan(entries, invocation, given, base, around, veil)
+    genuine = type(path) is int or (type(given) is type(real) and given == real)
+    return Listing(entries, invocation, given, base, virtual, has_mounts, veil, genuine)
 
 
 def _listed(
     invocation: Invocation, path: Any, operation: str
-) -> tuple[Any, str | None, Veil | Unlisted | None]:
-    """What to list for ``path``; where it leads if mount points are in it, which are made first; what to
-    leave out."""
+) -> tuple[Any, str | None, bool, Veil | Unlisted | None]:
+    """What to list for ``path``; its canonical path, if that was needed; whether there are mount points in
+    it, which are made first; what to leave out."""
     table = invocation.guard.mounts
     ancestors = table.ancestors
     virtual: str | None
@@ -342,19 +347,23 @@ def _listed(
         try:
             virtual, real = base_of(invocation, path), path
         except OSError:
-            return path, None, None  # the call itself will say so
+            return path, None, False, None  # the call itself will say so
     else:
         given = "." if path is None else path
         if is_odd(given):
-            return path, None, None
+            return path, None, False, None
         real = quick_real(invocation, given)
         if real is not None and given.rstrip("/") not in ancestors:
-            return real, None, None
-        try:
-            where = place(invocation, given, operation=operation)
-        except OSError as exc:
-            reraise(exc, path)
-        virtual, real = where.virtual, like(given, where.real)
+            return real, None, False, None
+        real = invocation.namespace.known_directory(given) if type(given) is str else None
+        if real is not None:
+            virtual = given
+        else:
+            try:
+                where = place(invocation, given, operation=operation)
+            except OSError as exc:
+                reraise(exc, path)
+            virtual, real = where.virtual, like(given, where.real)
     if virtual in ancestors:
         invocation.make_mount_points()
         veil: Veil | Unlisted | None = table.unlisted.get(virtual)
@@ -362,7 +371,7 @@ def _listed(
         veil = None
     if veil is None and table.hidden is not None and virtual is not None:
         veil = table.hidden.veil(virtual)
-    return real, virtual if virtual in ancestors else None, veil
+    return real, virtual, virtual in ancestors, veil
 
 
 # --- the working directory -----------------------------------------------------------------------------

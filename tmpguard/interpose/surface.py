@@ -33,6 +33,7 @@ from . import (
     sqlite_errors,
     temporary,
     waiting,
+    walks,
 )
 from .wrapper import Wrapper
 
@@ -81,6 +82,7 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "listxattr", "read", _PATH, reads.listxattr),
     Call("os", "listdir", "read", _PATH, reads.listdir),
     Call("os", "scandir", "read", _PATH, reads.scandir),
+    Call("os", "walk", "read", ("top",), walks.walk, ready=True),
     Call("posixpath", "ismount", "read", _PATH, reads.ismount),
     Call("pkgutil", "get_data", "read", ("resource",), reads.get_data),
     Call("pathlib:Path", "is_mount", "read", ("self",), reads.path_is_mount, ready=True),
