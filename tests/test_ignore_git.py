@@ -185,6 +185,11 @@ def test_the_last_line_decides_but_not_within_an_ignored_directory(git: Git) -> 
             b"foo/\n!foo\n",
             b"**\n!a\n!a/b\n",
             b"!foo\nfoo\n!foo\n!b\n",
+            b"*\n!/**/*/\n",
+            b"*/b\n!/**/**/\n",
+            b"foo/*\n!**/***/b/\n",
+            b"foo\n!/\n!//\n!\n",
+            b"/***/\n!a?b\n",
         ],
     )
 

@@ -89,6 +89,9 @@ def rewritten(line: str) -> Pattern | None:
         text = "/" + text  # to git a slash in a set is one, too
     if text.endswith("/**/"):
         text += "*/"  # directories in it
+    text = re.sub(r"^/?(\*\*/)+(?=.)", "**/", text)
+    if not text.strip("/"):
+        return None
     return Pattern("!" * (body != line) + text, standing)
 
 
