@@ -380,6 +380,11 @@ def _is_link(invocation: Invocation, path: Any, dir_fd: int | None) -> bool:
         return False  # the call itself will say so
 
 
+def _is_both(path: Any, dir_fd: int | None) -> bool:
+    """Is a descriptor given for the file, and one for a directory? The original has words against that."""
+    return type(path) is int and dir_fd is not None
+
+
 def _without_default(follow: bool) -> dict[str, bool]:
     """``follow_symlinks`` for the original, which may know no other value than the default."""
     return {} if follow else {"follow_symlinks": False}
@@ -394,6 +399,8 @@ def chmod(
     follow_symlinks: bool = True,
 ) -> None:
     options = _without_default(follow_symlinks)
+    if _is_both(path, dir_fd):
+        originals.chmod(path, mode, dir_fd=dir_fd, **options)
     if not follow_symlinks and _is_link(invocation, path, dir_fd):
         raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
     _alter(
@@ -420,6 +427,8 @@ def chown(
     follow_symlinks: bool = True,
 ) -> None:
     options = _without_default(follow_symlinks)
+    if _is_both(path, dir_fd):
+        originals.chown(path, uid, gid, dir_fd=dir_fd, **options)
     _alter(
         invocation,
         "os.chown",
@@ -446,6 +455,8 @@ def utime(
     **ns: Any,
 ) -> None:
     options = {**_without_default(follow_symlinks), **ns}
+    if _is_both(path, dir_fd):
+        originals.utime(path, times, dir_fd=dir_fd, **options)
     _alter(
         invocation,
         "os.utime",
