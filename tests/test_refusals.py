@@ -67,6 +67,9 @@ class BytesPath:
     def __fspath__(self) -> bytes:
         return b"data/new.txt"
 
+    def __repr__(self) -> str:
+        return "BytesPath()"  # in the test's name, where an address would make it another one in each process
+
 
 @pytest.mark.parametrize(
     ("given", "filename"),
