@@ -75,10 +75,13 @@ def run_python(code: str, *arguments: object) -> str:
     return done.stdout
 
 
-def run_unprivileged(code: str, *arguments: object) -> str:
-    """The same without root's rights, which see no modes; tmpguard is imported before they are given up."""
+def run_unprivileged(code: str, *arguments: object, imported: str = "tmpguard") -> str:
+    """The same without root's rights, which see no modes.
+
+    What is ``imported`` is so before they are given up: the environment may be root's alone.
+    """
     drop = f"""
-import os, pathlib, shutil, socket, tempfile, tmpguard, traceback
+import os, pathlib, shutil, socket, tempfile, traceback, {imported}
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})

@@ -426,7 +426,8 @@ from tmpguard.check import check
 result = check(sys.argv[1], "free")
 print(result.errors, [(one.kind, one.path) for one in result.functions[0].findings])
 """
-    said = run_unprivileged(code, public_root / "genezio.yaml")
+    needed = "tmpguard.check, yaml, pathspec.patterns.gitignore.spec"
+    said = run_unprivileged(code, public_root / "genezio.yaml", imported=needed)
     assert said == "() [('unreadable', 'key.pem'), ('unreadable', 'locked')]\n"
 
 
