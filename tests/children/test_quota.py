@@ -49,7 +49,11 @@ def through_posix_spawn(command: list[str]) -> None:
 
 
 def through_waiting(wait: Callable[[int], object]) -> Callable[[list[str]], None]:
-    return lambda command: (wait(subprocess.Popen(command).pid), None)[1]
+    def route(command: list[str]) -> None:
+        process = subprocess.Popen(command)  # kept: a forgotten one waits for its child itself
+        wait(process.pid)
+
+    return route
 
 
 ROUTES: dict[str, Callable[[list[str]], object]] = {
