@@ -158,7 +158,8 @@ class Abandoned:
         self._firstiter = firstiter
         self._finalizer = finalizer
         self._limit = _KEPT
-        #: By id, since references are cleared before a finalizer is called.
+        #: By hash, since references are cleared before a finalizer is called. It is that of the object's
+        #: address; ``id`` would be an event for audit hooks up to Python 3.11.
         self.owners: dict[int, tuple[weakref.ref[Generator], Invocation]] = {}
 
     @classmethod
@@ -175,9 +176,9 @@ class Abandoned:
         if invocation is not None:
             if len(self.owners) >= self._limit:
                 self._sort_out()
-            self.owners[id(generator)] = weakref.ref(generator), invocation
-        else:
-            self.owners.pop(id(generator), None)
+            self.owners[hash(generator)] = weakref.ref(generator), invocation
+        elif self.owners:
+            self.owners.pop(hash(generator), None)
         if self._firstiter is not None:
             self._firstiter(generator)
 
@@ -188,7 +189,7 @@ class Abandoned:
         self._limit = _KEPT + 2 * len(self.owners)
 
     def __call__(self, generator: Generator) -> None:
-        owner = self.owners.pop(id(generator), None)
+        owner = self.owners.pop(hash(generator), None)
         self._finalizer(generator if owner is None else _BoundClose(generator, owner[1]))
 
 

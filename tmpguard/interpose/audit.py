@@ -124,8 +124,10 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     invocation = get_current()
     if invocation is None:
         return
-    if event == "open" and type(args[2]) is int and not args[2] & _CHANGING:
-        return  # nearly all that is opened is opened for reading
+    if event == "open":
+        flags = args[2]
+        if type(flags) is int and not flags & _CHANGING:
+            return  # nearly all that is opened is opened for reading
     paths_of = _active.get(event)
     if paths_of is None:
         return
