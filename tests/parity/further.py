@@ -26,7 +26,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.parity.handles import call, shown
@@ -354,9 +354,11 @@ TREES: _Trees = {
 }
 
 
-def _walk(source: Any) -> Any:
+def _walk(source: Any) -> Iterator[Any]:
     path = pathlib.Path(source)
-    return path.walk() if hasattr(path, "walk") else os.walk(source)
+    for step in path.walk() if hasattr(path, "walk") else os.walk(source):
+        step[1].sort()  # the order in which they come is every file system's own affair
+        yield step
 
 
 @call("tree", "path", "path")

@@ -210,9 +210,10 @@ def _views(buffers: Sequence[Any]) -> list[memoryview] | None:
 
 def _is_empty(buffer: Any) -> bool:
     try:
-        return not memoryview(buffer).nbytes
+        view = memoryview(buffer)
     except TypeError:
         return False
+    return view.c_contiguous and not view.nbytes
 
 
 def _total(views: list[memoryview]) -> int:
