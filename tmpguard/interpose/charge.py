@@ -98,7 +98,7 @@ class Charge:
 
     def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
         """The lock is held (C3.4)."""
-        if raw.closed:
+        if raw.closed or not memoryview(data).c_contiguous:
             return _write(raw, data)  # which says so
         try:
             fits = quota.charge(self._descriptor, size)

@@ -113,7 +113,7 @@ def mount_point_error(source: Place, target: Place) -> int:
     kinds = [_mode(place.real.rstrip("/")) for place in (source, target)]
     if kinds[0] is None:
         return ENOENT
-    if target.slash and not modes.S_ISDIR(kinds[0]):
+    if (source.slash or target.slash) and not modes.S_ISDIR(kinds[0]):
         return ENOTDIR
     if kinds[1] is not None and modes.S_ISDIR(kinds[0]) != modes.S_ISDIR(kinds[1]):
         return ENOTDIR if modes.S_ISDIR(kinds[0]) else EISDIR
