@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cpython.known import ALL, KNOWN
+from tests.doc_tables import with_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "cpython-tests.md"
-START, END = "<!-- known -->\n", "<!-- /known -->"
 
 
 def table() -> str:
@@ -23,8 +23,7 @@ def table() -> str:
 
 def page() -> str:
     """The page with the table as it has to be."""
-    before, _, rest = PAGE.read_text().partition(START)
-    return before + START + table() + END + rest.partition(END)[2]
+    return with_table(PAGE, "known", table())
 
 
 if __name__ == "__main__":

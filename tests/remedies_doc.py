@@ -5,10 +5,10 @@ from __future__ import annotations
 from errno import ENOSPC
 from pathlib import Path
 
+from tests.doc_tables import with_table
 from tmpguard.remedies import TABLE, Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "remedies.md"
-START, END = "<!-- remedies -->\n", "<!-- /remedies -->"
 
 
 def recognised(row: Row) -> str:
@@ -36,8 +36,7 @@ def table() -> str:
 
 def page() -> str:
     """The page with the table as it has to be."""
-    before, _, rest = PAGE.read_text().partition(START)
-    return before + START + table() + END + rest.partition(END)[2]
+    return with_table(PAGE, "remedies", table())
 
 
 if __name__ == "__main__":

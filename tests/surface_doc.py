@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.doc_tables import with_table
 from tmpguard.interpose import surface
 
 PAGE = Path(__file__).parent.parent / "docs" / "surface.md"
-START, END = "<!-- surface -->\n", "<!-- /surface -->"
 
 
 def table() -> str:
@@ -22,8 +22,7 @@ def table() -> str:
 
 def page() -> str:
     """The page with the table as it has to be."""
-    before, _, rest = PAGE.read_text().partition(START)
-    return before + START + table() + END + rest.partition(END)[2]
+    return with_table(PAGE, "surface", table())
 
 
 if __name__ == "__main__":

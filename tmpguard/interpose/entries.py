@@ -30,7 +30,6 @@ class Listing:
 
     __slots__ = (
         "base",
-        "batch",
         "entries",
         "genuine",
         "has_mounts",
