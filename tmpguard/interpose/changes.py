@@ -130,8 +130,10 @@ def symlink(
             invocation.refuse("os.symlink", ENOSPC, src, dst, about=dst, remedy=full(invocation))
             make()
 
+    if is_odd(src):
+        originals.symlink(src, dst, target_is_directory, dir_fd=dir_fd)  # says so before it looks
     try:
-        if not is_odd(src) and not is_odd(dst) and not 0 < len(os.fsencode(src)) < PATH_MAX:
+        if not is_odd(dst) and not 0 < len(os.fsencode(src)) < PATH_MAX:
             raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:

@@ -259,7 +259,11 @@ def copy_file_range(
         return originals.copy_file_range(src, dst, size, offset_src, offset_dst)
 
     if type(src) is int and type(dst) is int and count >= 0 and _crosses(invocation, src, dst):
-        call(0)  # what else is wrong with the descriptors is told first
+        try:
+            call(0)  # what else is wrong with the descriptors is told first
+        except OSError as exc:
+            if exc.errno != EINVAL:  # a negative offset, told after it
+                raise
         raise error(EXDEV)
     negative = any(offset is not None and offset < 0 for offset in (offset_src, offset_dst))
     if negative or not _is_charged(invocation, "os.copy_file_range", dst):
