@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 import tmpguard
-import tmpguard.scratch
 
 MB = 1_048_576
 PAGE = 4096

@@ -14,6 +14,7 @@ import tmpguard
 from tests.support import run_python
 from tmpguard import metrics
 from tmpguard.report import KEPT, Report
+from tmpguard.usage import Usage
 
 sdk = pytest.importorskip("opentelemetry.sdk.metrics")
 export = pytest.importorskip("opentelemetry.sdk.metrics.export")
@@ -85,7 +86,7 @@ def test_a_finished_report_is_recorded_in_proper_units(reader: Any, scratch_root
 
 
 def test_late_writes_and_what_was_only_counted_are_recorded(reader: Any) -> None:
-    report = Report(1 << 20, lambda: (tmpguard.scratch.Usage(0, 0), 0))  # type: ignore[attr-defined]
+    report = Report(1 << 20, lambda: (Usage(0, 0), 0))
     violation = tmpguard.Violation("open", "/etc/new", 30, None, None)
     for _ in range(KEPT + 5):
         report.add(violation)

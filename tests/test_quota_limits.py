@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 
 import tmpguard
-import tmpguard.scratch
 from tests.support import in_threads
 from tmpguard.invocation import Invocation
+from tmpguard.usage import Usage
+from tmpguard.usage import measure as original
 
 MB = 1_048_576
 PAGE = 4096
@@ -385,13 +387,12 @@ def _spend(path: str, share: int, how: str, choose: random.Random) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The scratch directories that were measured, one entry for each time."""
     calls: list[str] = []
-    original = tmpguard.scratch.measure
 
-    def measure(parent: int, name: str) -> tmpguard.scratch.Usage:
+    def measure(parent: int, name: str) -> Usage:
         calls.append(name)
         return original(parent, name)
 
-    monkeypatch.setattr(tmpguard.scratch, "measure", measure)
+    monkeypatch.setattr(sys.modules["tmpguard.invocation"], "measure", measure)
     return calls
 
 

@@ -19,7 +19,9 @@ import pytest
 import tmpguard
 from tests.support import in_threads
 from tmpguard.interpose import originals
-from tmpguard.scratch import PREFIX, ScratchRoot, Usage, measure, new_name, sweep, wipe
+from tmpguard.scratch import PREFIX, ScratchRoot, new_name, sweep
+from tmpguard.usage import Usage, measure
+from tmpguard.wipe import wipe
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .errors import Refused
 from .interpose import originals
 from .report import Origin, locate
-from .scratch import ScratchRoot, Usage
+from .scratch import ScratchRoot
+from .usage import Usage
 from .wiper import wiper
 
 if TYPE_CHECKING:

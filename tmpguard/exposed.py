@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from .interpose import originals
-from .scratch import allocated
+from .usage import allocated
 
 
 class Exposed:

@@ -29,7 +29,8 @@ from .invocation import Invocation
 from .mounts import TMP, Namespace, is_below
 from .quota import Quota, open_unlinked
 from .report import KEPT, Leftover, Report
-from .scratch import Entry, ScratchRoot, Usage, allocated, inventory
+from .scratch import ScratchRoot
+from .usage import Entry, Usage, allocated, inventory
 from .wiper import wiper
 
 if TYPE_CHECKING:

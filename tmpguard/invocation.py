@@ -13,14 +13,15 @@ from contextvars import Context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from . import remedies, scratch
+from . import remedies
 from .context import activate, get_current, restore, unguarded
+from .directories import unlocked
 from .interpose import originals
 from .mounts import TMP, Namespace, Place, error, is_below
 from .quota import Quota, open_unlinked
 from .report import Origin, Report, Violation, is_bytecode, is_importing, locate
 from .reporter import reporter
-from .scratch import Usage
+from .usage import Usage, allocated, measure
 from .wiper import wiper
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ class Invocation:
         made = [path for path in made if table.mount_of(path.rpartition("/")[0]) is table.scratch]
         root = self.namespace.scratch()
         status = originals.stat(root)
-        with scratch.unlocked(root):  # whatever the application made of its mode
+        with unlocked(root):  # whatever the application made of its mode
             for path in made:
                 with suppress(FileExistsError):
                     originals.mkdir(root + path[len(TMP) :], 0o755)
@@ -334,14 +335,14 @@ class Invocation:
         head, _, tail = self._scratch.rpartition("/")
         parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            usage = scratch.measure(parent, tail)
+            usage = measure(parent, tail)
         finally:
             originals.close(parent)
         unlinked = [found for found in open_unlinked() if is_below(found[0], self._scratch)]
         files = usage.files + len(unlinked) - self._mount_points_made
         if unlinked and self.guard.max_files is not None:
             files += len(set(_removed_around([path for path, _ in unlinked], self._scratch)))
-        return Usage(usage.bytes + sum(scratch.allocated(status, "") for _, status in unlinked), files)
+        return Usage(usage.bytes + sum(allocated(status, "") for _, status in unlinked), files)
 
     def owns(self, descriptor: int) -> bool:
         """Is ``descriptor`` a regular file in this invocation's scratch directory?"""

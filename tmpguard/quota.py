@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from .exposed import Exposed
 from .interpose import originals
-from .scratch import PAGE, Usage, allocated, data_ranges, pages
+from .usage import PAGE, Usage, allocated, data_ranges, pages
 
 #: Unlinked files that are remembered before those that are closed by now are looked for.
 _LIMBO_LIMIT: Final = 1024

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .context import get_current
-from .scratch import Usage
+from .usage import Usage
 
 if TYPE_CHECKING:
     from .invocation import Invocation

@@ -1,4 +1,4 @@
-"""The private directories on the real disk: make, measure, wipe, sweep up after dead processes.
+"""The private directories on the real disk: make, empty, sweep up after dead processes.
 
 Each process has one directory ``tmpguard-<random>`` below the scratch root, mode 0700, made without races
 and held by an exclusive ``flock`` for as long as the process lives; each invocation has a numbered
@@ -18,39 +18,23 @@ import re
 import secrets
 import stat as modes
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from errno import EACCES, EAGAIN, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EWOULDBLOCK
-from typing import Final, NamedTuple
+from contextlib import suppress
+from errno import EAGAIN, EWOULDBLOCK
+from typing import Final
 
+from .directories import DIRECTORY
 from .interpose import originals
+from .usage import PAGE, Usage, allocated, measure
+from .wipe import wipe
 
 PREFIX: Final = "tmpguard-"
 _OWN_NAME: Final = re.compile(f"{PREFIX}[0-9a-f]{{12}}")
-PAGE: Final = 4096
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_WIPE_ROUNDS: Final = 5
 _TMP_MODE: Final = 0o1777
 _SMALL: Final = 8
 #: Empty directories kept for invocations to come.
 _SPARE: Final = 16
-#: A link's target of fewer bytes lies in the inode and costs nothing.
-SHORT_SYMLINK: Final = 128
-_LONG: Final = 1000
-#: What its owner has to be allowed to list a directory and to look at what is in it.
-_LOOKING: Final = 0o500
 
 logger = logging.getLogger("tmpguard")
-
-
-class Usage(NamedTuple):
-    """What a scratch directory holds: bytes in whole pages as tmpfs charges them, and directory entries."""
-
-    bytes: int
-    files: int
-
-
-# --- the process's directory ---------------------------------------------------------------------------
 
 
 class ScratchRoot:
@@ -103,7 +87,7 @@ class ScratchRoot:
         if directory not in self._live:
             return usage  # the parent's of this forked process
         try:
-            parent = originals.os_open(base, _DIRECTORY)
+            parent = originals.os_open(base, DIRECTORY)
             try:
                 with suppress(OSError):
                     usage = measure(parent, name)
@@ -129,7 +113,7 @@ class ScratchRoot:
             return None
         name = directory.rpartition("/")[2]
         try:
-            descriptor = originals.os_open(name, _DIRECTORY, dir_fd=self._descriptor)
+            descriptor = originals.os_open(name, DIRECTORY, dir_fd=self._descriptor)
             try:
                 found = _few_files(descriptor)
                 if found is None:
@@ -209,6 +193,31 @@ class ScratchRoot:
         self.release()
 
 
+def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
+    """What ``directory`` holds, if that is a few files with a single name each; None if it is more."""
+    names = originals.listdir(directory)
+    if len(names) > _SMALL:
+        return None
+    total = 0
+    for name in names:
+        status = originals.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            return None
+        total += allocated(status, name, directory)
+    return Usage(total, len(names)), names
+
+
+def _is_as_made(directory: int) -> bool:
+    """Has ``directory`` the mode it was made with, no attribute, and no trace of a great many entries?"""
+    status = originals.fstat(directory)
+    return (
+        status.st_mode & 0o7777 == _TMP_MODE
+        and status.st_uid == os.geteuid()
+        and status.st_size <= PAGE
+        and not originals.listxattr(directory)
+    )
+
+
 def cannot_write(root: str) -> str:
     """Why no directory can be made below ``root``; "" if one can, which only trying tells for sure."""
     path = f"{root.rstrip('/')}/.{new_name()}"  # a name that no sweeper looks at
@@ -252,10 +261,10 @@ def _claim(root: str) -> tuple[str, int]:
 def _open_own(path: str) -> int:
     """Open the new directory ``path``, from whose mode the umask may have taken even the owner's rights."""
     try:
-        descriptor = originals.os_open(path, _DIRECTORY)
+        descriptor = originals.os_open(path, DIRECTORY)
     except PermissionError:
         originals.chmod(path, 0o700)
-        descriptor = originals.os_open(path, _DIRECTORY)
+        descriptor = originals.os_open(path, DIRECTORY)
     if originals.fstat(descriptor).st_mode & 0o777 != 0o700:
         originals.fchmod(descriptor, 0o700)
     return descriptor
@@ -279,7 +288,7 @@ def sweep(root: str) -> int:
 
 def _sweep_one(parent: int, name: str) -> bool:
     try:
-        descriptor = originals.os_open(name, _DIRECTORY, dir_fd=parent)
+        descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
     except OSError:
         return False  # no directory, a link, or somebody else's
     try:
@@ -325,323 +334,3 @@ def abandon_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-# --- measuring -----------------------------------------------------------------------------------------
-
-
-def pages(size: int) -> int:
-    """``size`` bytes rounded up to whole pages, in bytes."""
-    return -(-size // PAGE) * PAGE
-
-
-def allocated(
-    status: os.stat_result, path: str, dir_fd: int | None = None, follow: int = os.O_NOFOLLOW
-) -> int:
-    """The bytes that tmpfs would charge for the file of ``status``: its whole pages of data (C3.2).
-
-    Holes cost nothing. Where the disk has allocated less or more than the length tells, the file itself is
-    asked where its data lie, since file systems count extents, delayed and compressed blocks differently.
-    """
-    if modes.S_ISLNK(status.st_mode):
-        return pages(status.st_size) if status.st_size >= SHORT_SYMLINK else 0
-    if not modes.S_ISREG(status.st_mode):
-        return 0
-    on_disk = status.st_blocks * 512
-    length = pages(status.st_size)
-    if on_disk >= length:
-        return length
-    try:
-        descriptor = originals.os_open(path, os.O_RDONLY | os.O_CLOEXEC | follow, dir_fd=dir_fd)
-    except OSError:
-        return pages(on_disk)
-    try:
-        ranges = list(data_ranges(descriptor, 0, status.st_size))
-    finally:
-        originals.close(descriptor)
-    data = sum(end - start for start, end in ranges)
-    overhead = PAGE * (1 + len(ranges) // 256)  # blocks that hold the extent tree of a scattered file
-    return data if data >= on_disk - overhead else pages(on_disk)
-
-
-def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``start`` to ``end`` that are no hole, in whole pages. Moves the descriptor's offset."""
-    start = start // PAGE * PAGE
-    while start < end:
-        try:
-            first = originals.lseek(descriptor, start, os.SEEK_DATA) // PAGE * PAGE
-            if first >= end:
-                return
-            last = pages(originals.lseek(descriptor, first, os.SEEK_HOLE))
-        except OSError:
-            return  # ENXIO: no data up to the end of the file
-        yield first, min(last, pages(end))
-        start = last
-
-
-def measure(parent: int, name: str) -> Usage:
-    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2)."""
-    return _measure_below(parent, name, set())
-
-
-def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
-    total = files = 0
-    pending = [name]
-    while pending:
-        path = pending.pop()
-        try:
-            with (
-                _readable_directory(parent, path) as (directory, locked),
-                originals.scandir(directory) as entries,
-            ):
-                for entry in entries:
-                    files += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        if len(path) < _LONG and not locked:
-                            pending.append(f"{path}/{entry.name}")
-                            continue
-                        # Too deep to be named from the top, or not to be reached from there: go on from here.
-                        below = _measure_below(directory, entry.name, linked)
-                        total, files = total + below.bytes, files + below.files
-                    else:
-                        total += _entry_bytes(entry, directory, linked)
-        except FileNotFoundError:
-            continue  # removed by another thread meanwhile
-    return Usage(total, files)
-
-
-class Entry(NamedTuple):
-    """One directory entry: the bytes of its file in whole pages, and whether that has more than one name."""
-
-    bytes: int
-    inode: int
-    linked: bool
-
-
-def inventory(parent: int, name: str) -> dict[str, Entry]:
-    """The entries below the directory ``name`` in ``parent``, by their paths from there (``/a/b``)."""
-    found: dict[str, Entry] = {}
-    _take_inventory(parent, name, "", found)
-    return found
-
-
-def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry]) -> None:
-    pending = [(name, shown)]
-    while pending:
-        path, shown = pending.pop()
-        try:
-            with (
-                _readable_directory(parent, path) as (directory, locked),
-                originals.scandir(directory) as entries,
-            ):
-                for entry in entries:
-                    inner = f"{shown}/{entry.name}"
-                    if not entry.is_dir(follow_symlinks=False):
-                        found[inner] = _entry_of(entry, directory)
-                        continue
-                    found[inner] = Entry(0, entry.inode(), False)
-                    if len(path) < _LONG and not locked:
-                        pending.append((f"{path}/{entry.name}", inner))
-                    else:
-                        _take_inventory(directory, entry.name, inner, found)
-        except FileNotFoundError:
-            continue  # removed by another thread meanwhile
-
-
-def _entry_of(entry: os.DirEntry[str], directory: int) -> Entry:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return Entry(0, entry.inode(), False)
-    return Entry(allocated(status, entry.name, directory), status.st_ino, status.st_nlink > 1)
-
-
-def _entry_bytes(entry: os.DirEntry[str], directory: int, linked: set[int]) -> int:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    if status.st_nlink > 1:
-        if status.st_ino in linked:
-            return 0
-        linked.add(status.st_ino)
-    return allocated(status, entry.name, directory)
-
-
-@contextmanager
-def _readable_directory(parent: int, path: str) -> Iterator[tuple[int, bool]]:
-    """A descriptor of the directory ``path``, and whether its owner may not look at what is in it: then its
-    mode is another one for as long as this takes."""
-    before = None
-    try:
-        descriptor = originals.os_open(path, _DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        before = modes.S_IMODE(originals.stat(path, dir_fd=parent, follow_symlinks=False).st_mode)
-        descriptor = open_directory(parent, path)
-    try:
-        mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
-        if mode & _LOOKING != _LOOKING:
-            before = mode
-            originals.fchmod(descriptor, mode | _LOOKING)
-        yield descriptor, before is not None
-    finally:
-        if before is not None:
-            originals.fchmod(descriptor, before)
-        originals.close(descriptor)
-
-
-@contextmanager
-def unlocked(directory: str) -> Iterator[None]:
-    """Within the block the owner has all rights to ``directory``, whatever its mode."""
-    mode = modes.S_IMODE(originals.lstat(directory).st_mode)
-    if mode & 0o700 == 0o700:
-        yield
-        return
-    originals.chmod(directory, mode | 0o700)
-    try:
-        yield
-    finally:
-        originals.chmod(directory, mode)
-
-
-def open_directory(parent: int, name: str) -> int:
-    """A descriptor of the directory ``name``, made readable for its owner if it is not; follows no link."""
-    try:
-        return originals.os_open(name, _DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        unlock(parent, name)
-        return originals.os_open(name, _DIRECTORY, dir_fd=parent)
-
-
-def unlock(parent: int, name: str) -> None:
-    """Give the owner all rights on the directory ``name``. chmod follows links, so it goes by descriptor."""
-    descriptor = originals.os_open(
-        name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
-    )
-    try:
-        originals.chmod(f"/proc/self/fd/{descriptor}", 0o700)
-    finally:
-        originals.close(descriptor)
-
-
-# --- wiping --------------------------------------------------------------------------------------------
-
-
-def wipe(parent: int, name: str) -> None:
-    """Remove the directory ``name`` of the descriptor ``parent`` and all that is in it.
-
-    A directory that lies in a directory is first moved up to the top: so any depth is wiped with two
-    descriptors. Late writers may add entries meanwhile, so it goes over the tree until it is empty.
-
-    Raises OSError when something cannot be removed (an immutable file, say).
-    """
-    for round_left in reversed(range(_WIPE_ROUNDS)):
-        try:
-            with _directory(parent, name) as top:
-                _empty(top)
-            originals.rmdir(name, dir_fd=parent)
-            return
-        except OSError as exc:
-            if exc.errno == ENOENT and not _is_there(parent, name):
-                return
-            # Somebody added, removed or replaced an entry between the listing and the step.
-            if exc.errno not in (ENOENT, ENOTDIR, ENOTEMPTY) or not round_left:
-                raise
-
-
-def _is_there(parent: int, name: str) -> bool:
-    try:
-        originals.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
-    """What ``directory`` holds, if that is a few files with a single name each; None if it is more."""
-    names = originals.listdir(directory)
-    if len(names) > _SMALL:
-        return None
-    total = 0
-    for name in names:
-        status = originals.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            return None
-        total += allocated(status, name, directory)
-    return Usage(total, len(names)), names
-
-
-def _is_as_made(directory: int) -> bool:
-    """Has ``directory`` the mode it was made with, no attribute, and no trace of a great many entries?"""
-    status = originals.fstat(directory)
-    return (
-        status.st_mode & 0o7777 == _TMP_MODE
-        and status.st_uid == os.geteuid()
-        and status.st_size <= PAGE
-        and not originals.listxattr(directory)
-    )
-
-
-@contextmanager
-def _directory(parent: int, name: str) -> Iterator[int]:
-    descriptor = open_directory(parent, name)
-    try:
-        yield descriptor
-    finally:
-        originals.close(descriptor)
-
-
-def _empty(top: int) -> None:
-    pending = _clear(top, top)
-    numbers = itertools.count()
-    while pending:
-        name = pending.pop()
-        with _directory(top, name) as inner:
-            for child in _clear(top, inner):
-                pending.append(_hoist(inner, child, top, numbers))
-        originals.rmdir(name, dir_fd=top)
-
-
-def _clear(top: int, directory: int) -> list[str]:
-    """Unlink all that is no directory in ``directory``; the names of those that are."""
-    with originals.scandir(directory) as found:
-        entries = list(found)
-    directories = []
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            directories.append(entry.name)
-        else:
-            _unlink(entry.name, directory)
-    return directories
-
-
-def _unlink(name: str, directory: int) -> None:
-    try:
-        originals.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        if exc.errno not in (EACCES, EPERM):
-            raise
-        # The directory may not be writable for its owner.
-        originals.fchmod(directory, 0o700)
-        originals.unlink(name, dir_fd=directory)
-
-
-def _hoist(directory: int, name: str, top: int, numbers: Iterator[int]) -> str:
-    """Move the directory ``name`` to the top under a name that is free there; returns that name."""
-    repaired = False
-    while True:
-        target = f"{PREFIX}{next(numbers)}"
-        if _is_there(top, target):
-            continue  # the application's own name
-        try:
-            originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
-            return target
-        except PermissionError:
-            if repaired:
-                raise
-            # Moving a directory changes its "..", which wants it writable, and its parent too.
-            originals.fchmod(directory, 0o700)
-            unlock(directory, name)
-            repaired = True

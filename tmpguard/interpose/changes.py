@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..invocation import Invocation, descriptor_path, spelled
 from ..mounts import PATH_MAX, TMP, Place, error
 from ..quota import Full
-from ..scratch import SHORT_SYMLINK, allocated
+from ..usage import SHORT_SYMLINK, allocated
 from . import originals
 from .charge import full
 from .files import making

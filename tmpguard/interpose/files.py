@@ -18,7 +18,7 @@ from ..context import get_current
 from ..invocation import Invocation
 from ..mounts import Place
 from ..quota import Full
-from ..scratch import allocated
+from ..usage import allocated
 from . import originals
 from .charge import Charge, too_many
 from .paths import (

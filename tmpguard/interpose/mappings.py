@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..context import get_current
 from ..invocation import Invocation
 from ..quota import Full, fill_holes
-from ..scratch import pages
+from ..usage import pages
 from . import originals
 from .charge import full
 from .paths import alive

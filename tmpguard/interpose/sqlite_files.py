@@ -15,7 +15,7 @@ from errno import ENOSPC, EROFS
 from typing import TYPE_CHECKING, Any, Final
 
 from ..quota import Full
-from ..scratch import PAGE, allocated
+from ..usage import PAGE, allocated
 from . import originals
 from . import sqlite_abi as abi
 from .charge import full, too_many

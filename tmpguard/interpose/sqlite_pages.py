@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..scratch import PAGE, data_ranges, pages
+from ..usage import PAGE, data_ranges, pages
 from . import originals
 
 
