@@ -171,6 +171,26 @@ def test_a_bundle_shows_in_it_and_is_nothing_left(scratch_root: Path, tmp_path: 
     guard.end_instance()
 
 
+def test_what_is_not_in_the_bundle_is_absent_in_a_directory_that_was_walked_before(
+    scratch_root: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    inner = project / "inner"
+    inner.mkdir(parents=True)
+    for name in ("kept.txt", "left.out"):
+        (inner / name).write_text(name)
+    (project / ".genezioignore").write_text("*.out\n")
+    guard = tmpguard.Guard(lifetime="instance", bundle=project, scratch_root=scratch_root)
+    with guard.invocation():
+        assert os.stat(inner / "kept.txt").st_size == len("kept.txt")
+        for look in (os.stat, os.lstat, os.readlink, open):
+            with pytest.raises(FileNotFoundError):
+                look(inner / "left.out")
+            with pytest.raises(FileNotFoundError):
+                look(str(inner / "left.out"))
+    guard.end_instance()
+
+
 # --- what is left --------------------------------------------------------------------------------------
 
 

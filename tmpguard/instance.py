@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .context import get_current, unguarded
 from .interpose import originals
 from .invocation import Invocation
-from .mounts import TMP, Namespace, is_below
+from .lookup import Namespace, view_of
+from .mounts import TMP, is_below
 from .quota import Quota, open_unlinked
 from .report import KEPT, Leftover, Report
 from .scratch import ScratchRoot
@@ -250,7 +251,7 @@ class InstanceInvocation(Invocation):
         if namespace is None:
             self._join()
             instance = self._instance
-            namespace = Namespace(self.guard.mounts, instance._make_scratch, instance.make_mount_points)
+            namespace = view_of(self.guard.mounts, instance._make_scratch, instance.make_mount_points)
             self._namespace = namespace
         if namespace.root is None:
             namespace.root = self._instance.directory

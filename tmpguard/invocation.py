@@ -17,7 +17,8 @@ from . import remedies
 from .context import activate, get_current, restore, unguarded
 from .directories import unlocked
 from .interpose import originals
-from .mounts import TMP, Namespace, Place, error, is_below
+from .lookup import Namespace, view_of
+from .mounts import TMP, Place, error, is_below
 from .quota import Quota, open_unlinked
 from .report import Origin, Report, Violation, is_bytecode, is_importing, locate
 from .reporter import reporter
@@ -211,8 +212,8 @@ class Invocation:
         """The invocation's view of the file system. Raises OSError(ESTALE) when it is over (C4.5)."""
         namespace = self._namespace
         if namespace is None:
-            table = self.guard.mounts
-            namespace = self._namespace = table.view(table, self._make_scratch, self.make_mount_points)
+            namespace = view_of(self.guard.mounts, self._make_scratch, self.make_mount_points)
+            self._namespace = namespace
         return namespace
 
     @property

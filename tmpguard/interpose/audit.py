@@ -22,8 +22,8 @@ from ..invocation import Invocation, descriptor_path
 from ..mounts import is_below
 from ..report import is_importing
 from . import imports, originals
-from .files import Unopened
 from .paths import text
+from .rawfile import Unopened
 from .sqlite_fallback import Resolved
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR

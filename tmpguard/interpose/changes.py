@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, Final
 
 from ..invocation import Invocation, descriptor_path, spelled
-from ..mounts import PATH_MAX, TMP, Place, error
+from ..lookup import PATH_MAX
+from ..mounts import TMP, Place, error
 from ..quota import Full
 from ..usage import SHORT_SYMLINK, allocated
 from . import originals
 from .charge import full
-from .files import making
+from .opening import making
 from .paths import alive, entry, is_odd, place, quick_real, refuse, text
 from .refusals import (
     change_error,

@@ -18,9 +18,10 @@ from ..descriptors import raised
 from ..invocation import Invocation
 from . import originals
 from .commands import IGNORED, Start, entries_of, orders, quick, searched, start_of
-from .files import Unopened, locate
+from .opening import locate
 from .paths import is_odd, readable, reraise
 from .policy import contained, named, refuse
+from .rawfile import Unopened
 
 if TYPE_CHECKING:
     from ..containment import View

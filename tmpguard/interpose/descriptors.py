@@ -20,8 +20,9 @@ from ..mounts import error
 from ..quota import Full, fill_holes
 from . import originals
 from .charge import bytes_of, full, touched
-from .files import Unopened, handing_over, locate, making, opening
+from .opening import locate, making, opening
 from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
+from .rawfile import Unopened, handing_over
 from .refusals import truncate_error
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)

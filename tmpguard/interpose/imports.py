@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..context import get_current
 from ..invocation import Invocation
 from ..mounts import TMP, is_below
-from . import changes, descriptors, files, reads
+from . import changes, descriptors, files, rawfile, reads
 
 #: The calls of the importer that take a path, and what they are in ``/tmp``.
 _CALLS: Final[dict[str, Callable[..., Any]]] = {
@@ -27,7 +27,7 @@ _CALLS: Final[dict[str, Callable[..., Any]]] = {
     "replace": changes.replace,
     "unlink": changes.unlink,
     "open_code": files.open_code,
-    "FileIO": lambda _, file, mode: files.FileIO(file, mode),
+    "FileIO": lambda _, file, mode: rawfile.FileIO(file, mode),
 }
 
 

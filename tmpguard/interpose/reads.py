@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..context import get_current
 from ..invocation import Invocation, descriptor_path
-from ..mounts import TMP, Mount, error, own_descriptor
+from ..lookup import own_descriptor
+from ..mounts import TMP, Mount, error
 from . import originals
 from .entries import Listing, Scan
 from .paths import (

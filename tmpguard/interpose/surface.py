@@ -26,6 +26,7 @@ from . import (
     imports,
     late,
     mappings,
+    rawfile,
     reads,
     sockets,
     sources,
@@ -67,7 +68,7 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("builtins", "open", "create", ("file",), files.open, ready=True),
     Call("io", "open", "create", ("file",), files.open, ready=True),
     Call("tokenize", "_builtin_open", "read", ("file",), sources.open),
-    Call("io", "FileIO", "create", ("file",), files.FileIO, ready=True),
+    Call("io", "FileIO", "create", ("file",), rawfile.FileIO, ready=True),
     Call("io", "open_code", "read", _PATH, files.open_code),
     Call("os", "open", "create", _PATH, descriptors.open),
     # looking

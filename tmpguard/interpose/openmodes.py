@@ -1,0 +1,59 @@
+"""What the mode of an ``open()`` asks for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, NamedTuple
+
+WRITING: Final = os.O_WRONLY | os.O_RDWR
+_FLAGS: Final = {
+    "r": 0,
+    "w": os.O_CREAT | os.O_TRUNC,
+    "x": os.O_CREAT | os.O_EXCL,
+    "a": os.O_CREAT | os.O_APPEND,
+}
+
+
+class Plan(NamedTuple):
+    """What a mode asks for."""
+
+    flags: int
+    raw_mode: str
+    text: bool
+    updating: bool
+    valid: bool
+
+
+_plans: dict[str, Plan | None] = {}
+
+
+def plan_of(mode: Any) -> Plan | None:
+    """The plan of ``mode``, raw or not; None where it is no mode at all."""
+    try:
+        return _plans[mode]
+    except KeyError:
+        pass
+    except TypeError:
+        return None  # no string at all
+    plan = parse(mode)
+    if plan is not None:
+        _plans[mode] = plan
+    return plan
+
+
+def raw_plan_of(mode: Any) -> Plan | None:
+    """The plan of a mode of :class:`FileIO`, in which ``b`` says nothing and ``t`` has no place."""
+    return plan_of(mode.replace("b", "") + "b") if isinstance(mode, str) and "t" not in mode else None
+
+
+def parse(mode: Any) -> Plan | None:
+    if not isinstance(mode, str) or set(mode) - set("rwxabt+") or len(set(mode)) != len(mode):
+        return None
+    verbs = [letter for letter in mode if letter in _FLAGS]
+    if len(verbs) != 1:
+        return None
+    updating = "+" in mode
+    access = os.O_RDWR if updating else os.O_RDONLY if verbs[0] == "r" else os.O_WRONLY
+    text_mode = "b" not in mode
+    raw_mode = verbs[0] + ("+" if updating else "")
+    return Plan(_FLAGS[verbs[0]] | access, raw_mode, text_mode, updating, not ("t" in mode and "b" in mode))
