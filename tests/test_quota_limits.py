@@ -380,6 +380,30 @@ def _spend(path: str, share: int, how: str, choose: random.Random) -> None:
                 mapping[:] = b"x" * size
 
 
+@pytest.mark.parametrize("kind", ["unlinked", "never named"])
+def test_a_nameless_file_with_several_descriptors_is_given_back_once(
+    guard: tmpguard.Guard, kind: str
+) -> None:
+    with guard.invocation():
+        for _ in range(3):
+            if kind == "unlinked":
+                Path("/tmp/file").write_bytes(bytes(8 * PAGE))
+                file = open("/tmp/file", "r+b")
+                os.unlink("/tmp/file")
+            else:
+                file = open(os.open("/tmp", os.O_TMPFILE | os.O_RDWR), "r+b")
+                file.write(bytes(8 * PAGE))
+                file.flush()
+            copies = [os.fdopen(os.dup(file.fileno()), "r+b") for _ in range(3)]
+            for opened in (file, *copies):
+                opened.close()
+        # Nothing here asks for the disk usage, which would set all right.
+        for number in range(MB // PAGE):
+            Path(f"/tmp/{number}").write_bytes(bytes(PAGE))
+        with full():
+            Path("/tmp/last").write_bytes(bytes(1))
+
+
 # --- thousands of files (DESIGN, decision 3) -----------------------------------------------------------
 
 

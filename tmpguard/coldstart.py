@@ -25,8 +25,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .guard import Guard, guard_from
-from .invocation import Invocation, printable
+from .invocation import Invocation
 from .mounts import TMP
+from .spelling import printable
 
 if TYPE_CHECKING:
     from .mounts import Place

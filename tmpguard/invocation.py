@@ -13,15 +13,17 @@ from contextvars import Context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from . import remedies
 from .context import activate, get_current, restore, unguarded
 from .directories import unlocked
 from .interpose import originals
 from .lookup import Namespace, view_of
-from .mounts import TMP, Place, error, is_below
+from .mounts import TMP, error, is_below
 from .quota import Quota, open_unlinked
-from .report import Origin, Report, Violation, is_bytecode, is_importing, locate
+from .recorder import Recorder
+from .report import Report
 from .reporter import reporter
+from .retire import retire
+from .spelling import descriptor_path
 from .usage import Usage, allocated, measure
 from .wiper import wiper
 
@@ -32,27 +34,14 @@ if TYPE_CHECKING:
     from .guard import Guard
     from .interpose.charge import Charge
 
-#: Is a warning being logged by the running thread?
-_telling: Final = threading.local()
-
 #: More than this is never wiped by the thread that served the request.
 _AT_ONCE_BYTES: Final = 1 << 20
-
-#: The operations that ask whether there is a file, and do not read it.
-_LOOKUPS: Final = frozenset(
-    f"os.{name}"
-    for name in ("stat", "lstat", "access", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
-)
 
 #: Handles kept per invocation before those already collected are sorted out.
 _HANDLES_KEPT: Final = 256
 
 
-#: The operation of a violation by code that writes to a descriptor below Python.
-EXCEEDED: Final = "quota exceeded by a native writer"
-
-
-class Invocation:
+class Invocation(Recorder):
     """One request's file system (C4.1). Made by :meth:`tmpguard.Guard.invocation`; makes no file operation
     until one is asked for (C4.7).
 
@@ -64,8 +53,6 @@ class Invocation:
     ended = False
     #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
     cold_start = False
-    #: What a remedy adds about it.
-    start_note = ""
     #: The real directory behind /tmp while a path below it may be translated by its text alone: the
     #: directory exists, the invocation made no symlink, and it has not ended. None otherwise.
     prefix: str | None = None
@@ -78,7 +65,6 @@ class Invocation:
     _outer: tuple[Invocation | None, ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _wipe_seconds = 0.0
-    _let_through = 0
     #: The real addresses of local sockets, and what the application bound them to.
     addresses: Mapping[str, str] = MappingProxyType({})
     #: May another invocation have the scratch directory when this one is over? Not where somebody may still
@@ -144,7 +130,7 @@ class Invocation:
         if self.__dict__.setdefault("_ender", mine) is not mine:
             return False
         for handle, charge in self._handles or ():
-            _retire(handle(), charge)
+            retire(handle(), charge)
         if self._veiled_prefix is not None and self._quota is not None:
             self._quota.check()
         if self._children is not None:
@@ -277,23 +263,6 @@ class Invocation:
         with quota.lock:
             self.prefix = self._veiled_prefix = None
 
-    def _exceeded(self, real: str) -> None:
-        """A native writer took more than there is; the quota has found it out."""
-        path = TMP + real.removesuffix(" (deleted)")[len(self._scratch or real) :]
-        self._record(EXCEEDED, codes.ENOSPC, path, self.exceeded_remedy())
-
-    def exceeded_remedy(self) -> str:
-        """What to do about a native writer that took more than there is (C2.4)."""
-        size = self.guard.storage_size
-        return (
-            f"{EXCEEDED}: /tmp holds more than its {size} MB (storage_size={size}); "
-            "remove files or allow more"
-        )
-
-    def exceeded(self, path: Any) -> OSError:
-        """The error for it, where nobody else tells it to the application: when the file is closed."""
-        return self._refusal(codes.ENOSPC, path, None, self.exceeded_remedy())
-
     # --- making it -------------------------------------------------------------------------------------
 
     def _make_scratch(self) -> str:
@@ -392,128 +361,6 @@ class Invocation:
             return self._final
         return self.quota.measured(), self.quota.peak
 
-    def refuse(
-        self,
-        operation: str,
-        code: int,
-        path: Any,
-        second: Any = None,
-        *,
-        about: Any = None,
-        remedy: str = "",
-        advise: bool = True,
-    ) -> None:
-        """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
-
-        ``path`` and ``second`` go into the error as the caller spelled them; ``about`` is the path to record
-        where the error bears another one or none. ``advise`` says whether the table of remedies may know a
-        better one. Returns where the guard only watches: the operation then
-        goes through (C2.5).
-        """
-        subject = path if about is None else about
-        # An import does without its bytecode where it cannot write: that is nothing to report.
-        if not (code == codes.EROFS and is_bytecode(subject) and is_importing()):
-            shown = self._shown(subject)
-            remedy = remedies.advice(self, operation, code, shown, remedy) if advise else remedy
-            self._record(operation, code, shown, remedy)
-        if self.guard.enforce:
-            raise self._refusal(code, path, second, remedy)
-        self._let_through = threading.get_ident()
-
-    def absent(self, operation: str, path: Any, why: str, *, there: bool = True) -> None:
-        """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
-
-        Recorded as a violation, or among the look-ups where it was only asked whether it is there; not where
-        ``there`` is nothing on the disk either, or the operation has no name. Returns where the guard only
-        watches.
-        """
-        remedy = f"not in the bundle: {why}" if there else ""
-        if operation in _LOOKUPS:
-            if there and not self.report.has_lookup(self._shown(path)):
-                location, library = locate()
-                found = Violation(operation, self._shown(path), codes.ENOENT, location, library, remedy)
-                self.report.add_lookup(found)
-        elif operation and there:
-            self._record(operation, codes.ENOENT, path, remedy)
-        if self.guard.enforce:
-            raise self._refusal(codes.ENOENT, path, None, remedy)
-
-    def was_let_through(self) -> bool:
-        """Has this thread just been let through by :meth:`refuse`? Asked by the backstop, and told once."""
-        if self._let_through != threading.get_ident():
-            return False
-        self._let_through = 0
-        return True
-
-    def note(
-        self, operation: str, code: int, path: Any, remedy: str = "", origin: Origin | None = None
-    ) -> None:
-        """Record a violation whose error somebody else raises; ``origin`` is its line if not this."""
-        shown = self._shown(path)
-        advice = remedies.advice(self, operation, code, shown, remedy)
-        self._record(operation, code, shown, advice, origin=origin)
-
-    def stale(self, operation: str, path: Any = None) -> OSError:
-        """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
-        remedy = "the invocation that this code runs for is over"
-        self._record(operation, codes.ESTALE, self._shown(path), remedy, late=True)
-        return self._refusal(codes.ESTALE, path, None, remedy)
-
-    def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
-        message = os.strerror(code)
-        if path is None:
-            refusal = OSError(code, message)
-        elif second is None:
-            refusal = OSError(code, message, spelled(path))
-        else:
-            refusal = OSError(code, message, spelled(path), None, spelled(second))
-        if remedy:
-            refusal.add_note(f"tmpguard: {remedy}")
-        return refusal
-
-    def _record(
-        self,
-        operation: str,
-        code: int,
-        path: str,
-        remedy: str,
-        *,
-        late: bool = False,
-        origin: Origin | None = None,
-    ) -> None:
-        location, library = origin or locate()
-        violation = Violation(operation, path, code, location, library, remedy)
-        self.report.add(violation, late=late)
-        if hasattr(_telling, "now"):
-            return  # a logging handler that was itself refused must not start it over again
-        _telling.now = True
-        try:
-            self.guard.journal.tell(violation, late=late, refused=self.guard.enforce or late)
-        finally:
-            del _telling.now
-
-    def _shown(self, path: Any) -> str:
-        """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""
-        if path is None:
-            return ""
-        if isinstance(path, int):
-            real = descriptor_path(path)
-            return self.namespace.path_of(path, real) if real else f"descriptor {path}"
-        return printable(path)
-
-    def remedy_for(self, place: Place | None, path: Any) -> str:
-        """What to do instead of writing to ``path``: "only /tmp is writable; write to /tmp/a.txt" (C2.4)."""
-        spelled = printable(path)
-        if place is not None and is_below(place.virtual, TMP + "/package"):
-            tail = place.virtual[len(TMP + "/package") :].lstrip("/")
-            return f"{TMP}/package is the read-only bundle; write to {TMP}/{tail}".rstrip("/")
-        if spelled.startswith("/"):
-            project = self.namespace.working_directory()
-            inside = is_below(spelled, project) and project != "/"
-            spelled = os.path.relpath(spelled, project) if inside else spelled.rstrip("/").rpartition("/")[2]
-        parts = [part for part in spelled.split("/") if part not in ("", ".", "..")]
-        return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
-
 
 def _removed_around(paths: Iterable[str], root: str) -> Iterator[str]:
     """The directories below ``root`` that are gone, but for what is open of that which was in them."""
@@ -552,72 +399,3 @@ def _free_locks() -> None:
 
 
 os.register_at_fork(before=_prepare_fork, after_in_child=_free_locks)
-
-
-def spelled(path: Any) -> Any:
-    """A path as it stands in an error: as it was given, and what a PathLike gave for itself (C2.1)."""
-    if path is None or isinstance(path, (str, bytes, int, bytearray, memoryview)):
-        return path
-    return os.fspath(path)
-
-
-def printable(path: Any) -> str:
-    """A path as text, whatever it is."""
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        return repr(path)
-
-
-def descriptor_path(descriptor: int) -> str:
-    """The real path that ``descriptor`` was opened by, "" where it has none or is not open."""
-    try:
-        return originals.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return ""
-
-
-class _StaleWrite:
-    """Stands for ``write`` on a file whose invocation is over."""
-
-    def __init__(self, invocation: Invocation, name: Any) -> None:
-        self._invocation = invocation
-        self._name = name
-
-    def __call__(self, *args: Any) -> int:
-        raise self._invocation.stale("write", self._name)
-
-
-class _StaleClose:
-    """Stands for ``close`` there: what was written too late is lost, and the close is none the worse."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = weakref.ref(file)
-
-    def __call__(self) -> None:
-        file = self._file()
-        if file is not None:
-            with suppress(OSError):
-                type(file).close(file)
-
-
-def _retire(file: Any, charge: Charge) -> None:
-    """Take what the file still holds in its buffers, and have every later write refused."""
-    with suppress(OSError, ValueError):
-        if file is not None and not file.closed:
-            file.flush()
-    charge.quota = None
-    if file is None or _is_gone(file):
-        return
-    for door in (file, getattr(file, "buffer", None)):
-        if door is not None:
-            door.write = _StaleWrite(charge.invocation, file.name)
-            door.close = _StaleClose(door)
-
-
-def _is_gone(file: Any) -> bool:
-    """Is it closed, or was the file that it buffered taken out of it?"""
-    try:
-        return bool(file.closed)
-    except ValueError:
-        return True

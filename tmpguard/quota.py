@@ -282,13 +282,27 @@ class Quota:
             if status.st_ino in self._exposed:
                 size = self._exposed[status.st_ino].known  # what was charged for it
                 self._exposed[status.st_ino].nameless = self._exposed[status.st_ino].unlinked = True
-            # The number of an inode is given to another one only when nothing has it open any more.
-            before = self._limbo.pop(status.st_ino, 0)
-            self._give(before)
+            if status.st_nlink:
+                self.reused(status.st_ino)
+            # Else it is told again, of another of its descriptors.
+            before = self._limbo.get(status.st_ino, 0)
             self._limbo[status.st_ino] = size
             self._limbo_bytes += size - before
             if len(self._limbo) > _LIMBO_LIMIT:
                 self._settle()
+
+    def reused(self, inode: int) -> None:
+        """A file that was made later has the number ``inode``: what had it before is closed by now."""
+        with self.lock:
+            self._exposed.pop(inode, None)
+            if inode in self._limbo:
+                self._release(inode)
+
+    def _release(self, inode: int) -> None:
+        size = self._limbo.pop(inode)
+        self._give(size)
+        self._limbo_bytes -= size
+        self._files_credit += 1
 
     # --- native writers --------------------------------------------------------------------------------
 
@@ -390,10 +404,7 @@ class Quota:
             return
         still_open = {status.st_ino for _, status in open_unlinked()}
         for inode in [inode for inode in self._limbo if inode not in still_open]:
-            size = self._limbo.pop(inode)
-            self._give(size)
-            self._limbo_bytes -= size
-            self._files_credit += 1
+            self._release(inode)
 
 
 def _is_there(real: str) -> bool:

@@ -20,7 +20,7 @@ from .mounts import TMP, is_below
 from .report import library_functions
 
 if TYPE_CHECKING:
-    from .invocation import Invocation
+    from .recorder import Recorder
 
 
 class Row(NamedTuple):
@@ -391,7 +391,7 @@ def find(operation: str, code: int, path: str, project: str) -> Row | None:
     return next((row for row in TABLE if refused.fits(row)), None)
 
 
-def advice(invocation: Invocation, operation: str, code: int, path: str, remedy: str) -> str:
+def advice(invocation: Recorder, operation: str, code: int, path: str, remedy: str) -> str:
     """What to do about a refusal that the calling code meets: ``remedy``, unless a row knows better.
 
     ``path`` is as the application gave it.

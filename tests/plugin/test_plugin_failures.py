@@ -357,4 +357,4 @@ def test_a_traceback_ends_where_the_application_asked_for_the_file(
     )
     shown = re.findall(r"tmpguard/[\w/]+\.py:\d+", "\n".join(result.outlines))
     assert [frame.partition(":")[0] for frame in shown] == ["tmpguard/guard.py"]
-    assert "tmpguard/invocation.py" in "\n".join(run("--tmpguard", "--full-trace", "-k", "written").outlines)
+    assert "tmpguard/recorder.py" in "\n".join(run("--tmpguard", "--full-trace", "-k", "written").outlines)

@@ -18,9 +18,10 @@ from errno import EROFS
 from typing import Any, Final
 
 from ..context import get_current
-from ..invocation import Invocation, descriptor_path
+from ..invocation import Invocation
 from ..mounts import is_below
 from ..report import is_importing
+from ..spelling import descriptor_path
 from . import imports, originals
 from .paths import text
 from .rawfile import Unopened

@@ -11,10 +11,11 @@ from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EX
 from functools import partial
 from typing import Any, Final
 
-from ..invocation import Invocation, descriptor_path, spelled
+from ..invocation import Invocation
 from ..lookup import PATH_MAX
 from ..mounts import TMP, Place, error
 from ..quota import Full
+from ..spelling import descriptor_path, spelled
 from ..usage import SHORT_SYMLINK, allocated
 from . import originals
 from .charge import full

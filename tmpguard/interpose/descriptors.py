@@ -67,6 +67,7 @@ def open(
             # Nameless, but an inode all the same.
             invocation.reusable = False
             fd = int(making(invocation, "os.open", path, real, call, nameless=True))
+            invocation.quota.reused(originals.fstat(fd).st_ino)
         else:
             fd = int(opening(invocation, path, real, flags, call, "os.open"))
     except OSError as exc:

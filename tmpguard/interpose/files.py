@@ -17,7 +17,7 @@ from .charge import Charge
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, parse, plan_of
 from .paths import BUFFERS, alive_to_read, is_odd, like, quick_real, readable, reraise, truth_as_descriptor
-from .rawfile import FileIO, is_number, open_at, open_by
+from .rawfile import FileIO, is_number, open_at, open_by, refusable
 from .wrapper import quick
 
 _FileIO = originals.FileIO
@@ -127,13 +127,14 @@ def _open_within(
     # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
     raw: Any = _new(_FileIO if buffering else FileIO)
     if not closefd and not is_number(file) and opener is None:
-        return _open(os.devnull, mode, buffering, encoding, errors, newline, closefd)  # has the words for it
+        return _open(refusable(file), mode, buffering, encoding, errors, newline, closefd)
     if is_number(file) or opener is not None:
         if not plan.flags & WRITING:
-            return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+            rest = (encoding, errors, newline)
+            return _open_to_read(file, mode, buffering, *rest, closefd=closefd, opener=opener)
         charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
     elif not plan.flags & WRITING:
-        return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline, closefd)
+        return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline)
     else:
         real, charged = locate(invocation, file, plan.flags)
         if not charged:
@@ -168,13 +169,23 @@ def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: A
     name = os.fspath(file)
     try:
         real = readable(invocation, name, operation="open")
-        opened = _open(like(name, real), mode, buffering, *rest)
+        opened = _open_to_read(like(name, real), mode, buffering, *rest)
     except OSError as exc:
         reraise(exc, name)
     if real != name:
         raw_of(opened).name = name
     invocation.namespace.opened(opened.fileno(), real)
     return opened
+
+
+def _open_to_read(
+    file: Any, mode: Any, buffering: Any, *rest: Any, closefd: bool = True, opener: Any = None
+) -> Any:
+    if buffering or "b" not in mode:
+        return _open(file, mode, buffering, *rest, closefd=closefd, opener=opener)
+    raw = _new(FileIO)  # its holder may open it anew, for writing
+    _init(raw, file, mode, closefd, opener)
+    return raw
 
 
 def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:

@@ -10,9 +10,10 @@ import warnings
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR, EROFS
 from typing import Any, Final, NoReturn
 
-from ..invocation import Invocation, descriptor_path, spelled
+from ..invocation import Invocation
 from ..mounts import NotInBundle, Place, error
 from ..report import is_observer
+from ..spelling import descriptor_path, spelled
 from . import originals
 
 #: What the functions of ``os`` take for a path besides str, bytes and PathLike, with a warning.

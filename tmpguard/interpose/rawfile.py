@@ -15,7 +15,7 @@ from . import originals
 from .charge import Charge
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, raw_plan_of
-from .paths import alive, like, readable, reraise, truth_as_descriptor
+from .paths import BUFFERS, alive, is_odd, like, readable, reraise, truth_as_descriptor
 from .wrapper import StandIn
 
 _write = originals.FileIO.write
@@ -46,7 +46,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if not self.closed:
             super().close()  # what it was before, whatever becomes of it
         if not closefd and not is_number(file) and opener is None:
-            _init(self, os.devnull, mode, closefd)  # has the words for it
+            _init(self, refusable(file), mode, closefd)
         try:
             self._charge = self._open(invocation, file, mode, plan, closefd, opener)
         except OSError as exc:
@@ -154,6 +154,11 @@ def open_by(
 def is_number(file: Any) -> bool:
     """Does ``file`` stand for a descriptor, whatever the type of the number?"""
     return type(file) is int or hasattr(type(file), "__index__")
+
+
+def refusable(path: Any) -> Any:
+    """What the original is given that is going to refuse it, in its own words: ``path``, or none at all."""
+    return path if isinstance(path, BUFFERS) or is_odd(path) else os.devnull
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from errno import EACCES, ENOENT, ENOTDIR
 from typing import TYPE_CHECKING, Any, Final
 
 from ..context import get_current
-from ..invocation import Invocation, descriptor_path
+from ..invocation import Invocation
 from ..lookup import own_descriptor
 from ..mounts import TMP, Mount, error
+from ..spelling import descriptor_path
 from . import originals
 from .entries import Listing, Scan
 from .paths import (
