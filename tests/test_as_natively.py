@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 import tmpguard
+from tests.support import case
 
 
 @pytest.fixture
@@ -141,21 +142,90 @@ def _outside() -> Iterator[None]:
         yield
 
 
-def test_a_descriptor_may_be_whatever_has_an_index(inside: tmpguard.Invocation) -> None:
-    class Number:
-        def __init__(self, number: int) -> None:
-            self.number = number
+class Number:
+    """What is no int, but stands for one."""
 
-        def __index__(self) -> int:
-            return self.number
+    def __init__(self, number: int) -> None:
+        self.number = number
 
-    os.mkdir("/tmp/directory")
-    descriptor = os.open("/tmp/directory", os.O_RDONLY)
-    try:
-        os.mkdir("a", dir_fd=Number(descriptor))  # type: ignore[arg-type]
-    finally:
+    def __index__(self) -> int:
+        return self.number
+
+
+BY_NUMBER: dict[str, Callable[[Any, Any], object]] = {
+    "stat": lambda file, _: os.stat(file).st_size,
+    "chmod": lambda file, _: os.chmod(file, 0o640),
+    "chmod of the file, whatever the directory": lambda file, directory: os.chmod(file, 0o600, dir_fd=-1),
+    "chmod of no link": lambda file, _: os.chmod(file, 0o644, follow_symlinks=False),
+    "chown": lambda file, _: os.chown(file, -1, -1),
+    "chown of no link": lambda file, _: os.chown(file, -1, -1, follow_symlinks=False),
+    "utime": lambda file, _: os.utime(file, (1, 1)),
+    "utime of no link": lambda file, _: os.utime(file, (1, 1), follow_symlinks=False),
+    "fchmod": lambda file, _: os.fchmod(file, 0o600),
+    "fchown": lambda file, _: os.fchown(file, -1, -1),
+    "write": lambda file, _: os.write(file, b"text"),
+    "writev": lambda file, _: os.writev(file, [b"text"]),
+    "pwrite": lambda file, _: os.pwrite(file, b"text", 5000),
+    "posix_fallocate": lambda file, _: os.posix_fallocate(file, 0, 9000),
+    "truncate": lambda file, _: os.truncate(file, 5000),
+    "ftruncate": lambda file, _: os.ftruncate(file, 3),
+    "copy_file_range": lambda file, _: os.copy_file_range(file, file, 1, 0, 100),
+    "dup": lambda file, _: os.close(os.dup(file)),
+    "open": lambda file, _: open(file, "r+", closefd=False).write("text"),
+    "setxattr": lambda file, _: os.setxattr(file, "user.name", b"value"),
+    "setxattr of no link": lambda file, _: os.setxattr(file, "user.a", b"", follow_symlinks=False),
+    "getxattr": lambda file, _: os.getxattr(file, "user.name"),
+    "removexattr": lambda file, _: os.removexattr(file, "user.name"),
+    "mkdir": lambda _, directory: os.mkdir("inner", dir_fd=directory),
+    "listdir": lambda _, directory: os.listdir(directory),
+    "scandir": lambda _, directory: [entry.name for entry in os.scandir(directory)],
+    "chdir": lambda _, directory: os.chdir(directory),
+    "fchdir": lambda _, directory: os.fchdir(directory),
+    "fchdir of nothing": lambda *_: os.fchdir("directory"),  # type: ignore[arg-type]
+}
+
+
+def _by_number(place: Path) -> Iterator[tuple[str, object]]:
+    """What each call gives for numbers of a file and of a directory in ``place``."""
+    (place / "directory").mkdir()
+    (place / "file").write_text("text")
+    opened = [os.open(place / name, flags) for name, flags in (("file", os.O_RDWR), ("directory", 0))]
+    for kind in (int, Number):
+        for name, call in BY_NUMBER.items():
+            try:
+                yield f"{name} {kind.__name__}", call(*map(kind, opened))
+            except (OSError, TypeError, ValueError) as exc:
+                yield f"{name} {kind.__name__}", repr(exc)
+    for descriptor in opened:
         os.close(descriptor)
-    assert os.listdir("/tmp/directory") == ["a"]
+
+
+def test_a_descriptor_may_be_whatever_has_an_index(
+    guard: tmpguard.Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    natively = dict(_by_number(tmp_path))
+    os.chdir(tmp_path)
+    with guard.invocation():
+        assert dict(_by_number(Path("/tmp"))) == natively
+
+
+def test_metadata_of_a_file_elsewhere_cannot_be_changed_by_its_number(
+    guard: tmpguard.Guard, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("text")
+    descriptor = os.open(path, os.O_RDWR)
+    before = path.stat()
+    for kind in (int, Number):
+        for name in ("chmod", "chmod of the file, whatever the directory", "chmod of no link", "chown"):
+            with guard.invocation(), case(name), pytest.raises(OSError, match="Read-only"):
+                BY_NUMBER[name](kind(descriptor), None)
+        for name in ("utime", "fchmod", "fchown", "setxattr", "removexattr"):
+            with guard.invocation(), case(name), pytest.raises(OSError, match="Read-only"):
+                BY_NUMBER[name](kind(descriptor), None)
+    assert path.stat() == before
+    os.close(descriptor)
 
 
 def test_modes_of_a_raw_file_are_those_of_a_raw_file(inside: tmpguard.Invocation) -> None:

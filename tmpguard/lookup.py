@@ -249,6 +249,8 @@ class Namespace:
                         return child, self._magic_place(child, target)
                     if not names and not _may_be_reached(target):
                         return child, self._magic_place(child, target)
+                    if (names or slash) and not modes.S_ISDIR(originals.stat(real).st_mode):
+                        raise error(ENOTDIR)  # told before whether the way to it may be searched
                     target = self.path_of(own_descriptor(child), target)
                 if target.startswith("/"):
                     here = "/"

@@ -228,7 +228,7 @@ class Quota:
         if self.max_files is None:
             return make()
         with self.lock:
-            if not nameless and _is_there(real):
+            if not nameless and _is_there(real.rstrip("/")):
                 return make()
             for find_room in (self._settle, self.measured):
                 if self._files_credit <= 0:

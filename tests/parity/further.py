@@ -429,7 +429,7 @@ def make_archive(s: Session, base: Any, root: Any, kind: str) -> Any:
     if not isinstance(base, str) or not base:
         raise NotTried("text is wanted")
     root = s.tree(root)
-    if (os.path.realpath(base) + "/").startswith(os.path.realpath(os.fsdecode(root)) + "/"):
+    if os.path.realpath(f"{base}.{kind}").startswith(os.path.realpath(os.fsdecode(root)) + "/"):
         raise NotTried("into itself")
     try:
         name = shutil.make_archive(base, kind, root_dir=root)

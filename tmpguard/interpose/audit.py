@@ -139,7 +139,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
-    if isinstance(path, (int, Unopened)):
+    if isinstance(path, Unopened) or hasattr(type(path), "__index__"):
         return True  # a descriptor was checked when it was opened
     name = text(path)
     if not name.startswith("/"):

@@ -132,10 +132,10 @@ def symlink(
             invocation.refuse("os.symlink", ENOSPC, src, dst, about=dst, remedy=full(invocation))
             make()
 
-    if is_odd(src):
-        originals.symlink(src, dst, target_is_directory, dir_fd=dir_fd)  # says so before it looks
+    if is_odd(src) or is_odd(dst):
+        return originals.symlink(src, dst, target_is_directory, dir_fd=dir_fd)  # says so before it looks
     try:
-        if not is_odd(dst) and not 0 < len(os.fsencode(src)) < PATH_MAX:
+        if not 0 < len(os.fsencode(src)) < PATH_MAX:
             raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
@@ -256,7 +256,11 @@ def _rename(
         call(src, dst)
     try:
         source = entry(invocation, src, src_dir_fd, operation)
-        target = entry(invocation, dst, dst_dir_fd, operation)
+        try:
+            target = entry(invocation, dst, dst_dir_fd, operation)
+        except OSError:
+            originals.lstat(holder_of(source) + "/.")  # whether it may be searched is told before
+            raise
         code = rename_error(source, target)
         if code:
             originals.lstat(holder_of(source) + "/.")
@@ -340,6 +344,8 @@ def _alter(
     """``call`` with the real path of ``given``, whose metadata it changes."""
     alive(invocation, operation, given)
     if type(given) is int:
+        if given > 0 and not follow and operation != "os.chmod":
+            raise ValueError(f"{operation[3:]}: cannot use fd and follow_symlinks together")
         check_descriptor(invocation, operation, given, given if names else None)
         _may_lock_by(invocation, given)
         return call(given)
@@ -373,7 +379,9 @@ def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any 
     real = descriptor_path(fd)
     if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & _O_PATH:
         return
-    if not invocation.guard.mounts.mount_of(invocation.namespace.path_of(fd, real)).writable:
+    table = invocation.guard.mounts
+    mount = table.mount_of(invocation.namespace.path_of(fd, real))
+    if not mount.writable or mount is table.scratch:  # what is in the real /tmp is hidden behind the scratch
         invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
 
 
@@ -403,8 +411,6 @@ def chmod(
     follow_symlinks: bool = True,
 ) -> None:
     options = _without_default(follow_symlinks)
-    if _is_both(path, dir_fd):
-        originals.chmod(path, mode, dir_fd=dir_fd, **options)
     if not follow_symlinks and _is_link(invocation, path, dir_fd):
         raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
     _alter(

@@ -130,8 +130,7 @@ def _open_within(
         return _open(refusable(file), mode, buffering, encoding, errors, newline, closefd)
     if is_number(file) or opener is not None:
         if not plan.flags & WRITING:
-            rest = (encoding, errors, newline)
-            return _open_to_read(file, mode, buffering, *rest, closefd=closefd, opener=opener)
+            return _open_to_read(file, mode, buffering, encoding, errors, newline, closefd, opener)
         charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
     elif not plan.flags & WRITING:
         return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline)
@@ -179,10 +178,17 @@ def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: A
 
 
 def _open_to_read(
-    file: Any, mode: Any, buffering: Any, *rest: Any, closefd: bool = True, opener: Any = None
+    file: Any,
+    mode: Any,
+    buffering: Any,
+    encoding: Any = None,
+    errors: Any = None,
+    newline: Any = None,
+    closefd: Any = True,
+    opener: Any = None,
 ) -> Any:
     if buffering or "b" not in mode:
-        return _open(file, mode, buffering, *rest, closefd=closefd, opener=opener)
+        return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
     raw = _new(FileIO)  # its holder may open it anew, for writing
     _init(raw, file, mode, closefd, opener)
     return raw

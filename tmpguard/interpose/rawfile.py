@@ -67,6 +67,8 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
         if not plan.flags & WRITING:
             name = os.fspath(file)
             with _spelled(name):
+                if is_odd(name):
+                    _init(self, name, mode, closefd)  # says so
                 real = readable(invocation, name, operation="open")
                 _init(self, like(name, real), mode, closefd)
             invocation.namespace.opened(self.fileno(), real)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import stat as modes
@@ -416,6 +417,7 @@ def chdir(invocation: Invocation, path: Any) -> None:
 def fchdir(invocation: Invocation, fd: Any) -> None:
     if type(fd) is bool:
         fd = truth_as_descriptor(fd)
+    fcntl.fcntl(fd, fcntl.F_GETFD)  # has the words for what is none
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise error(ENOTDIR)

@@ -73,7 +73,7 @@ def bind(self: _Socket, address: Any, /) -> None:
 
 def _bind(invocation: Invocation, sock: _Socket, address: Any, where: Place, real: str) -> None:
     """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6)."""
-    if not where.parent.charged:
+    if not where.parent.charged or where.slash:  # only a directory may be named like that
         return originals.socket_bind(sock, real)
     try:
         invocation.quota.making(where.real, lambda: originals.socket_bind(sock, real))

@@ -36,7 +36,7 @@ from . import (
     waiting,
     walks,
 )
-from .wrapper import Wrapper
+from .wrapper import NumberWrapper, Wrapper
 
 
 class Call(NamedTuple):
@@ -45,7 +45,8 @@ class Call(NamedTuple):
     ``owner`` is the module, or the class within a module as ``module:Class``; ``intent`` one of ``read``,
     ``create``, ``modify``, ``metadata``, ``allocate``, ``process``, ``child`` and ``carry``; ``paths`` names
     its path arguments; ``replacement`` is a function of the invocation and the call's own arguments, or,
-    where ``ready`` is true, the object that takes the callable's place as it is.
+    where ``ready`` is true, the object that takes the callable's place as it is. The first ``numbers`` of its
+    arguments may be descriptors.
     """
 
     owner: str
@@ -54,6 +55,15 @@ class Call(NamedTuple):
     paths: tuple[str, ...]
     replacement: Any
     ready: bool = False
+    numbers: int = 0
+
+    def wrapper(self, original: Callable[..., Any]) -> Any:
+        """What takes the place of ``original``."""
+        if self.ready:
+            return self.replacement
+        if self.numbers:
+            return NumberWrapper(original, self.replacement, self.public, self.numbers)
+        return Wrapper(original, self.replacement, self.public)
 
     @property
     def public(self) -> str:
@@ -75,14 +85,14 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "stat", "read", _PATH, reads.stat, ready=True),
     Call("os", "lstat", "read", _PATH, reads.lstat, ready=True),
     Call("os", "access", "read", _PATH, reads.access),
-    Call("os", "statvfs", "read", _PATH, reads.statvfs),
-    Call("os", "fstatvfs", "read", (), reads.fstatvfs),
-    Call("os", "pathconf", "read", _PATH, reads.pathconf),
+    Call("os", "statvfs", "read", _PATH, reads.statvfs, numbers=1),
+    Call("os", "fstatvfs", "read", (), reads.fstatvfs, numbers=1),
+    Call("os", "pathconf", "read", _PATH, reads.pathconf, numbers=1),
     Call("os", "readlink", "read", _PATH, reads.readlink),
-    Call("os", "getxattr", "read", _PATH, reads.getxattr),
-    Call("os", "listxattr", "read", _PATH, reads.listxattr),
-    Call("os", "listdir", "read", _PATH, reads.listdir),
-    Call("os", "scandir", "read", _PATH, reads.scandir),
+    Call("os", "getxattr", "read", _PATH, reads.getxattr, numbers=1),
+    Call("os", "listxattr", "read", _PATH, reads.listxattr, numbers=1),
+    Call("os", "listdir", "read", _PATH, reads.listdir, numbers=1),
+    Call("os", "scandir", "read", _PATH, reads.scandir, numbers=1),
     Call("os", "walk", "read", ("top",), walks.walk, ready=True),
     Call("posixpath", "ismount", "read", _PATH, reads.ismount),
     Call("pkgutil", "get_data", "read", ("resource",), reads.get_data),
@@ -90,7 +100,7 @@ TABLE: Final[tuple[Call, ...]] = (
     # the working directory
     Call("os", "getcwd", "process", (), reads.getcwd),
     Call("os", "getcwdb", "process", (), reads.getcwdb),
-    Call("os", "chdir", "process", _PATH, reads.chdir),
+    Call("os", "chdir", "process", _PATH, reads.chdir, numbers=1),
     Call("os", "fchdir", "process", (), reads.fchdir),
     # directory entries
     Call("os", "mkdir", "modify", _PATH, changes.mkdir),
@@ -104,28 +114,28 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "rename", "modify", _PAIR, changes.rename),
     Call("os", "replace", "modify", _PAIR, changes.replace),
     # metadata
-    Call("os", "chmod", "metadata", _PATH, changes.chmod),
+    Call("os", "chmod", "metadata", _PATH, changes.chmod, numbers=1),
     Call("os", "lchmod", "metadata", _PATH, changes.lchmod),
-    Call("os", "fchmod", "metadata", (), changes.fchmod),
-    Call("os", "chown", "metadata", _PATH, changes.chown),
+    Call("os", "fchmod", "metadata", (), changes.fchmod, numbers=1),
+    Call("os", "chown", "metadata", _PATH, changes.chown, numbers=1),
     Call("os", "lchown", "metadata", _PATH, changes.lchown),
-    Call("os", "fchown", "metadata", (), changes.fchown),
-    Call("os", "utime", "metadata", _PATH, changes.utime),
-    Call("os", "setxattr", "metadata", _PATH, changes.setxattr),
-    Call("os", "removexattr", "metadata", _PATH, changes.removexattr),
+    Call("os", "fchown", "metadata", (), changes.fchown, numbers=1),
+    Call("os", "utime", "metadata", _PATH, changes.utime, numbers=1),
+    Call("os", "setxattr", "metadata", _PATH, changes.setxattr, numbers=1),
+    Call("os", "removexattr", "metadata", _PATH, changes.removexattr, numbers=1),
     # allocating
-    Call("os", "truncate", "allocate", _PATH, descriptors.truncate),
-    Call("os", "ftruncate", "allocate", (), descriptors.ftruncate),
-    Call("os", "dup", "allocate", (), descriptors.dup),
-    Call("os", "dup2", "allocate", (), descriptors.dup2),
-    Call("os", "write", "allocate", (), descriptors.write),
-    Call("os", "writev", "allocate", (), descriptors.writev),
-    Call("os", "pwrite", "allocate", (), descriptors.pwrite),
-    Call("os", "pwritev", "allocate", (), descriptors.pwritev),
-    Call("os", "posix_fallocate", "allocate", (), descriptors.posix_fallocate),
-    Call("os", "sendfile", "allocate", (), descriptors.sendfile),
-    Call("os", "copy_file_range", "allocate", (), descriptors.copy_file_range),
-    Call("os", "splice", "allocate", (), descriptors.splice),
+    Call("os", "truncate", "allocate", _PATH, descriptors.truncate, numbers=1),
+    Call("os", "ftruncate", "allocate", (), descriptors.ftruncate, numbers=1),
+    Call("os", "dup", "allocate", (), descriptors.dup, numbers=1),
+    Call("os", "dup2", "allocate", (), descriptors.dup2, numbers=2),
+    Call("os", "write", "allocate", (), descriptors.write, numbers=1),
+    Call("os", "writev", "allocate", (), descriptors.writev, numbers=1),
+    Call("os", "pwrite", "allocate", (), descriptors.pwrite, numbers=1),
+    Call("os", "pwritev", "allocate", (), descriptors.pwritev, numbers=1),
+    Call("os", "posix_fallocate", "allocate", (), descriptors.posix_fallocate, numbers=1),
+    Call("os", "sendfile", "allocate", (), descriptors.sendfile, numbers=2),
+    Call("os", "copy_file_range", "allocate", (), descriptors.copy_file_range, numbers=2),
+    Call("os", "splice", "allocate", (), descriptors.splice, numbers=2),
     Call("fcntl", "ioctl", "allocate", (), clones.ioctl),
     Call("mmap", "mmap", "allocate", (), mappings.mmap, ready=True),
     # other ways in
@@ -219,7 +229,7 @@ def calls() -> Iterator[tuple[Any, str, Any, Any]]:
             continue  # not on this platform
         key = (id(original), id(call.replacement))
         if key not in made:
-            made[key] = call.replacement if call.ready else Wrapper(original, call.replacement, call.public)
+            made[key] = call.wrapper(original)
         yield owner, call.name, original, made[key]
     yield sqlite3.Error, "sqlite_errorcode", None, sqlite_errors.ErrorCode()
     yield from _dbm_calls()

@@ -8,6 +8,7 @@ name, module, documentation and signature (C7.2). Its first step is "no invocati
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from importlib import import_module
 from types import BuiltinFunctionType, MethodType
@@ -57,6 +58,30 @@ class Wrapper:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         return _by_name(self._public)
+
+
+class NumberWrapper(Wrapper):
+    """The same for a call whose first arguments may be descriptors: numbers of whatever type."""
+
+    def __init__(
+        self, original: Callable[..., Any], guarded: Callable[..., Any], public: str, numbers: int
+    ) -> None:
+        super().__init__(original, guarded, public)
+        self._numbers = numbers
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        invocation = get_current()
+        if invocation is None:
+            return self._original(*args, **kwargs)
+        for position, value in enumerate(args[: self._numbers]):
+            if type(value) is not int and type(value) is not str and _is_number(value):
+                args = (*args[:position], operator.index(value), *args[position + 1 :])
+        return self._guarded(invocation, *args, **kwargs)
+
+
+def _is_number(value: Any) -> bool:
+    # A truth value is none: since 3.13 the originals warn of it.
+    return hasattr(type(value), "__index__") and type(value) is not bool
 
 
 class _Receiver:
