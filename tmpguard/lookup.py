@@ -241,17 +241,10 @@ class Namespace:
                 if table.deployed is not None and child.startswith(PACKAGE) and is_below(child, PACKAGE):
                     self._check_link(child, target)
                 if _is_magic(child):
-                    if child.endswith("/cwd"):
-                        target = self.working_directory()
-                    elif _has_no_path(target):
-                        if names or slash:
-                            self._check_nameless(child, is_last=not names)
-                        return child, self._magic_place(child, target)
-                    if not names and not _may_be_reached(target):
-                        return child, self._magic_place(child, target)
-                    if (names or slash) and not modes.S_ISDIR(originals.stat(real).st_mode):
-                        raise error(ENOTDIR)  # told before whether the way to it may be searched
-                    target = self.path_of(own_descriptor(child), target)
+                    behind = self._behind_magic(child, target, is_last=not names, slash=slash)
+                    if type(behind) is Place:
+                        return child, behind
+                    target = str(behind)
                 if target.startswith("/"):
                     here = "/"
                 names.extend(_components(target))
@@ -284,6 +277,26 @@ class Namespace:
             is_below(os.path.normpath(target), place) for place in deployed
         ):
             raise NotInBundle(f"the link {link} leads out of it, to {target}", _is_there(target))
+
+    def _behind_magic(self, link: str, target: str, *, is_last: bool, slash: bool) -> Place | str:
+        """Where the kernel goes by the ``link`` of /proc: a path, or the Place of what is reached by it only.
+
+        Raises OSError(ENOTDIR) where the path goes on behind a file, which is told before whether the way
+        to it may be searched.
+        """
+        if link.endswith("/cwd"):
+            return self.working_directory()
+        if _has_no_path(target):
+            if slash or not is_last:
+                self._check_nameless(link, is_last=is_last)
+            return self._magic_place(link, target)
+        kind = originals.stat(link).st_mode
+        if (slash or not is_last) and not modes.S_ISDIR(kind):
+            raise error(ENOTDIR)
+        # The kernel does not follow a link that a descriptor stands for.
+        if modes.S_ISLNK(kind) or (is_last and not _may_be_reached(target)):
+            return self._magic_place(link, target)
+        return self.path_of(own_descriptor(link), target)
 
     def _check_nameless(self, virtual: str, *, is_last: bool) -> None:
         """A path goes on behind a file without a name: of a directory nothing is left in it.

@@ -169,8 +169,8 @@ class Quota:
         """Charge ``growth`` bytes in whole pages, of the file of that ``inode`` if it is given, all or
         nothing; hold the lock. Did they fit?"""
         fits = self._afford(growth)
-        if fits and inode in self._exposed:
-            self._grown(inode, self._exposed[inode], growth)
+        if fits:
+            self._resized(inode, growth)
         return fits
 
     def _afford(self, growth: int, descriptor: int = -1) -> bool:
@@ -189,16 +189,21 @@ class Quota:
 
     def _take(self, growth: int, descriptor: int) -> None:
         self.credit -= growth
-        if self._exposed and descriptor >= 0:
-            inode = originals.fstat(descriptor).st_ino
-            if inode in self._exposed:
-                self._grown(inode, self._exposed[inode], growth)
+        if descriptor >= 0 and growth and (self._exposed or self._limbo):
+            status = originals.fstat(descriptor)
+            self._resized(status.st_ino, growth, nameless=not status.st_nlink)
 
-    def _grown(self, inode: int, exposed: Exposed, growth: int) -> None:
-        exposed.known += growth
-        if exposed.nameless and inode in self._limbo:
-            self._limbo[inode] += growth
-            self._limbo_bytes += growth
+    def _resized(self, inode: int, growth: int, *, nameless: bool = False) -> None:
+        """The charge for the file of that ``inode`` is another one by ``growth`` bytes."""
+        if inode in self._exposed:
+            self._exposed[inode].known += growth
+        # One that has a name, as far as is known, is another file than the one that had the number before.
+        if inode in self._limbo and (nameless or growth < 0):
+            self._set_limbo(inode, max(0, self._limbo[inode] + growth))
+
+    def _set_limbo(self, inode: int, size: int) -> None:
+        self._limbo_bytes += size - self._limbo.get(inode, 0)
+        self._limbo[inode] = size
 
     def _growth(self, descriptor: int, offset: int, size: int) -> int:
         """The bytes that a write of ``size`` at ``offset`` newly allocates."""
@@ -260,8 +265,7 @@ class Quota:
         with self.lock:
             self._note_peak()
             self._give(size)
-            if inode in self._exposed:
-                self._exposed[inode].known -= size
+            self._resized(inode, -size)
 
     def _give(self, size: int) -> None:
         if self._veiled:
@@ -276,18 +280,17 @@ class Quota:
             last = status.st_nlink <= 1 or modes.S_ISDIR(status.st_mode)
             if self.max_files is not None and not last:
                 self._files_credit += 1
+            exposed = self._exposed.get(status.st_ino) if last else None
+            if exposed is not None:
+                size = exposed.known  # what was charged for it
+                exposed.nameless = exposed.unlinked = True
             if not last or not (size or self.max_files is not None):
                 return
             self._note_peak()
-            if status.st_ino in self._exposed:
-                size = self._exposed[status.st_ino].known  # what was charged for it
-                self._exposed[status.st_ino].nameless = self._exposed[status.st_ino].unlinked = True
             if status.st_nlink:
                 self.reused(status.st_ino)
             # Else it is told again, of another of its descriptors.
-            before = self._limbo.get(status.st_ino, 0)
-            self._limbo[status.st_ino] = size
-            self._limbo_bytes += size - before
+            self._set_limbo(status.st_ino, size)
             if len(self._limbo) > _LIMBO_LIMIT:
                 self._settle()
 
@@ -297,6 +300,13 @@ class Quota:
             self._exposed.pop(inode, None)
             if inode in self._limbo:
                 self._release(inode)
+
+    def named(self, inode: int) -> None:
+        """The nameless file of that ``inode`` has a name now, and stays when it is closed."""
+        with self.lock:
+            self._limbo_bytes -= self._limbo.pop(inode, 0)
+            if inode in self._exposed:
+                self._exposed[inode].unlinked = False
 
     def _release(self, inode: int) -> None:
         size = self._limbo.pop(inode)
@@ -382,7 +392,7 @@ class Quota:
             if now is not None:
                 growth = now - exposed.known
                 self.credit -= growth
-                self._grown(inode, exposed, growth)
+                self._resized(inode, growth, nameless=exposed.nameless)
                 if growth > largest:
                     largest, path = growth, exposed.path
             if not still:

@@ -39,10 +39,12 @@ class Runner:
     def run(self, script: list[scripts.Call], project: str, watched: bool) -> list[scripts.Outcome]:
         """The outcomes, and in place of what a refusal must leave on the report, what is wrong about it."""
         with self.guard.invocation() as invocation:
-            outcomes = scripts.run(script, project, watched, lambda: len(invocation.report.violations))
+            outcomes = scripts.run(script, project, watched, lambda: _state(invocation))
         seen = 0
         for call, outcome in zip(script, outcomes, strict=False):
-            told, _, known = outcome
+            told, _, (known, too_much) = outcome
+            if too_much:
+                outcome[0] += f" with a credit of {too_much} too much"
             if re.match(r"OSError EROFS", told) and known == seen and not call[0].startswith(COMPOSED):
                 outcome[0] += " without a violation"
             seen = known
@@ -63,6 +65,16 @@ class Runner:
                 found.append([path, status.st_mode, status.st_size, status.st_nlink, status.st_mtime_ns])
                 found[-1] += os.listxattr(path, follow_symlinks=False)
         return sorted(found, key=repr)
+
+
+def _state(invocation: Any) -> tuple[int, int]:
+    """How many violations it has, and how many bytes more than there are free it takes for free."""
+    excess = 0
+    if invocation.has_scratch():
+        quota = invocation.quota
+        with quota.lock:
+            excess = quota.balance + invocation._measure().bytes - quota.limit
+    return len(invocation.report.violations), max(excess, 0)
 
 
 def main() -> None:

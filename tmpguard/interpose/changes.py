@@ -159,7 +159,7 @@ def link(
     follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
     try:
         source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
-        kind = originals.lstat(source.real).st_mode
+        status = originals.lstat(source.real)
         target = entry(invocation, dst, dst_dir_fd, "os.link")
         foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
@@ -168,10 +168,13 @@ def link(
             code = EXDEV if code == EROFS and target.parent.writable else code
             _stop(invocation, "os.link", code, src, target, dst)
         # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
-        way: dict[str, Any] = {"src_dir_fd": 0} if follow and source.mount is not source.parent else {}
+        by_way = follow and source.mount is not source.parent
+        way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {}
         call = partial(originals.link, source.real, target.real, **way)
-        if target.parent.charged and not modes.S_ISDIR(kind):
+        if target.parent.charged and not modes.S_ISDIR(status.st_mode):
             making(invocation, "os.link", dst, target.real, call)
+            if by_way:
+                invocation.quota.named(originals.stat(source.real).st_ino)
         else:
             call()
     except OSError as exc:

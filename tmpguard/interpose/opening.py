@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import ENOSPC, EROFS
+from errno import EEXIST, EISDIR, ENOSPC, EROFS
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..invocation import Invocation
-from ..mounts import Place
+from ..mounts import Place, error
 from ..quota import Full
 from ..usage import allocated
 from . import originals
 from .charge import too_many
-from .paths import BUFFERS, alive, is_odd, like, place, quick_real, refuse, reraise
-from .refusals import open_error
+from .paths import BUFFERS, alive, entry, is_odd, like, place, quick_real, refuse, reraise, text
+from .refusals import holder_of, open_error
+
+_O_PATH: Final = getattr(os, "O_PATH", 0)
 
 
 def locate(
@@ -34,12 +36,25 @@ def locate(
         return file, False  # the original refuses it by itself
     try:
         making = bool(flags & os.O_CREAT)
+        if making and not flags & _O_PATH:
+            _check_last(invocation, file, dir_fd, flags, operation)
         where = place(invocation, file, dir_fd, follow=_follows(flags), operation=operation, making=making)
         if not where.mount.writable:
             _check_read_only(invocation, file, where, flags, operation)
     except OSError as exc:
         reraise(exc, file)
     return like(file, where.real), where.mount.charged
+
+
+def _check_last(invocation: Invocation, file: Any, dir_fd: int | None, flags: int, operation: str) -> None:
+    """Raises EISDIR or EEXIST for a path that only a directory may have: what has it is not looked at."""
+    name = text(file)
+    if not name.endswith(("/", ".")):
+        return
+    where = entry(invocation, file, dir_fd, operation)
+    if where.last or where.slash:
+        originals.lstat(holder_of(where) + "/.")  # whether it may be searched is told before
+        raise error(EEXIST if where.last and flags & os.O_EXCL else EISDIR)
 
 
 def _follows(flags: int) -> bool:

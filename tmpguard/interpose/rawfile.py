@@ -45,6 +45,7 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
             return
         if not self.closed:
             super().close()  # what it was before, whatever becomes of it
+            vars(self).pop("__IOBase_closed", None)  # the mark of a file that stays closed
         if not closefd and not is_number(file) and opener is None:
             _init(self, refusable(file), mode, closefd)
         try:
