@@ -366,9 +366,19 @@ def _removed_around(paths: Iterable[str], root: str) -> Iterator[str]:
     """The directories below ``root`` that are gone, but for what is open of that which was in them."""
     for path in paths:
         directory = os.path.dirname(path)
-        while is_below(directory, root) and not originals.access(directory, os.F_OK):
+        while is_below(directory, root) and _is_gone(directory):
             yield directory
             directory = os.path.dirname(directory)
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        originals.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass  # it may not be searched, so it is there
+    return False
 
 
 def _prepare_fork() -> None:

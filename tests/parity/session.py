@@ -236,7 +236,9 @@ def _entries(directory: str) -> Iterator[str]:
             status = os.lstat(path)
             shown += told_status(status)
             if stat.S_ISLNK(status.st_mode):
-                shown.append(os.readlink(path))
+                text = told(os.readlink(path))
+                shown[2] = len(text)  # the number of an inode in it has more digits here than there
+                shown.append(text)
             elif stat.S_ISREG(status.st_mode):
                 shown += [content(path, status.st_size), os.listxattr(path)]
             elif stat.S_ISDIR(status.st_mode):

@@ -171,10 +171,13 @@ def link(
         by_way = follow and source.mount is not source.parent
         way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {}
         call = partial(originals.link, source.real, target.real, **way)
-        if target.parent.charged and not modes.S_ISDIR(status.st_mode):
+        if by_way:
+            status = originals.stat(source.real)
+        if target.parent.charged and by_way and not status.st_nlink:
+            call()  # the first name of a nameless file is no further inode
+            invocation.quota.named(status.st_ino)
+        elif target.parent.charged and not modes.S_ISDIR(status.st_mode):
             making(invocation, "os.link", dst, target.real, call)
-            if by_way:
-                invocation.quota.named(originals.stat(source.real).st_ino)
         else:
             call()
     except OSError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import weakref
 from contextlib import suppress
 from errno import ENOSPC
@@ -104,6 +106,8 @@ class Charge:
             fits = quota.charge(self._descriptor, size)
         except Full:
             fits = 0
+        if size and not fits and not _may_write(self._descriptor):
+            return _write(raw, data)  # which says so
         if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
             touched(self._descriptor)
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
@@ -168,6 +172,11 @@ def bytes_of(data: Any) -> memoryview | None:
         return memoryview(data).cast("B")
     except TypeError:
         return None
+
+
+def _may_write(descriptor: int) -> bool:
+    """Was it opened for writing? An opener may have given another one than was asked for."""
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR))
 
 
 def touched(descriptor: int) -> None:

@@ -64,6 +64,8 @@ def bind(self: _Socket, address: Any, /) -> None:
             raise error(EADDRINUSE if code == EEXIST else code)
         remedy = invocation.remedy_for(where, address)
         invocation.refuse("socket.bind", EROFS, None, about=address, remedy=remedy)
+    if where.last:
+        raise error(EADDRINUSE)
     with _short(where.real) as real:
         _bind(invocation, self, address, where, real)
         # Whoever asks for the address is told the one that was given, as by the kernel.
