@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import io
 import mmap
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,20 @@ def _in_parts(descriptor: int, data: bytes) -> int:
     return os.writev(descriptor, [data[:10], data[10:]])
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing is closed meanwhile by the collector of cycles."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def excess(invocation: Invocation) -> tuple[int, int]:
     """How many bytes and how many files more than there are free the quota takes for free."""
     quota = invocation.quota
-    with quota.lock:
+    with quota.lock, _uncollected():
         held = invocation._measure()
         files = quota._files_credit + held.files - quota.max_files if quota.max_files is not None else 0
         return max(0, quota.balance + held.bytes - quota.limit), max(0, files)

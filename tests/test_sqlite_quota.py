@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 import tmpguard
 from tests.support import in_threads
+from tests.test_quota_credit import excess
 
 MB = 1 << 20
 NAME = "/tmp/data.sqlite"
@@ -247,3 +249,46 @@ def test_views_of_sqlite_are_used_again(guard: tmpguard.Guard) -> None:
     assert len(sqlite_vfs._slots) == slots
     assert not sqlite_files._opened
     assert not sqlite_files._pages
+
+
+# --- what others do to a database that is open ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["by its path", "by opening it", "by its descriptor"])
+def test_what_others_have_cut_off_is_charged_again(invocation: tmpguard.Invocation, way: str) -> None:
+    journal = f"{NAME}-journal"
+    connection = connect("persist")
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # the journal stays open
+    connection.executemany("INSERT INTO blobs VALUES (?)", [(bytes(100),)] * 2000)
+    connection.commit()
+    connection.execute("UPDATE blobs SET data = zeroblob(99)")
+    connection.commit()
+    assert os.path.getsize(journal) > 100_000
+    if way == "by its path":
+        os.truncate(journal, 0)
+    elif way == "by opening it":
+        open(journal, "wb").close()
+    else:
+        with open(journal, "r+b") as file:
+            file.truncate(0)
+    connection.execute("UPDATE blobs SET data = zeroblob(98)")
+    connection.commit()
+    assert os.path.getsize(journal) > 100_000
+    assert excess(invocation) == (0, 0)
+    connection.close()
+
+
+def test_the_index_of_a_database_that_was_replaced_counts_until_it_is_closed(
+    invocation: tmpguard.Invocation,
+) -> None:
+    first = connect("wal")
+    insert(first, 100)
+    for suffix in ("", "-wal"):
+        os.unlink(NAME + suffix)
+    second = connect("wal")
+    insert(second, 100)
+    second.close()  # which takes the index away that the first one has open
+    assert not os.path.exists(NAME + "-shm")
+    assert excess(invocation) == (0, 0)
+    first.close()
+    assert shutil.disk_usage("/tmp").used == on_disk()

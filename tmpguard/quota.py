@@ -56,6 +56,7 @@ class Quota:
         "limit",
         "lock",
         "max_files",
+        "on_shrunk",
         "overrun",
     )
 
@@ -76,6 +77,8 @@ class Quota:
         self._on_overrun: Callable[[str], None] = _unheard
         self._withheld = 0
         self._veiled = False
+        #: Told the inode of a file that is shorter now, or perhaps emptied: SQLite may have it open.
+        self.on_shrunk: Callable[[int], None] = _unheard
         #: Did a native writer take more than there is? Until space is freed nothing more fits.
         self.overrun = False
 
@@ -258,14 +261,21 @@ class Quota:
             try:
                 return change()
             finally:
-                self._take(file_bytes(descriptor) - before, descriptor)
+                growth = file_bytes(descriptor) - before
+                self._take(growth, descriptor)
+                if growth < 0:
+                    self.on_shrunk(originals.fstat(descriptor).st_ino)
 
-    def freed(self, size: int, inode: int = 0) -> None:
-        """``size`` bytes, of the file of that ``inode`` if it is given, are surely free again."""
+    def freed(self, size: int, inode: int = 0, *, known: bool = False) -> None:
+        """``size`` bytes, of the file of that ``inode`` if it is given, are surely free again.
+
+        ``known`` says that who keeps account of its pages knows it."""
         with self.lock:
             self._note_peak()
             self._give(size)
             self._resized(inode, -size)
+            if inode and not known:
+                self.on_shrunk(inode)
 
     def _give(self, size: int) -> None:
         if self._veiled:
@@ -393,6 +403,8 @@ class Quota:
                 growth = now - exposed.known
                 self.credit -= growth
                 self._resized(inode, growth, nameless=exposed.nameless)
+                if growth < 0:
+                    self.on_shrunk(inode)
                 if growth > largest:
                     largest, path = growth, exposed.path
             if not still:
@@ -446,7 +458,7 @@ def _appends(descriptor: int) -> bool:
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
 
 
-def _unheard(path: str) -> None:
+def _unheard(what: object) -> None:
     pass
 
 

@@ -138,6 +138,8 @@ class Session:
             path = self.project + path[1:]
         elif path.startswith("/tmp/../P"):
             path = "/tmp/.." + self.project + path.removeprefix("/tmp/../P")
+        elif path and not path.startswith("/") and _is_locked_in():
+            raise NotTried("tmpguard goes to the working directory by its path")
         return re.sub(r"\{(\d+)\}", lambda match: "n" * int(match[1]), path)
 
     def opened(self, path: Any, directory: int | None = None) -> Any:
@@ -168,6 +170,17 @@ class Session:
         """Lines that tell which call wrote them."""
         line = bytes([97 + self.step % 26]) * 63 + b"\n"
         return (line * (size // 64 + 1))[:size]
+
+
+def _is_locked_in() -> bool:
+    """May the directories that lead to the working directory no more be searched?"""
+    try:
+        os.stat(os.getcwd())
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def close(handle: Any) -> None:

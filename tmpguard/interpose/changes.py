@@ -23,7 +23,7 @@ from .opening import making
 from .paths import alive, entry, is_odd, place, quick_real, refuse, text
 from .refusals import (
     change_error,
-    holder_of,
+    check_search,
     making_error,
     mount_point_error,
     rename_error,
@@ -39,7 +39,7 @@ def _stop(
 ) -> None:
     """Raise what the kernel says; only EROFS is a refusal of ours and on the report."""
     if code and where is not None:
-        originals.lstat(holder_of(where) + "/.")  # whether it may be searched is asked first
+        check_search(where)  # whether it may be searched is asked first
     if code == EROFS:
         refuse(invocation, operation, given, where, second)
     elif code:
@@ -163,7 +163,7 @@ def link(
         target = entry(invocation, dst, dst_dir_fd, "os.link")
         foreign = source.mount is not target.parent or bool(target.last)
         if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
-            originals.lstat(holder_of(target) + "/.")
+            check_search(target)
             code = making_error(target, directory=False)
             code = EXDEV if code == EROFS and target.parent.writable else code
             _stop(invocation, "os.link", code, src, target, dst)
@@ -265,12 +265,12 @@ def _rename(
         try:
             target = entry(invocation, dst, dst_dir_fd, operation)
         except OSError:
-            originals.lstat(holder_of(source) + "/.")  # whether it may be searched is told before
+            check_search(source)  # whether it may be searched is told before
             raise
         code = rename_error(source, target)
         if code:
-            originals.lstat(holder_of(source) + "/.")
-            originals.lstat(holder_of(target) + "/.")
+            check_search(source)
+            check_search(target)
         if code == EXDEV and not (source.parent.writable and target.parent.writable):
             # Refused because one side is read-only: a finding, though the errno is the mounts'.
             where, given = (target, dst) if source.parent.writable else (source, src)

@@ -15,7 +15,7 @@ from ..usage import allocated
 from . import originals
 from .charge import too_many
 from .paths import BUFFERS, alive, entry, is_odd, like, place, quick_real, refuse, reraise, text
-from .refusals import holder_of, open_error
+from .refusals import check_search, open_error
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
 
@@ -53,7 +53,7 @@ def _check_last(invocation: Invocation, file: Any, dir_fd: int | None, flags: in
         return
     where = entry(invocation, file, dir_fd, operation)
     if where.last or where.slash:
-        originals.lstat(holder_of(where) + "/.")  # whether it may be searched is told before
+        check_search(where)  # whether it may be searched is told before
         raise error(EEXIST if where.last and flags & os.O_EXCL else EISDIR)
 
 

@@ -421,4 +421,6 @@ def fchdir(invocation: Invocation, fd: Any) -> None:
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise error(ENOTDIR)
+    if not originals.access(".", os.X_OK, dir_fd=descriptor):
+        raise error(EACCES)
     invocation.namespace.cwd = base_of(invocation, descriptor)

@@ -32,6 +32,16 @@ def holder_of(where: Place) -> str:
     return os.path.dirname(where.real.rstrip("/")) or "/"
 
 
+def check_search(where: Place) -> None:
+    """Raises OSError(EACCES) where the directory of the entry may not be searched, which is told first."""
+    try:
+        originals.lstat(holder_of(where) + "/.")
+    except PermissionError:
+        raise
+    except OSError:
+        pass  # it was removed while somebody stands in it
+
+
 def open_error(where: Place, flags: int) -> int:
     """For open(2)."""
     if flags & _O_PATH:

@@ -94,7 +94,7 @@ def pages_at(real: str) -> Pages:
     """What the charged file at ``real``, which was just opened, has allocated."""
     with _lock:
         status = originals.lstat(real)
-        pages = _pages.setdefault((status.st_dev, status.st_ino), Pages())
+        pages = _pages.setdefault((status.st_dev, status.st_ino), Pages(status.st_ino))
         if not pages.opens:
             pages.look(real, status)
         pages.opens += 1
@@ -107,11 +107,21 @@ def known_bytes(status: os.stat_result, real: str) -> int:
     return pages.bytes if pages is not None else allocated(status, real)
 
 
+def _shrunk(inode: int) -> None:
+    """The file of that ``inode`` was cut by somebody else than SQLite."""
+    with _lock:
+        for pages in _pages.values():
+            if pages.inode == inode:
+                pages.forget()
+
+
 def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
     """Take over ``file``, the address of what SQLite's default VFS has just opened."""
     table = c_void_p.from_address(file).value
     if not table:
         return  # it could not be opened
+    if more["pages"] is not None:
+        view.invocation.quota.on_shrunk = _shrunk
     methods = _methods.get(table) or _methods.setdefault(table, Methods(table))
     _opened[file] = Opened(view, virtual, real, methods=methods, **more)
     c_void_p.from_address(file).value = methods.replaced
@@ -196,7 +206,7 @@ def _x_truncate(file: int, size: int) -> int:
     with invocation.quota.lock:
         code = int(opened.methods.truncate(file, size))
         if code == codes.SQLITE_OK:
-            invocation.quota.freed(pages.cut(size))
+            invocation.quota.freed(pages.cut(size), pages.inode, known=True)
         return code
 
 
@@ -237,17 +247,24 @@ def _x_shm_unmap(file: int, delete: int) -> int:
     if opened.pages is None or invocation.ended:
         return int(opened.methods.shm_unmap(file, delete))
     with invocation.quota.lock:
-        before = _bytes_at(opened.real + "-shm")
+        status, size = _status_of(opened.real + "-shm"), _bytes_at(opened.real + "-shm")
         code = int(opened.methods.shm_unmap(file, delete))
-        invocation.quota.freed(before - _bytes_at(opened.real + "-shm"))
+        if status is not None and _status_of(opened.real + "-shm") is None:
+            # Given back when nobody has it open: a connection to a database that was replaced, say.
+            invocation.quota.unlinked(status, size)
         return code
 
 
 def _bytes_at(real: str) -> int:
+    status = _status_of(real)
+    return 0 if status is None else allocated(status, real)
+
+
+def _status_of(real: str) -> os.stat_result | None:
     try:
-        return allocated(originals.lstat(real), real)
+        return originals.lstat(real)
     except FileNotFoundError:
-        return 0
+        return None
 
 
 def _thunks() -> dict[str, int]:

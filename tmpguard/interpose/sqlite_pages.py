@@ -15,11 +15,13 @@ class Pages:
     and ``_islands`` are the numbers of the pages that it wrote beyond a hole.
     """
 
-    __slots__ = ("_islands", "end", "nameless", "opens")
+    __slots__ = ("_islands", "end", "inode", "nameless", "opens")
 
-    def __init__(self, *, nameless: bool = False) -> None:
+    def __init__(self, inode: int = 0, *, nameless: bool = False) -> None:
         self.end = 0
         self.opens = 0
+        #: 0 where nobody needs to know it.
+        self.inode = inode
         #: Was it unlinked when it was opened, so that nobody but SQLite can have it open?
         self.nameless = nameless
         self._islands: set[int] = set()
@@ -35,6 +37,11 @@ class Pages:
                 self.add(start, stop - start)
         finally:
             originals.close(descriptor)
+
+    def forget(self) -> None:
+        """Somebody else has cut the file: what it has is charged again when it is written again."""
+        self.end = 0
+        self._islands = set()
 
     @property
     def bytes(self) -> int:
