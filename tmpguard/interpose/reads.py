@@ -73,13 +73,12 @@ _NOTHING: Final[Any] = object()
 def _quick_stat(
     _: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> Any:
-    invocation = get_current()
-    if invocation is None and dir_fd is None and follow_symlinks is True and positional is _NOTHING:
-        return _stat(path)
+    if (invocation := get_current()) is None:
+        if dir_fd is None and follow_symlinks is True and positional is _NOTHING:
+            return _stat(path)
+        return _as_given(_stat, path, positional, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
     if positional is not _NOTHING:
-        return _stat(path, positional)  # type: ignore[call-arg]
-    if invocation is None:
-        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        return _as_given(_stat, path, positional)
     real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         return _slow_stat(invocation, path, dir_fd, follow_symlinks)
@@ -90,13 +89,12 @@ def _quick_stat(
 
 
 def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None) -> Any:
-    invocation = get_current()
-    if invocation is None and dir_fd is None and positional is _NOTHING:
-        return _lstat(path)
+    if (invocation := get_current()) is None:
+        if dir_fd is None and positional is _NOTHING:
+            return _lstat(path)
+        return _as_given(_lstat, path, positional, dir_fd=dir_fd)
     if positional is not _NOTHING:
-        return _lstat(path, positional)  # type: ignore[call-arg]
-    if invocation is None:
-        return _lstat(path, dir_fd=dir_fd)
+        return _as_given(_lstat, path, positional)
     real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
         if is_odd(path):
@@ -106,6 +104,10 @@ def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int |
         return _lstat(real)
     except OSError as exc:
         reraise(exc, path)
+
+
+def _as_given(call: Any, path: Any, positional: Any, **options: Any) -> Any:
+    return call(path, **options) if positional is _NOTHING else call(path, positional)
 
 
 def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
