@@ -10,6 +10,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,9 @@ from .rows import ROWS
 def serve(connection: Connection, guarded: bool, may_import: bool, directory: str) -> None:
     """Answer the parent's requests until it says stop: the body of a worker."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    # Servers have threads, and the guarded side's own one wipes. With the first of them the C library begins
+    # to take its locks, for each name that is read from a directory, say.
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
     rows = {row.name: row for row in ROWS}
     preparation: Iterator[Batch] | None = None
     batch: Batch | None = None
