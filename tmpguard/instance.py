@@ -28,7 +28,8 @@ from .interpose import originals
 from .invocation import Invocation
 from .lookup import Namespace, view_of
 from .mounts import TMP, is_below
-from .quota import Quota, open_unlinked
+from .openfiles import open_unlinked
+from .quota import Quota
 from .report import KEPT, Leftover, Report
 from .scratch import ScratchRoot
 from .usage import Entry, Usage, allocated, inventory

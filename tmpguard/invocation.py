@@ -18,7 +18,8 @@ from .directories import unlocked
 from .interpose import originals
 from .lookup import Namespace, view_of
 from .mounts import TMP, error, is_below
-from .quota import Quota, open_unlinked
+from .openfiles import open_unlinked
+from .quota import Quota
 from .recorder import Recorder
 from .report import Report
 from .reporter import reporter

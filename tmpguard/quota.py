@@ -9,7 +9,6 @@ one subtraction. All sizes are in bytes, all charges in whole 4 KiB pages as tmp
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat as modes
 import threading
@@ -20,11 +19,11 @@ from typing import Any, Final
 
 from .exposed import Exposed
 from .interpose import originals
-from .usage import PAGE, Usage, allocated, data_ranges, pages
+from .openfiles import appends, data_of, file_bytes, open_unlinked, position
+from .usage import PAGE, Usage, allocated, pages
 
 #: Unlinked files that are remembered before those that are closed by now are looked for.
 _LIMBO_LIMIT: Final = 1024
-_ZEROS: Final = 1 << 20
 
 
 class Full(OSError):
@@ -141,7 +140,7 @@ class Quota:
         return self._charge(descriptor, size, offset)
 
     def _charge(self, descriptor: int, size: int, offset: int | None) -> int:
-        if offset is None or _appends(descriptor):
+        if offset is None or appends(descriptor):
             offset = position(descriptor)
         growth = self._growth(descriptor, offset, size)
         if self._afford(growth, descriptor):
@@ -214,7 +213,7 @@ class Quota:
         status = originals.fstat(descriptor)
         if status.st_blocks * 512 >= pages(status.st_size):
             return max(0, end - max(start, pages(status.st_size)))
-        return end - start - sum(stop - begin for begin, stop in _data_of(descriptor, start, end))
+        return end - start - sum(stop - begin for begin, stop in data_of(descriptor, start, end))
 
     def _fitting(self, descriptor: int, offset: int, size: int) -> int:
         """How many of ``size`` bytes at ``offset`` fit: up to the first page that does not."""
@@ -453,76 +452,5 @@ def _nothing() -> None:
     pass
 
 
-def _appends(descriptor: int) -> bool:
-    """Is it opened for appending? Then even a write at an offset goes to the end."""
-    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
-
-
 def _unheard(what: object) -> None:
     pass
-
-
-def position(descriptor: int) -> int:
-    """Where the next write of ``descriptor`` goes: its offset, or the end of a file opened for appending."""
-    if _appends(descriptor):
-        return originals.fstat(descriptor).st_size
-    return originals.lseek(descriptor, 0, os.SEEK_CUR)
-
-
-@contextmanager
-def _own_description(descriptor: int, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A second open file of the same file: the caller's has an offset, and flags, that must not matter."""
-    path = f"/proc/self/fd/{descriptor}"
-    try:
-        own = originals.os_open(path, flags | os.O_CLOEXEC)
-    except PermissionError:
-        # It was opened before its mode became what it is.
-        mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
-        originals.fchmod(descriptor, mode | modes.S_IRUSR | modes.S_IWUSR)
-        try:
-            own = originals.os_open(path, flags | os.O_CLOEXEC)
-        finally:
-            originals.fchmod(descriptor, mode)
-    try:
-        yield own
-    finally:
-        originals.close(own)
-
-
-def _data_of(descriptor: int, start: int, end: int) -> list[tuple[int, int]]:
-    with _own_description(descriptor) as own:
-        return list(data_ranges(own, start, end))
-
-
-def fill_holes(descriptor: int, offset: int, size: int) -> None:
-    """Make the holes within ``size`` bytes from ``offset`` zeros that the disk has as data.
-
-    What a file system has only reserved looks like a hole when it is measured; tmpfs charges it.
-    """
-    start, end = offset // PAGE * PAGE, min(pages(offset + size), originals.fstat(descriptor).st_size)
-    with _own_description(descriptor, os.O_RDWR) as own:
-        for begin, stop in [*data_ranges(own, start, end), (end, end)]:
-            while start < begin:
-                start += originals.pwrite(own, bytes(min(begin - start, _ZEROS)), start)
-            start = max(start, stop)
-
-
-def file_bytes(descriptor: int) -> int:
-    """The bytes charged for the open file ``descriptor``."""
-    return allocated(originals.fstat(descriptor), f"/proc/self/fd/{descriptor}", follow=0)
-
-
-def open_unlinked() -> list[tuple[str, os.stat_result]]:
-    """The unlinked files and directories that this process has open: the path they had, and their status.
-
-    Linux only (through /proc/self/fd): elsewhere it finds none.
-    """
-    found: dict[tuple[int, int], tuple[str, os.stat_result]] = {}
-    with suppress(FileNotFoundError):
-        for name in originals.listdir("/proc/self/fd"):
-            with suppress(OSError):
-                status = originals.fstat(int(name))
-                if not status.st_nlink:
-                    path = originals.readlink(f"/proc/self/fd/{name}")
-                    found[status.st_dev, status.st_ino] = (path, status)
-    return list(found.values())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat as modes
-import sys
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EXDEV
 from functools import partial
@@ -13,16 +11,15 @@ from typing import Any, Final
 
 from ..invocation import Invocation
 from ..lookup import PATH_MAX
-from ..mounts import TMP, Place, error
+from ..mounts import Place, error
 from ..quota import Full
-from ..spelling import descriptor_path, spelled
+from ..spelling import spelled
 from ..usage import SHORT_SYMLINK, allocated
 from . import originals
 from .charge import full
 from .opening import making
-from .paths import alive, entry, is_odd, place, quick_real, refuse, text
+from .paths import alive, entry, is_odd, place, put_name, quick_real, stop, text
 from .refusals import (
-    change_error,
     check_search,
     making_error,
     mount_point_error,
@@ -32,26 +29,6 @@ from .refusals import (
 )
 
 _O_PATH: Final = getattr(os, "O_PATH", 0)
-
-
-def _stop(
-    invocation: Invocation, operation: str, code: int, given: Any, where: Place | None, second: Any = None
-) -> None:
-    """Raise what the kernel says; only EROFS is a refusal of ours and on the report."""
-    if code and where is not None:
-        check_search(where)  # whether it may be searched is asked first
-    if code == EROFS:
-        refuse(invocation, operation, given, where, second)
-    elif code:
-        raise error(code)
-
-
-def _name(exc: OSError, given: Any, names: bool) -> None:
-    """Put ``given`` into an error that bears the path, and no trace of one into another."""
-    if names:
-        exc.filename = spelled(given)
-    elif exc.filename is not None:
-        del exc.filename
 
 
 # --- making --------------------------------------------------------------------------------------------
@@ -82,13 +59,13 @@ def _make(
                 originals.lstat(where.real)
                 raise error(EEXIST)
             if not where.parent.writable:
-                _stop(invocation, operation, making_error(where, directory=directory), given, where)
+                stop(invocation, operation, making_error(where, directory=directory), given, where)
             real = where.real
             if not where.parent.charged:
                 return call(real)
         return making(invocation, operation, given, real, partial(call, real))
     except OSError as exc:
-        _name(exc, given, names)
+        put_name(exc, given, names)
         raise
 
 
@@ -166,7 +143,7 @@ def link(
             check_search(target)
             code = making_error(target, directory=False)
             code = EXDEV if code == EROFS and target.parent.writable else code
-            _stop(invocation, "os.link", code, src, target, dst)
+            stop(invocation, "os.link", code, src, target, dst)
         # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
         by_way = follow and source.mount is not source.parent
         way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {}
@@ -207,7 +184,7 @@ def _remove(
                 originals.lstat(where.real)
                 raise error(code_of(where))
             if not where.parent.writable:
-                _stop(invocation, operation, code_of(where), given, where)
+                stop(invocation, operation, code_of(where), given, where)
             elif where.virtual in invocation.guard.mounts.points:
                 raise error(EBUSY if call is originals.rmdir else EISDIR)
             real = where.real
@@ -278,7 +255,7 @@ def _rename(
                 operation, EXDEV, src, dst, about=given, remedy=invocation.remedy_for(where, given)
             )
         else:
-            _stop(invocation, operation, code, src, target, dst)
+            stop(invocation, operation, code, src, target, dst)
         points = invocation.guard.mounts.points
         if source.virtual == target.virtual and source.virtual in points:
             return  # it has that name
@@ -332,188 +309,3 @@ def replace(
     dst_dir_fd: int | None = None,
 ) -> None:
     _rename(invocation, "os.replace", originals.replace, src, dst, src_dir_fd, dst_dir_fd)
-
-
-# --- altering ------------------------------------------------------------------------------------------
-
-
-def _alter(
-    invocation: Invocation,
-    operation: str,
-    given: Any,
-    call: Callable[[Any], Any],
-    dir_fd: int | None = None,
-    follow: bool = True,
-    *,
-    names: bool = True,
-) -> Any:
-    """``call`` with the real path of ``given``, whose metadata it changes."""
-    alive(invocation, operation, given)
-    if type(given) is int:
-        if given > 0 and not follow and operation != "os.chmod":
-            raise ValueError(f"{operation[3:]}: cannot use fd and follow_symlinks together")
-        check_descriptor(invocation, operation, given, given if names else None)
-        _may_lock_by(invocation, given)
-        return call(given)
-    if is_odd(given):
-        return call(given)
-    try:
-        where = place(invocation, given, dir_fd, follow=follow, operation=operation)
-        if not where.mount.writable:
-            _stop(invocation, operation, change_error(where), given, where)
-        _may_lock(invocation, where.virtual)
-        return call(where.real)
-    except OSError as exc:
-        _name(exc, given, names)
-        raise
-
-
-def _may_lock(invocation: Invocation, virtual: str) -> None:
-    """The directory ``virtual`` is about to be altered: what is mounted below it need not be reached then."""
-    if virtual in invocation.guard.mounts.ancestors or virtual == TMP:
-        invocation.reusable = False
-        invocation.namespace.locked = True
-
-
-def _may_lock_by(invocation: Invocation, fd: int) -> None:
-    if invocation.owns(fd):
-        _may_lock(invocation, invocation.namespace.virtual_of(descriptor_path(fd)))
-
-
-def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
-    """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
-    real = descriptor_path(fd)
-    if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & _O_PATH:
-        return
-    table = invocation.guard.mounts
-    mount = table.mount_of(invocation.namespace.path_of(fd, real))
-    if not mount.writable or mount is table.scratch:  # what is in the real /tmp is hidden behind the scratch
-        invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
-
-
-def _is_link(invocation: Invocation, path: Any, dir_fd: int | None) -> bool:
-    try:
-        return modes.S_ISLNK(originals.lstat(place(invocation, path, dir_fd, follow=False).real).st_mode)
-    except (OSError, TypeError, ValueError):
-        return False  # the call itself will say so
-
-
-def _is_both(path: Any, dir_fd: int | None) -> bool:
-    """Is a descriptor given for the file, and one for a directory? The original has words against that."""
-    return type(path) is int and dir_fd is not None
-
-
-def _without_default(follow: bool) -> dict[str, bool]:
-    """``follow_symlinks`` for the original, which may know no other value than the default."""
-    return {} if follow else {"follow_symlinks": False}
-
-
-def chmod(
-    invocation: Invocation,
-    path: Any,
-    mode: int,
-    *,
-    dir_fd: int | None = None,
-    follow_symlinks: bool = True,
-) -> None:
-    options = _without_default(follow_symlinks)
-    if not follow_symlinks and _is_link(invocation, path, dir_fd):
-        raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
-    _alter(
-        invocation,
-        "os.chmod",
-        path,
-        lambda real: originals.chmod(real, mode, **options),
-        dir_fd,
-        follow_symlinks,
-    )
-
-
-def lchmod(invocation: Invocation, path: Any, mode: int) -> None:
-    _alter(invocation, "os.lchmod", path, lambda real: originals.lchmod(real, mode), follow=False)
-
-
-def chown(
-    invocation: Invocation,
-    path: Any,
-    uid: int,
-    gid: int,
-    *,
-    dir_fd: int | None = None,
-    follow_symlinks: bool = True,
-) -> None:
-    options = _without_default(follow_symlinks)
-    if _is_both(path, dir_fd):
-        originals.chown(path, uid, gid, dir_fd=dir_fd, **options)
-    _alter(
-        invocation,
-        "os.chown",
-        path,
-        lambda real: originals.chown(real, uid, gid, **options),
-        dir_fd,
-        follow_symlinks,
-    )
-
-
-def lchown(invocation: Invocation, path: Any, uid: int, gid: int) -> None:
-    if type(path) is int:
-        originals.lchown(path, uid, gid)  # wants a path, and says so
-    _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
-
-
-def utime(
-    invocation: Invocation,
-    path: Any,
-    times: Any = None,
-    *,
-    dir_fd: int | None = None,
-    follow_symlinks: bool = True,
-    **ns: Any,
-) -> None:
-    options = {**_without_default(follow_symlinks), **ns}
-    if _is_both(path, dir_fd):
-        originals.utime(path, times, dir_fd=dir_fd, **options)
-    _alter(
-        invocation,
-        "os.utime",
-        path,
-        lambda real: originals.utime(real, times, **options),
-        dir_fd,
-        follow_symlinks,
-        names=sys.version_info >= (3, 13),
-    )
-
-
-def setxattr(
-    invocation: Invocation,
-    path: Any,
-    attribute: Any,
-    value: Any,
-    flags: int = 0,
-    *,
-    follow_symlinks: bool = True,
-) -> None:
-    def call(real: Any) -> None:
-        originals.setxattr(real, attribute, value, flags, follow_symlinks=follow_symlinks)
-
-    _alter(invocation, "os.setxattr", path, call, None, follow_symlinks)
-
-
-def removexattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> None:
-    def call(real: Any) -> None:
-        originals.removexattr(real, attribute, follow_symlinks=follow_symlinks)
-
-    _alter(invocation, "os.removexattr", path, call, None, follow_symlinks)
-
-
-def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
-    alive(invocation, "os.fchmod", fd)
-    check_descriptor(invocation, "os.fchmod", fd)
-    _may_lock_by(invocation, fd)
-    originals.fchmod(fd, mode)
-
-
-def fchown(invocation: Invocation, fd: int, uid: int, gid: int) -> None:
-    alive(invocation, "os.fchown", fd)
-    check_descriptor(invocation, "os.fchown", fd)
-    originals.fchown(fd, uid, gid)

@@ -10,7 +10,8 @@ from errno import ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..quota import Full, file_bytes
+from ..openfiles import file_bytes
+from ..quota import Full
 from . import originals
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from ..invocation import Invocation
 from ..mounts import error
-from ..quota import Full, fill_holes
+from ..openfiles import fill_holes
+from ..quota import Full
 from . import originals
 from .charge import bytes_of, full, touched
 from .opening import locate, making, opening

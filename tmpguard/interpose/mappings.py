@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from ..context import get_current
 from ..invocation import Invocation
-from ..quota import Full, fill_holes
+from ..openfiles import fill_holes
+from ..quota import Full
 from ..usage import pages
 from . import originals
 from .charge import full

@@ -15,6 +15,7 @@ from ..mounts import NotInBundle, Place, error
 from ..report import is_observer
 from ..spelling import descriptor_path, spelled
 from . import originals
+from .refusals import check_search
 
 #: What the functions of ``os`` take for a path besides str, bytes and PathLike, with a warning.
 BUFFERS: Final[tuple[Any, ...]] = (bytearray, memoryview) if sys.version_info < (3, 12) else ()
@@ -231,3 +232,23 @@ def is_directory(real: str) -> bool:
         return modes.S_ISDIR(originals.lstat(real).st_mode)
     except OSError:
         return False
+
+
+def stop(
+    invocation: Invocation, operation: str, code: int, given: Any, where: Place | None, second: Any = None
+) -> None:
+    """Raise what the kernel says; only EROFS is a refusal of ours and on the report."""
+    if code and where is not None:
+        check_search(where)  # whether it may be searched is asked first
+    if code == EROFS:
+        refuse(invocation, operation, given, where, second)
+    elif code:
+        raise error(code)
+
+
+def put_name(exc: OSError, given: Any, names: bool) -> None:
+    """Put ``given`` into an error that bears the path, and no trace of one into another."""
+    if names:
+        exc.filename = spelled(given)
+    elif exc.filename is not None:
+        del exc.filename
