@@ -7,7 +7,7 @@ import stat as modes
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EXDEV
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..invocation import Invocation
 from ..lookup import PATH_MAX
@@ -27,9 +27,6 @@ from .refusals import (
     rmdir_error,
     unlink_error,
 )
-
-_O_PATH: Final = getattr(os, "O_PATH", 0)
-
 
 # --- making --------------------------------------------------------------------------------------------
 

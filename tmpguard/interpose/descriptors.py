@@ -24,11 +24,9 @@ from .charge import bytes_of, full, touched
 from .opening import locate, making, opening
 from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
 from .rawfile import Unopened, handing_over
-from .refusals import truncate_error
+from .refusals import O_PATH, O_TMPFILE, truncate_error
 
-_O_PATH: Final = getattr(os, "O_PATH", 0)
-_O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
-_WITH_O_PATH: Final = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WITH_O_PATH: Final = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
 _CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -40,7 +38,7 @@ def open(
     """:func:`os.open`: the descriptor is a real one, of the file behind the invocation's path."""
     if is_odd(path):
         return originals.os_open(path, flags, mode)
-    if flags & _O_PATH:
+    if flags & O_PATH:
         flags &= _WITH_O_PATH  # the kernel ignores the others
     _check_flags(path, flags)
     if not flags & _CHANGING:
@@ -64,7 +62,7 @@ def open(
             fd = call()
             invocation.namespace.opened(fd, real)
             return fd
-        if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
+        if O_TMPFILE and flags & O_TMPFILE == O_TMPFILE:
             # Nameless, but an inode all the same.
             invocation.reusable = False
             fd = int(making(invocation, "os.open", path, real, call, nameless=True))
@@ -76,7 +74,7 @@ def open(
     if flags & _ACCESS and threading.get_ident() not in handing_over:
         status = originals.fstat(fd)
         if modes.S_ISREG(status.st_mode):
-            invocation.expose(fd, status, "" if flags & _O_TMPFILE else real)
+            invocation.expose(fd, status, "" if flags & O_TMPFILE else real)
     return fd
 
 
@@ -98,7 +96,7 @@ def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) ->
 
 def _check_flags(path: Any, flags: int) -> None:
     """Flags that do not go together are told before the path is looked at; which, the kernel knows."""
-    if (flags & os.O_CREAT and flags & os.O_DIRECTORY) or (_O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE):
+    if (flags & os.O_CREAT and flags & os.O_DIRECTORY) or (O_TMPFILE and flags & O_TMPFILE == O_TMPFILE):
         try:
             originals.close(originals.os_open(Unopened("/dev/null/"), flags))
         except OSError as exc:

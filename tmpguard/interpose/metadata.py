@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import stat as modes
 import sys
 from collections.abc import Callable
 from errno import EROFS
-from typing import Any, Final
+from typing import Any
 
 from ..invocation import Invocation
 from ..mounts import TMP
 from ..spelling import descriptor_path
 from . import originals
 from .paths import alive, is_odd, place, put_name, stop
-from .refusals import change_error
-
-_O_PATH: Final = getattr(os, "O_PATH", 0)
+from .refusals import O_PATH, change_error
 
 
 def _alter(
@@ -66,7 +63,7 @@ def _may_lock_by(invocation: Invocation, fd: int) -> None:
 def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
     """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
     real = descriptor_path(fd)
-    if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & _O_PATH:
+    if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & O_PATH:
         return
     table = invocation.guard.mounts
     mount = table.mount_of(invocation.namespace.path_of(fd, real))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from errno import EEXIST, EISDIR, ENOSPC, EROFS
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..invocation import Invocation
 from ..mounts import Place, error
@@ -15,9 +15,7 @@ from ..usage import allocated
 from . import originals
 from .charge import too_many
 from .paths import BUFFERS, alive, entry, is_odd, like, place, quick_real, refuse, reraise, text
-from .refusals import check_search, open_error
-
-_O_PATH: Final = getattr(os, "O_PATH", 0)
+from .refusals import O_PATH, check_search, open_error
 
 
 def locate(
@@ -36,7 +34,7 @@ def locate(
         return file, False  # the original refuses it by itself
     try:
         making = bool(flags & os.O_CREAT)
-        if making and not flags & _O_PATH:
+        if making and not flags & O_PATH:
             _check_last(invocation, file, dir_fd, flags, operation)
         where = place(invocation, file, dir_fd, follow=_follows(flags), operation=operation, making=making)
         if not where.mount.writable:

@@ -14,8 +14,10 @@ from typing import Final
 from ..mounts import Place
 from . import originals
 
-_O_PATH: Final = getattr(os, "O_PATH", 0)
-_O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
+#: 0 where the platform has none.
+O_PATH: Final = getattr(os, "O_PATH", 0)
+O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
+
 _O_ACCMODE: Final = os.O_WRONLY | os.O_RDWR
 
 
@@ -44,7 +46,7 @@ def check_search(where: Place) -> None:
 
 def open_error(where: Place, flags: int) -> int:
     """For open(2)."""
-    if flags & _O_PATH:
+    if flags & O_PATH:
         return 0
     creating = flags & os.O_CREAT
     if where.slash and creating and not where.last:
@@ -52,7 +54,7 @@ def open_error(where: Place, flags: int) -> int:
     mode = _mode(where.real)
     if mode is None:
         return EROFS if creating and not where.last and not _in_proc(where) else ENOENT
-    if _O_TMPFILE and flags & _O_TMPFILE == _O_TMPFILE:
+    if O_TMPFILE and flags & O_TMPFILE == O_TMPFILE:
         return EROFS if modes.S_ISDIR(mode) else ENOTDIR
     if creating and flags & os.O_EXCL:
         return EEXIST
