@@ -248,11 +248,15 @@ def ismount(invocation: Invocation, path: Any) -> bool:
     return originals.ismount(path)
 
 
+#: Does Path.is_mount look at the device numbers by itself?
+_BY_DEVICES: Final = sys.version_info < (3, 12)
+
+
 @functools.wraps(originals.path_is_mount)
 def path_is_mount(self: Any) -> bool:
     """:meth:`pathlib.Path.is_mount`, which up to 3.11 goes by the device numbers, after links."""
     invocation = get_current()
-    if invocation is None or sys.version_info >= (3, 12):
+    if invocation is None or not _BY_DEVICES:
         return originals.path_is_mount(self)
     if not self.exists() or not self.is_dir():
         return False
