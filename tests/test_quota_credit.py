@@ -6,6 +6,7 @@ The quota is kept by credit, which is set right whenever the disk is measured. H
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import io
@@ -22,6 +23,7 @@ import pytest
 import tmpguard
 from tmpguard.invocation import Invocation
 
+LIBC = ctypes.CDLL(None)
 PAGE = 4096
 STEPS = 300
 #: Few, so that they meet again and again.
@@ -41,12 +43,15 @@ class Work:
     def step(self) -> None:
         # What is opened closes itself sooner or later, and is then forgotten.
         while len(self.opened) > MOST:
-            with contextlib.suppress(OSError):
-                self.close()
+            self.close_one()
         kind = self.random.choice(STEPS_OF_ALL_KINDS)
         self.done.append(kind.__name__)
         with contextlib.suppress(OSError, ValueError):
             kind(self)
+
+    def close(self) -> None:
+        while self.opened:
+            self.close_one()
 
     # --- choices ---------------------------------------------------------------------------------------
 
@@ -106,6 +111,14 @@ class Work:
         else:
             chosen.write(data.decode() if isinstance(chosen, io.TextIOBase) else data)
 
+    def write_natively(self) -> None:
+        # What it took is found by the next guarded call.
+        chosen, data = self.any(), bytes(self.size())
+        if isinstance(chosen, int) or chosen.writable():
+            descriptor = chosen if isinstance(chosen, int) else chosen.fileno()
+            LIBC.write(descriptor, data, ctypes.c_size_t(len(data)))
+        os.path.exists(PATHS[0])
+
     def flush(self) -> None:
         chosen = self.any()
         if not isinstance(chosen, int):
@@ -153,12 +166,15 @@ class Work:
     def unlink(self) -> None:
         os.unlink(self.path())
 
-    def close(self) -> None:
-        chosen = self.opened.pop(self.random.randrange(len(self.opened))) if self.opened else None
-        if isinstance(chosen, int):
-            os.close(chosen)
-        elif chosen is not None:
-            chosen.close()
+    def close_one(self) -> None:
+        if not self.opened:
+            return
+        chosen = self.opened.pop(self.random.randrange(len(self.opened)))
+        with contextlib.suppress(OSError):
+            if isinstance(chosen, int):
+                os.close(chosen)
+            else:
+                chosen.close()
 
     def close_by_number(self) -> None:
         chosen = self.any()
@@ -177,7 +193,7 @@ class Work:
 STEPS_OF_ALL_KINDS: list[Callable[[Work], None]] = [
     step
     for name, step in vars(Work).items()
-    if not name.startswith("_") and name not in ("step", "path", "size", "any", "descriptor")
+    if not name.startswith("_") and name not in ("step", "close", "path", "size", "any", "descriptor")
 ]
 
 
@@ -220,12 +236,11 @@ def test_random_work_never_has_more_credit_than_there_is_free(
 ) -> None:
     work = Work(seed)
     guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, **limits)
-    with guard.invocation() as invocation:
+    with guard.invocation() as invocation, contextlib.closing(work):
         for _ in range(STEPS):
             work.step()
             assert excess(invocation) == (0, 0), f"{excess(invocation)} after {work.done[-8:]}"
         while work.opened:
             work.done.append("close")
-            with contextlib.suppress(OSError):
-                work.close()
+            work.close_one()
             assert excess(invocation) == (0, 0), f"{excess(invocation)} after {work.done[-8:]}"

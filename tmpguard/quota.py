@@ -290,14 +290,14 @@ class Quota:
             if self.max_files is not None and not last:
                 self._files_credit += 1
             exposed = self._exposed.get(status.st_ino) if last else None
-            if exposed is not None:
+            if exposed is not None and exposed.is_of(status):
                 size = exposed.known  # what was charged for it
                 exposed.nameless = exposed.unlinked = True
             if not last or not (size or self.max_files is not None):
                 return
             self._note_peak()
             if status.st_nlink:
-                self.reused(status.st_ino)
+                self._release(status.st_ino)  # of a file that had the number before
             # Else it is told again, of another of its descriptors.
             self._set_limbo(status.st_ino, size)
             if len(self._limbo) > _LIMBO_LIMIT:
@@ -307,8 +307,7 @@ class Quota:
         """A file that was made later has the number ``inode``: what had it before is closed by now."""
         with self.lock:
             self._exposed.pop(inode, None)
-            if inode in self._limbo:
-                self._release(inode)
+            self._release(inode)
 
     def named(self, inode: int) -> None:
         """The nameless file of that ``inode`` has a name now, and stays when it is closed."""
@@ -318,7 +317,10 @@ class Quota:
                 self._exposed[inode].unlinked = False
 
     def _release(self, inode: int) -> None:
-        size = self._limbo.pop(inode)
+        """Nothing has the unlinked file of that ``inode`` open any more, if there was one."""
+        size = self._limbo.pop(inode, None)
+        if size is None:
+            return
         self._give(size)
         self._limbo_bytes -= size
         self._files_credit += 1

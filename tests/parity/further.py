@@ -100,7 +100,11 @@ def open_again(s: Session, slot: int, path: Any, mode: str) -> Any:
     path = s.opened(path)
     if isinstance(path, int):
         raise NotTried("its own descriptor, perhaps")
-    file.__init__(path, mode)  # type: ignore[misc]
+    try:
+        file.__init__(path, mode)  # type: ignore[misc]
+    except BaseException:
+        s.detached.add(slot)  # what CPython keeps of the mode in vain is not to be tried any further
+        raise
     s.mark(slot, path)
     return file.name, file.mode, file.closed
 

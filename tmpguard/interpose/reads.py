@@ -240,9 +240,11 @@ def ismount(invocation: Invocation, path: Any) -> bool:
     if is_odd(path):
         return originals.ismount(path)
     try:
-        virtual = place(invocation, path, follow=False).virtual
+        where = place(invocation, path, follow=False)
+        _lstat(where.real)
     except (OSError, ValueError):
         return False
+    virtual = where.virtual
     if virtual == TMP or virtual in invocation.guard.mounts.points:
         return True
     return originals.ismount(path)
