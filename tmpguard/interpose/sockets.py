@@ -20,6 +20,8 @@ from .refusals import making_error
 
 #: So long may the path of a local socket be, with its terminating NUL.
 _ADDRESS_MAX: Final = 108
+#: Behind ``/proc/self/fd/`` and a number.
+_LONGEST_NAME: Final = _ADDRESS_MAX - 30
 
 _Socket = _socket.socket
 
@@ -91,7 +93,7 @@ def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[s
     alive(invocation, operation, address)
     with _unnamed():
         where = place(invocation, os.fsdecode(_encoded(address)), operation=operation)
-    with _short(where.real) as real:
+    with _short(where.real, there=True) as real:
         yield real
 
 
@@ -200,15 +202,20 @@ def _unnamed() -> Iterator[None]:
 
 
 @contextmanager
-def _short(real: str) -> Iterator[str]:
-    """A name of ``real`` that fits into a socket address: 108 bytes, less than many a scratch path."""
+def _short(real: str, *, there: bool = False) -> Iterator[str]:
+    """A name of ``real`` that fits into a socket address: 108 bytes, less than many a scratch path.
+
+    One that is ``there`` may have any name: a link may lead to it.
+    """
     if len(os.fsencode(real)) < _ADDRESS_MAX:
         yield real
         return
-    head, _, tail = real.rpartition("/")
+    head, slash, tail = real.rpartition("/")
+    if there and len(os.fsencode(tail)) > _LONGEST_NAME:
+        head, slash, tail = real, "", ""
     with _unnamed():
         descriptor = originals.os_open(head, os.O_PATH | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{descriptor}/{tail}"
+        yield f"/proc/self/fd/{descriptor}{slash}{tail}"
     finally:
         originals.close(descriptor)
