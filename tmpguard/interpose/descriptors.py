@@ -344,8 +344,9 @@ def _are_same(one: int, other: int) -> bool:
 
 
 def _left(fd: int, start: int) -> int:
-    """The bytes of the regular file ``fd`` from ``start`` on."""
-    return max(0, originals.fstat(fd).st_size - start)
+    """The bytes of the file ``fd`` from ``start`` on; none of a directory, which the kernel copies nothing of."""
+    status = originals.fstat(fd)
+    return max(0, status.st_size - start) if modes.S_ISREG(status.st_mode) else 0
 
 
 # --- lengths -------------------------------------------------------------------------------------------
