@@ -344,7 +344,7 @@ def _are_same(one: int, other: int) -> bool:
 
 
 def _left(fd: int, start: int) -> int:
-    """The bytes of the file ``fd`` from ``start`` on; none of a directory, which the kernel copies nothing of."""
+    """The bytes of the file ``fd`` from ``start`` on; of a directory the kernel copies none."""
     status = originals.fstat(fd)
     return max(0, status.st_size - start) if modes.S_ISREG(status.st_mode) else 0
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from . import audit, reads
+from . import audit
 from .surface import calls, late_calls
 
 _MISSING: Final = object()
@@ -115,7 +115,6 @@ def make_ready() -> None:
         install()
         _patch_late()
         audit.arm()
-        reads.begin()
         ready = True
 
 

@@ -70,20 +70,10 @@ def _looked_up(
 _NOTHING: Final[Any] = object()
 
 
-#: Was there an invocation in this process? Before the first one nobody need ask which is the current one.
-_begun = False
-
-
-def begin() -> None:
-    """The first invocation is about to be made."""
-    global _begun
-    _begun = True
-
-
 def _quick_stat(
     _: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> Any:
-    if not _begun or (invocation := get_current()) is None:
+    if (invocation := get_current()) is None:
         if dir_fd is None and follow_symlinks is True and positional is _NOTHING:
             return _stat(path)
         return _as_given(_stat, path, positional, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
@@ -99,7 +89,7 @@ def _quick_stat(
 
 
 def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None) -> Any:
-    if not _begun or (invocation := get_current()) is None:
+    if (invocation := get_current()) is None:
         if dir_fd is None and positional is _NOTHING:
             return _lstat(path)
         return _as_given(_lstat, path, positional, dir_fd=dir_fd)
