@@ -20,6 +20,11 @@ def appends(descriptor: int) -> bool:
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
 
 
+def may_write(descriptor: int) -> bool:
+    """Was it opened for writing? An opener may have given another one than was asked for."""
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR))
+
+
 def position(descriptor: int) -> int:
     """Where the next write of ``descriptor`` goes: its offset, or the end of a file opened for appending."""
     if appends(descriptor):

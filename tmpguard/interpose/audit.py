@@ -26,6 +26,7 @@ from . import imports, originals
 from .paths import text
 from .rawfile import Unopened
 from .sqlite_fallback import Resolved
+from .wrapper import is_number
 
 _ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC
@@ -139,7 +140,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
-    if isinstance(path, Unopened) or hasattr(type(path), "__index__"):
+    if isinstance(path, Unopened) or is_number(path):
         return True  # a descriptor was checked when it was opened
     name = text(path)
     if not name.startswith("/"):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import weakref
 from contextlib import suppress
 from errno import ENOSPC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..openfiles import file_bytes
+from ..openfiles import file_bytes, may_write
 from ..quota import Full
 from . import originals
 
@@ -107,7 +105,7 @@ class Charge:
             fits = quota.charge(self._descriptor, size)
         except Full:
             fits = 0
-        if size and not fits and not _may_write(self._descriptor):
+        if size and not fits and not may_write(self._descriptor):
             return _write(raw, data)  # which says so
         if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
             touched(self._descriptor)
@@ -173,11 +171,6 @@ def bytes_of(data: Any) -> memoryview | None:
         return memoryview(data).cast("B")
     except TypeError:
         return None
-
-
-def _may_write(descriptor: int) -> bool:
-    """Was it opened for writing? An opener may have given another one than was asked for."""
-    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR))
 
 
 def touched(descriptor: int) -> None:

@@ -16,9 +16,9 @@ from . import originals
 from .charge import Charge
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, parse, plan_of
-from .paths import BUFFERS, alive_to_read, is_odd, like, quick_real, readable, reraise, truth_as_descriptor
-from .rawfile import FileIO, is_number, open_at, open_by, refusable
-from .wrapper import quick
+from .paths import alive_to_read, is_odd, like, quick_real, readable, reraise, truth_as_descriptor
+from .rawfile import FileIO, is_no_path, open_at, open_by, refusable
+from .wrapper import is_number, quick
 
 _FileIO = originals.FileIO
 _open = originals.open
@@ -164,7 +164,7 @@ def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: 
 
 def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: Any, *rest: Any) -> Any:
     alive_to_read(invocation, "open", file)
-    if _is_no_path(file):
+    if is_no_path(file):
         return _open(file, mode, buffering, *rest)
     name = os.fspath(file)
     try:
@@ -197,7 +197,7 @@ def _open_to_read(
 
 def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:
     """Open for writing what is not charged: a writable mount, a device."""
-    if _is_no_path(file):
+    if is_no_path(file):
         return _open(file, mode, *rest)
     name = os.fspath(file)
     try:
@@ -206,10 +206,6 @@ def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:
         reraise(exc, name)
     raw_of(opened).name = name
     return opened
-
-
-def _is_no_path(file: Any) -> bool:
-    return isinstance(file, BUFFERS) or is_odd(file)
 
 
 def raw_of(file: Any) -> Any:

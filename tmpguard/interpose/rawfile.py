@@ -16,7 +16,7 @@ from .charge import Charge
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, raw_plan_of
 from .paths import BUFFERS, alive, is_odd, like, readable, reraise, truth_as_descriptor
-from .wrapper import StandIn
+from .wrapper import StandIn, is_number
 
 _write = originals.FileIO.write
 _init = originals.FileIO.__init__
@@ -154,14 +154,14 @@ def open_by(
     return None
 
 
-def is_number(file: Any) -> bool:
-    """Does ``file`` stand for a descriptor, whatever the type of the number?"""
-    return type(file) is int or hasattr(type(file), "__index__")
+def is_no_path(file: Any) -> bool:
+    """Is ``file`` nothing that could be opened by its path?"""
+    return isinstance(file, BUFFERS) or is_odd(file)
 
 
 def refusable(path: Any) -> Any:
     """What the original is given that is going to refuse it, in its own words: ``path``, or none at all."""
-    return path if isinstance(path, BUFFERS) or is_odd(path) else os.devnull
+    return path if is_no_path(path) else os.devnull
 
 
 @contextmanager

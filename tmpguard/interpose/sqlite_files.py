@@ -246,10 +246,12 @@ def _x_shm_unmap(file: int, delete: int) -> int:
     invocation = opened.view.invocation
     if opened.pages is None or invocation.ended:
         return int(opened.methods.shm_unmap(file, delete))
+    real = opened.real + "-shm"
     with invocation.quota.lock:
-        status, size = _status_of(opened.real + "-shm"), _bytes_at(opened.real + "-shm")
+        status = _status_of(real)
+        size = 0 if status is None else allocated(status, real)
         code = int(opened.methods.shm_unmap(file, delete))
-        if status is not None and _status_of(opened.real + "-shm") is None:
+        if status is not None and _status_of(real) is None:
             # Given back when nobody has it open: a connection to a database that was replaced, say.
             invocation.quota.unlinked(status, size)
         return code

@@ -74,14 +74,15 @@ class NumberWrapper(Wrapper):
         if invocation is None:
             return self._original(*args, **kwargs)
         for position, value in enumerate(args[: self._numbers]):
-            if type(value) is not int and type(value) is not str and _is_number(value):
+            # A truth value is left as it is: since 3.13 the originals warn of it.
+            if type(value) not in (int, str, bool) and is_number(value):
                 args = (*args[:position], operator.index(value), *args[position + 1 :])
         return self._guarded(invocation, *args, **kwargs)
 
 
-def _is_number(value: Any) -> bool:
-    # A truth value is none: since 3.13 the originals warn of it.
-    return hasattr(type(value), "__index__") and type(value) is not bool
+def is_number(value: Any) -> bool:
+    """Does ``value`` stand for a descriptor, whatever the type of the number?"""
+    return type(value) is int or hasattr(type(value), "__index__")
 
 
 class _Receiver:
