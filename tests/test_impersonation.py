@@ -385,6 +385,61 @@ def test_the_other_classes_stay_classes() -> None:
         assert isinstance(mapped, mmap.mmap)
 
 
+def _complaint(call: Callable[[], object]) -> str:
+    with pytest.raises((TypeError, AttributeError)) as raised:
+        call()
+    return str(raised.value)
+
+
+def _complaints(directory: str, made_by: Any, mmap_: Any, open_: Any, connect: Any, scandir: Any) -> Any:
+    found: list[str] = []
+    with (
+        mmap_(-1, 4096) as mapped,
+        open_(f"{directory}/file", "rb", buffering=0) as raw,
+        contextlib.closing(connect(":memory:", factory=made_by)) as connection,
+        scandir(directory) as scan,
+    ):
+        for value in (mapped, raw, connection, scan, *scan):
+            found += [
+                _complaint(lambda value=value: value.no_such_attribute),  # type: ignore[misc]
+                _complaint(lambda value=value: 0 + value),  # type: ignore[misc]
+                _complaint(lambda value=value: value()),  # type: ignore[misc]
+                repr(type(value)),
+                type(value).__name__,
+                type(value).__qualname__,
+                type(value).__module__,
+            ]
+    return found
+
+
+def test_errors_tell_the_classes_as_they_tell_those_in_c(installed: tmpguard.Invocation) -> None:
+    Path("/tmp/file").write_bytes(b"x")
+    os.symlink("file", "/tmp/link")  # of a listing with links the entries are of a class in Python
+    inside = _complaints("/tmp", sqlite3.Connection, mmap.mmap, open, sqlite3.connect, os.scandir)
+    plain = (
+        originals.SqliteConnection,
+        originals.mmap,
+        originals.open,
+        originals.sqlite_connect,
+        originals.scandir,
+    )
+    assert inside == _complaints(installed.namespace.scratch(), *plain)
+    assert "unsupported operand type(s) for +: 'int' and 'mmap.mmap'" in inside
+
+
+def test_classes_derived_from_them_bear_their_own_names() -> None:
+    class Mapped(mmap.mmap):
+        pass
+
+    assert (Mapped.__name__, Mapped.__module__) == ("Mapped", __name__)
+    Mapped.__name__ = "Other"
+    assert Mapped.__name__ == "Other"
+    assert pickle.loads(pickle.dumps(mmap.mmap)) is mmap.mmap
+    assert pickle.loads(pickle.dumps(sqlite3.Connection)) is sqlite3.Connection
+    with Mapped(-1, 4096) as mapped:
+        assert "'Other' object" in _complaint(lambda: mapped.no_such_attribute)
+
+
 def test_methods_that_were_replaced_are_still_methods() -> None:
     for method, plain in (
         (threading.Thread.start, originals.thread_start),

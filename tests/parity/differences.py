@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.parity import further, handles, kernel, names, places, scripts, session, trees
+from tests.parity import archives, further, handles, kernel, names, places, scripts, session, trees
 from tests.parity.scripts import Call, Outcome
 
 #: Scripts that differed once, one on each line, each with the setting in which it did.
@@ -25,7 +25,6 @@ NORMALISED = {
     "former as inodes, and the latter until they are left",
     "st_blocks": "what the disk allocates; what is charged is compared by the free space",
     "the order of listings": "every file system's own affair; libraries that go by one get it sorted",
-    "the module in \"'_io.FileIO' object has no attribute\"": "a class written in Python is told without it",
     "what sendfile reads of the file that it writes": "pages are read while they are written",
     "where lseek finds data and holes after space was allocated": "what is allocated and unwritten counts as "
     "either",
@@ -94,7 +93,7 @@ class Pair:
         self._start()
 
     def _start(self) -> None:
-        modules = (places, session, handles, names, trees, further, scripts)
+        modules = (places, session, handles, names, trees, further, archives, scripts)
         self.kernel = kernel.child(modules, self.project, *self.setting)
         job = {
             "project": self.project,

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.parity import further, handles, names, operations, trees
+from tests.parity import archives, further, handles, names, operations, trees
 
 words = operations.words
 
@@ -122,6 +122,7 @@ KINDS: dict[str, Sequence[Any]] = {
     "maker": sorted(trees.MAKERS),
     "pattern": PATTERNS,
     **further.KINDS,
+    **archives.KINDS,
 }
 
 #: What a script is about: more often than the others.

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.parity.session import NotTried, Session, told_status
+from tests.parity.session import NotTried, Session, told_name, told_status
 
 Function = Callable[..., Any]
 
@@ -48,7 +48,14 @@ def open_(s: Session, slot: int, path: Any, mode: str, buffering: int) -> Any:
     s.keep(slot, file)
     s.mark(slot, path)
     raw = getattr(getattr(file, "buffer", file), "raw", file)
-    return type(file).__name__, file.name, file.mode, type(raw).__name__, raw.name, raw.mode
+    return (
+        type(file).__name__,
+        told_name(file.name),
+        file.mode,
+        type(raw).__name__,
+        told_name(raw.name),
+        raw.mode,
+    )
 
 
 @call("slot", "path", "raw_mode")
@@ -57,7 +64,7 @@ def file_io(s: Session, slot: int, path: Any, mode: str) -> Any:
     file = io.FileIO(path, mode)
     s.keep(slot, file)
     s.mark(slot, path)
-    return file.name, file.mode
+    return told_name(file.name), file.mode
 
 
 @call("slot", "path", "flags", "permissions", "directory")

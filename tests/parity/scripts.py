@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.parity.archives import MEMBERS  # noqa: F401 - adds its calls
 from tests.parity.further import TREES  # noqa: F401 - adds its calls
 from tests.parity.handles import CALLS
 from tests.parity.names import LOOKS  # noqa: F401 - adds its calls

@@ -210,13 +210,14 @@ def told_error(exc: Exception) -> str:
         return told(f"{name} {sorted(map(repr, exc.args[0])) if isinstance(exc.args[0], list) else exc}")
     if isinstance(exc, OSError) and exc.errno is not None:
         code = errno.errorcode.get(exc.errno, str(exc.errno))
-        names = [_told_name(given) for given in (exc.filename, exc.filename2)]
+        names = [told_name(given) for given in (exc.filename, exc.filename2)]
         message = re.sub(r"(?<=: )\d+( -> |$)", "N", str(exc))
         return told(f"{name} {code} {message} ({', '.join(names)})")
-    return told(f"{name} {exc}".replace("'_io.FileIO' object", "'FileIO' object"))
+    return told(f"{name} {exc}")
 
 
-def _told_name(name: Any) -> str:
+def told_name(name: Any) -> str:
+    """What a file or an error has for a name: a path, or a descriptor's number."""
     return "a descriptor" if isinstance(name, int) else repr(name)
 
 

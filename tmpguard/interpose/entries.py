@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from . import originals
 from .paths import place, reraise
+from .wrapper import Told
 
 if TYPE_CHECKING:
     from ..bundle import Unlisted, Veil
@@ -89,7 +90,7 @@ def unveiled(batch: list[Any], veil: Veil | Unlisted) -> list[Any]:
     return [entry for entry, name in zip(batch, names, strict=True) if name not in hidden]
 
 
-class Scan(itertools.chain[Any]):
+class Scan(itertools.chain[Any], metaclass=Told, told="posix.ScandirIterator"):
     """The iterator of :func:`os.scandir`: also a context manager, and closable.
 
     It is a chain of lists, so that the next entry costs no call of a function in Python.
@@ -125,11 +126,7 @@ class Scan(itertools.chain[Any]):
         raise TypeError("cannot pickle 'posix.ScandirIterator' object")
 
 
-Scan.__name__ = Scan.__qualname__ = "ScandirIterator"
-Scan.__module__ = "posix"
-
-
-class DirEntry:
+class DirEntry(metaclass=Told, told="posix.DirEntry"):
     """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
 
     __slots__ = ("_entry", "_listing")
@@ -225,6 +222,3 @@ class DirEntry:
 
     def __repr__(self) -> str:
         return f"<DirEntry {self.name!r}>"
-
-
-DirEntry.__module__ = "posix"

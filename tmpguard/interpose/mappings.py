@@ -21,7 +21,7 @@ from .wrapper import StandIn
 _GRANULARITY: Final = mmap_module.ALLOCATIONGRANULARITY
 
 
-class mmap(originals.mmap, metaclass=StandIn):
+class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
     """:class:`mmap.mmap`; a writable mapping of a file below ``/tmp`` is charged when it is made.
 
     Its pages are allocated then: past a real tmpfs's size the kernel would send SIGBUS at the first touch,
@@ -66,11 +66,6 @@ class mmap(originals.mmap, metaclass=StandIn):
                 for page in range(pages(before), newsize, mmap_module.PAGESIZE):
                     self[page] = 0  # touched now, so that what was charged is what the disk holds
 
-    def __repr__(self) -> str:
-        shown = super().__repr__()
-        # Of its own class it bears the module, of others the name alone.
-        return shown.replace("<mmap ", "<mmap.mmap ", 1) if type(self) is mmap else shown
-
 
 def _allocate_mapped(
     invocation: Invocation, fd: int, length: int, args: tuple[Any, ...], options: dict[str, Any]
@@ -109,6 +104,3 @@ def _allocate_mapped(
             invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full(invocation))
         fill_holes(fd, offset, size)
     return True
-
-
-mmap.__module__ = "mmap"

@@ -26,7 +26,7 @@ class Unopened(str):
     """A path that an opener stands for: it is not itself opened, and the backstop lets it pass."""
 
 
-class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
+class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: ignore[metaclass, call-arg]
     """:class:`io.FileIO`, for those who call or subclass it themselves.
 
     Raises OSError(EROFS) outside the writable mounts (C2.1) and what :class:`Charge` raises below ``/tmp``.
@@ -93,9 +93,6 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
     def truncate(self, size: int | None = None, /) -> int:
         return super().truncate(size) if self._charge is None else self._charge.truncate(size)
 
-    def __repr__(self) -> str:
-        return super().__repr__().replace("<FileIO", "<_io.FileIO", 1)  # 3.13 goes by the name of the type
-
     def close(self) -> None:
         charge = self._charge
         if charge is not None and (self._nameless or charge.exposed):
@@ -104,10 +101,6 @@ class FileIO(originals.FileIO, metaclass=StandIn):  # type: ignore[metaclass]
 
     def fileno(self) -> int:
         return super().fileno() if self._charge is None else self._charge.fileno()
-
-
-FileIO.__name__ = FileIO.__qualname__ = "FileIO"
-FileIO.__module__ = "_io"
 
 
 def open_at(

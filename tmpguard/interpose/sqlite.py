@@ -49,7 +49,7 @@ def connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -
     return way.contain(way.call(originals.sqlite_connect))
 
 
-class Connection(originals.SqliteConnection, metaclass=StandIn):
+class Connection(originals.SqliteConnection, metaclass=StandIn, told="sqlite3.Connection"):
     """:class:`sqlite3.Connection`, and what :func:`connect` gives within an invocation."""
 
     original = originals.SqliteConnection
@@ -66,8 +66,6 @@ class Connection(originals.SqliteConnection, metaclass=StandIn):
         way.call(super().__init__)
         way.contain(self)
 
-
-Connection.__module__ = "sqlite3"
 
 _UNKNOWN: Final = object()
 _vfs: Any = _UNKNOWN

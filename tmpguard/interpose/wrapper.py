@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable
 from importlib import import_module
 from types import BuiltinFunctionType, MethodType
-from typing import Any
+from typing import Any, Final
 
 from ..context import get_current
 
@@ -129,7 +129,38 @@ def quick(original: Callable[..., Any], function: Callable[..., Any], public: st
     return MethodType(function, _Receiver(public))
 
 
-class StandIn(type):
+class Told(type):
+    """The metaclass of a class that bears the name of one in C, and is ``told`` by errors as that one is.
+
+    They tell a class in C by its module and name, ``mmap.mmap``, and one in Python by its name alone. So that
+    is what its name consists of, while those who ask for ``__name__`` are given the last part (C7.2).
+    """
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], told: str = "", **options: Any
+    ) -> Any:
+        if not told:  # a class that is derived from it
+            return super().__new__(cls, name, bases, namespace, **options)
+        module, _, name = told.rpartition(".")
+        return super().__new__(cls, told, bases, {**namespace, "__module__": module, "__qualname__": name})
+
+    def __init__(cls, *args: Any, told: str = "", **options: Any) -> None:
+        super().__init__(*args, **options)
+
+    @property
+    def __name__(cls) -> str:
+        whole: str = _NAME.__get__(cls)
+        return whole.removeprefix(f"{cls.__module__}.")
+
+    @__name__.setter
+    def __name__(cls, name: str) -> None:
+        _NAME.__set__(cls, name)
+
+
+_NAME: Final[Any] = type.__dict__["__name__"]
+
+
+class StandIn(Told):
     """The metaclass of a class that stands where one of the standard library's stood.
 
     What that one, its ``original``, made before is an instance of the new one as well. Classes derived from
