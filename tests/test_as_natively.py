@@ -12,6 +12,7 @@ import os
 import pickle
 import pydoc
 import socket
+import stat
 import sys
 import tempfile
 import tokenize
@@ -372,6 +373,38 @@ def test_streams_know_their_peers(inside: tmpguard.Invocation) -> None:
 def test_a_path_that_is_too_long_for_an_address_is_refused(inside: tmpguard.Invocation) -> None:
     with socket.socket(socket.AF_UNIX) as server, pytest.raises(OSError, match="too long"):
         server.bind("/tmp/" + 108 * "a")
+
+
+@pytest.mark.parametrize("length", [77, 78, 91, 92, 102])
+def test_all_names_that_fit_into_an_address_are_bound(inside: tmpguard.Invocation, length: int) -> None:
+    for path in ("/tmp/" + length * "a", length * "b"):
+        server, client = _pair(socket.SOCK_STREAM)
+        with server, client:
+            server.bind(path)
+            server.listen()
+            assert server.getsockname() == path
+            assert stat.S_ISSOCK(os.lstat(path).st_mode)
+            client.connect(path)
+            assert client.getpeername() == path
+            with socket.socket(socket.AF_UNIX) as second, pytest.raises(OSError, match="in use"):
+                second.bind(path)
+    assert sorted(os.listdir("/tmp")) == [length * "a", length * "b"]
+    assert inside.report.files == 2
+
+
+def test_sockets_of_one_name_in_two_directories_know_theirs(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / ("long" * 25)
+    root.mkdir(mode=0o700)
+    with tmpguard.invocation(bundle=None, scratch_root=root):
+        one, other = _pair(socket.SOCK_STREAM)
+        with one, other:
+            for server, directory in ((one, "/tmp/one"), (other, "/tmp/other")):
+                os.mkdir(directory)
+                server.bind(f"{directory}/socket")
+            assert (one.getsockname(), other.getsockname()) == ("/tmp/one/socket", "/tmp/other/socket")
+            assert os.listdir("/tmp/one") == ["socket"]
 
 
 def test_other_addresses_are_left_alone(inside: tmpguard.Invocation) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket as _socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EEXIST, ENOSPC, EROFS
+from functools import partial
 from typing import Any, Final
 
 from ..context import get_current
@@ -69,22 +71,47 @@ def bind(self: _Socket, address: Any, /) -> None:
     if where.last:
         raise error(EADDRINUSE)
     with _short(where.real) as real:
-        _bind(invocation, self, address, where, real)
+        bound = _bind(invocation, self, address, where, real)
         # Whoever asks for the address is told the one that was given, as by the kernel.
-        invocation.addresses = {**invocation.addresses, real: os.fsdecode(_encoded(address))}
+        invocation.addresses = {**invocation.addresses, bound: os.fsdecode(_encoded(address))}
     return None
 
 
-def _bind(invocation: Invocation, sock: _Socket, address: Any, where: Place, real: str) -> None:
-    """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6)."""
+def _bind(invocation: Invocation, sock: _Socket, address: Any, where: Place, real: str) -> str:
+    """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6).
+
+    Returns the address that the kernel has for it then.
+    """
+    make = partial(_make, sock, where.real, real)
     if not where.parent.charged or where.slash:  # only a directory may be named like that
-        return originals.socket_bind(sock, real)
+        return make()
     try:
-        invocation.quota.making(where.real, lambda: originals.socket_bind(sock, real))
+        return invocation.quota.making(where.real, make)  # type: ignore[no-any-return]
     except Full:
         invocation.refuse("socket.bind", ENOSPC, None, about=address, remedy=too_many(invocation))
+        return make()
+
+
+def _make(sock: _Socket, path: str, real: str) -> str:
+    """Bind ``sock`` to ``path`` by its short name ``real``; returns the address that it has then.
+
+    A name by way of a descriptor is given to a new entry first: others may come to be told by the same, and
+    that of the file itself may not fit into an address.
+    """
+    directory, _, name = path.rpartition("/")
+    if real == path or not name:  # the kernel refuses what only a directory may be named like
         originals.socket_bind(sock, real)
-    return None
+        return real
+    passing = secrets.token_hex(6)
+    address = f"{real.rpartition('/')[0]}/{passing}"
+    originals.socket_bind(sock, address)
+    try:
+        originals.link(f"{directory}/{passing}", path, follow_symlinks=False)
+    except FileExistsError:  # made by another thread since it was looked for
+        raise error(EADDRINUSE) from None
+    finally:
+        originals.unlink(f"{directory}/{passing}")
+    return address
 
 
 @contextmanager
