@@ -138,6 +138,17 @@ class Work:
         else:
             chosen.truncate(size)
 
+    def cut_and_go_on(self) -> None:
+        # Of what is open and was never asked for its descriptor the end is known without asking the disk.
+        files = [file for file in self.opened if isinstance(getattr(file, "name", None), str)]
+        if not files:
+            return
+        file = self.random.choice(files)
+        self.random.choice([os.truncate, _rewrite])(file.name, 0)
+        size = self.size()
+        file.write(b"x" * size if not isinstance(file, io.TextIOBase) else "x" * size)
+        file.flush()
+
     def truncate_by_path(self) -> None:
         os.truncate(self.path(), self.random.choice([0, 1, PAGE, 5 * PAGE]))
 
@@ -165,6 +176,13 @@ class Work:
 
     def unlink(self) -> None:
         os.unlink(self.path())
+
+    def look(self) -> None:
+        # From then on the credit is just what is free, and no longer hides what is taken for nothing.
+        shutil.disk_usage("/tmp")
+
+    def look_again(self) -> None:
+        self.look()
 
     def close_one(self) -> None:
         if not self.opened:
@@ -205,6 +223,11 @@ def _at_the_front(descriptor: int, data: bytes) -> int:
     return os.pwrite(descriptor, data, 0)
 
 
+def _rewrite(path: str, size: int) -> None:
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
 def _in_parts(descriptor: int, data: bytes) -> int:
     return os.writev(descriptor, [data[:10], data[10:]])
 
@@ -226,6 +249,50 @@ def excess(invocation: Invocation) -> tuple[int, int]:
         held = invocation._measure()
         files = quota._files_credit + held.files - quota.max_files if quota.max_files is not None else 0
         return max(0, quota.balance + held.bytes - quota.limit), max(0, files)
+
+
+CUTS: dict[str, Callable[[], object]] = {
+    "open": lambda: open("/tmp/log", "w").close(),
+    "os.open": lambda: os.close(os.open("/tmp/log", os.O_WRONLY | os.O_TRUNC)),
+    "os.truncate": lambda: os.truncate("/tmp/log", 0),
+    "truncate": lambda: _truncate_another(),
+    "copyfile": lambda: shutil.copyfile("/tmp/empty", "/tmp/log"),
+    "natively": lambda: _cut_natively(),
+}
+
+
+def _truncate_another() -> None:
+    with open("/tmp/log", "r+b") as file:
+        file.truncate(0)
+
+
+def _cut_natively() -> None:
+    """By a descriptor that is closed again, with as much in the file as before."""
+    with open("/tmp/log", "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        LIBC.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), b"x", size + 10 * PAGE)
+
+
+@pytest.mark.parametrize("lifetime", ["invocation", "instance"])
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_was_cut_under_an_open_file_is_charged_anew(
+    scratch_root: Path, cut: str, buffering: int, lifetime: str
+) -> None:
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, lifetime=lifetime)
+    with guard.invocation() as invocation, open("/tmp/log", "wb", buffering) as log:
+        Path("/tmp/empty").touch()
+        for size in (100, 10, PAGE, 5000, 3 * PAGE):
+            log.write(bytes(size))
+            log.flush()
+            shutil.disk_usage("/tmp")
+            with guard.invocation() if lifetime == "instance" else contextlib.nullcontext():
+                CUTS[cut]()
+            log.write(bytes(size))
+            log.flush()
+            assert excess(invocation) == (0, 0)
+    guard.end_instance()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -52,6 +52,7 @@ class Quota:
         "_veiled",
         "_withheld",
         "credit",
+        "cuts",
         "limit",
         "lock",
         "max_files",
@@ -76,6 +77,8 @@ class Quota:
         self._on_overrun: Callable[[str], None] = _unheard
         self._withheld = 0
         self._veiled = False
+        #: How often a file became shorter, or may have been for a while: where pages were may be none now.
+        self.cuts = 0
         #: Told the inode of a file that is shorter now, or perhaps emptied: SQLite may have it open.
         self.on_shrunk: Callable[[int], None] = _unheard
         #: Did a native writer take more than there is? Until space is freed nothing more fits.
@@ -235,17 +238,23 @@ class Quota:
         if self.max_files is None:
             return make()
         with self.lock:
-            if not nameless and _is_there(real.rstrip("/")):
+            there = not nameless and _is_there(real.rstrip("/"))
+            if not there:
+                return self._make(real, make, nameless=nameless)
+            if not _is_pipe(real):
                 return make()
-            for find_room in (self._settle, self.measured):
-                if self._files_credit <= 0:
-                    find_room()
+        return make()
+
+    def _make(self, real: str, make: Callable[[], Any], *, nameless: bool) -> Any:
+        for find_room in (self._settle, self.measured):
             if self._files_credit <= 0:
-                _check_making(f"{real}/." if nameless else real)
-                raise Full
-            result = make()
-            self._files_credit -= 1
-            return result
+                find_room()
+        if self._files_credit <= 0:
+            _check_making(f"{real}/." if nameless else real)
+            raise Full
+        result = make()
+        self._files_credit -= 1
+        return result
 
     # --- giving back -----------------------------------------------------------------------------------
 
@@ -263,7 +272,7 @@ class Quota:
                 growth = file_bytes(descriptor) - before
                 self._take(growth, descriptor)
                 if growth < 0:
-                    self.on_shrunk(originals.fstat(descriptor).st_ino)
+                    self._shrunk(originals.fstat(descriptor).st_ino)
 
     def freed(self, size: int, inode: int = 0, *, known: bool = False) -> None:
         """``size`` bytes, of the file of that ``inode`` if it is given, are surely free again.
@@ -273,8 +282,14 @@ class Quota:
             self._note_peak()
             self._give(size)
             self._resized(inode, -size)
-            if inode and not known:
-                self.on_shrunk(inode)
+            if known:
+                self.cuts += 1
+            elif inode:
+                self._shrunk(inode)
+
+    def _shrunk(self, inode: int) -> None:
+        self.cuts += 1
+        self.on_shrunk(inode)
 
     def _give(self, size: int) -> None:
         if self._veiled:
@@ -405,11 +420,12 @@ class Quota:
                 self.credit -= growth
                 self._resized(inode, growth, nameless=exposed.nameless)
                 if growth < 0:
-                    self.on_shrunk(inode)
+                    self._shrunk(inode)
                 if growth > largest:
                     largest, path = growth, exposed.path
             if not still:
                 del self._exposed[inode]
+                self.cuts += 1
         self._note_peak()
         if self.credit < 0:
             self._settle()
@@ -438,6 +454,14 @@ def _is_there(real: str) -> bool:
     except ValueError:
         pass  # no path at all, which the call itself will say
     return True
+
+
+def _is_pipe(real: Any) -> bool:
+    """Is ``real`` a FIFO? Who opens it waits for its other end, perhaps: not while others wait for a lock."""
+    try:
+        return modes.S_ISFIFO(originals.stat(real).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_making(real: str) -> None:

@@ -28,7 +28,7 @@ class Charge:
     Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
     """
 
-    __slots__ = ("_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
+    __slots__ = ("_cuts", "_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
 
     def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
         self.invocation = invocation
@@ -40,6 +40,8 @@ class Charge:
         # The offset of the next write while the file was empty at first and only ever appended to: then the
         # cost of a write is known exactly. None where it is not.
         self._end = 0 if empty else None
+        # As many files were cut when that was so: another may be this one, and its last page is gone.
+        self._cuts = self.quota.cuts if empty else 0
         self._nameless = False
         #: May native code have its descriptor?
         self.exposed = False
@@ -87,7 +89,7 @@ class Charge:
             return _write(raw, data)
         with quota.lock:
             end = self._end
-            if end is not None:
+            if end is not None and self._cuts == quota.cuts:
                 # What is new are the pages between the one it ends in now and the one it will end in.
                 cost = ((end + size + 4095) & -4096) - ((end + 4095) & -4096)
                 if cost <= quota.credit:
@@ -114,6 +116,8 @@ class Charge:
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
         if self._end is not None:
             self._end = self._end + written if written is not None else None
+            if written:
+                self._cuts = quota.cuts  # the page that it ends in is there now, whatever became of it
         return written
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
