@@ -11,6 +11,8 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -431,3 +433,83 @@ def test_buffer_is_flushed_when_the_collector_has_cleared_the_reference_to_its_f
         with pytest.raises(ValueError, match="closed file"):
             charge.write(b"more")
         assert invocation.report.used_bytes == 4096
+
+
+# --- pipes ---------------------------------------------------------------------------------------------
+
+
+def _by_descriptor(path: str, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)
+
+
+def _by_file(mode: str, buffering: int = -1, opener: Any = None) -> Callable[[str, bytes], None]:
+    def write(path: str, data: bytes) -> None:
+        with open(path, mode, buffering, opener=opener) as file:
+            for start in range(0, len(data), 50_000):
+                part = data[start : start + 50_000]
+                file.write(part if "b" in mode else part.decode())
+
+    return write
+
+
+def _by_a_given_descriptor(path: str, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY), "wb") as file:
+        file.write(data)
+
+
+INTO_PIPES: dict[str, Callable[[str, bytes], None]] = {
+    "os.write": _by_descriptor,
+    "open w": _by_file("w"),
+    "open wb": _by_file("wb"),
+    "open ab": _by_file("ab"),
+    "open wb without a buffer": _by_file("wb", 0),
+    "opener": _by_file("wb", opener=lambda path, flags: os.open(path, flags)),
+    "descriptor": _by_a_given_descriptor,
+    "write_bytes": lambda path, data: Path(path).write_bytes(data) and None,
+}
+
+
+@pytest.mark.parametrize("way", INTO_PIPES)
+def test_what_goes_through_a_pipe_is_not_charged(scratch_root: Path, way: str) -> None:
+    data = b"x" * ((1 << 20) + 100_000)
+    with tmpguard.invocation(storage_size=1, scratch_root=scratch_root, bundle=None) as invocation:
+        os.mkfifo("/tmp/pipe")
+        read: list[bytes] = []
+        reader = threading.Thread(target=lambda: read.append(Path("/tmp/pipe").read_bytes()), daemon=True)
+        reader.start()
+        INTO_PIPES[way]("/tmp/pipe", data)
+        reader.join()
+        assert read == [data]
+        assert invocation.report.peak_bytes == 0
+        assert not invocation.report.violations
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_files": 5}], ids=str)
+@pytest.mark.parametrize("mode", ["w", "wb", "ab"])
+def test_who_waits_for_the_other_end_of_a_pipe_keeps_nobody_waiting(
+    scratch_root: Path, mode: str, limits: dict[str, int]
+) -> None:
+    with tmpguard.invocation(storage_size=1, scratch_root=scratch_root, bundle=None, **limits):
+        os.mkfifo("/tmp/pipe")
+        Path("/tmp/file").write_bytes(b"x")
+        opened = threading.Event()
+
+        def wait() -> None:
+            with open("/tmp/pipe", mode):
+                opened.set()
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        for _ in range(50):
+            Path("/tmp/file").write_bytes(b"xy")
+            os.truncate("/tmp/file", 1)
+            time.sleep(0.001)
+        descriptor = os.open("/tmp/pipe", os.O_RDONLY | os.O_NONBLOCK)
+        assert opened.wait(10)
+        waiting.join()
+        os.close(descriptor)

@@ -81,17 +81,20 @@ def _quick_write(
     else:
         _init(raw, real, plan.raw_mode)
     raw.name = file
-    charge = Charge(invocation, raw, empty=True)
-    charge.attach(raw)
     try:
         result: Any = io.BufferedWriter(raw, _buffer_size(raw))
+        charge = None
+        if raw.seekable():  # which the buffer has just asked; a FIFO's bytes are not the file system's (C1.3)
+            charge = Charge(invocation, raw, empty=True)
+            charge.attach(raw)
         if plan.text:
             result = io.TextIOWrapper(result, encoding, errors, newline)
             result.mode = mode
     except BaseException:
         raw.close()
         raise
-    invocation.keep_handle(result, charge)
+    if charge is not None:
+        invocation.keep_handle(result, charge)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat as modes
 from collections.abc import Callable
 from errno import EEXIST, EISDIR, ENOSPC, EROFS
 from functools import partial
@@ -79,13 +80,15 @@ def opening(
     with quota.lock:
         try:
             status = originals.stat(real)
+        except (OSError, ValueError):
+            return call()  # which will say so, or make it
+        if not modes.S_ISFIFO(status.st_mode):
             before = allocated(status, real)
-        except (OSError, ValueError):  # the call itself will say so
-            before = 0
-        result = call()
-        if before:
-            quota.freed(before, status.st_ino)
-        return result
+            result = call()
+            if before:
+                quota.freed(before, status.st_ino)
+            return result
+    return call()  # who opens a FIFO waits for its other end, perhaps: nobody must wait for the lock then
 
 
 def making(

@@ -114,7 +114,7 @@ def open_at(
         else:
             call()
     raw.name = name
-    if not charged:
+    if not charged or not raw.seekable():  # a FIFO's bytes are not the file system's (C1.3)
         return None
     return Charge(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
 
@@ -142,7 +142,7 @@ def open_by(
         finally:
             handing_over.discard(thread)
         raw.name = name
-    if raw.writable() and invocation.owns(raw.fileno()):
+    if raw.writable() and raw.seekable() and invocation.owns(raw.fileno()):
         return Charge(invocation, raw)
     return None
 
