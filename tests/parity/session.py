@@ -254,9 +254,9 @@ def _entries(directory: str) -> Iterator[str]:
                 shown[2] = len(text)  # the number of an inode in it has more digits here than there
                 shown.append(text)
             elif stat.S_ISREG(status.st_mode):
-                shown += [content(path, status.st_size), os.listxattr(path)]
+                shown += [content(path, status.st_size), sorted(os.listxattr(path))]
             elif stat.S_ISDIR(status.st_mode):
-                shown.append(os.listxattr(path))
+                shown.append(sorted(os.listxattr(path)))
                 yield from _entries(path)
         except PermissionError as exc:
             shown.append(f"may not be read: {exc.filename}")
