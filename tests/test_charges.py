@@ -513,3 +513,28 @@ def test_who_waits_for_the_other_end_of_a_pipe_keeps_nobody_waiting(
         assert opened.wait(10)
         waiting.join()
         os.close(descriptor)
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice is Linux's")
+def test_who_waits_for_what_is_spliced_keeps_nobody_waiting(guard: tmpguard.Guard) -> None:
+    with guard.invocation():
+        out, into = os.pipe()
+        spliced: list[int] = []
+
+        def wait() -> None:
+            with open("/tmp/spliced", "wb") as file:
+                while count := os.splice(out, file.fileno(), 1 << 20):
+                    spliced.append(count)
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        for _ in range(20):
+            Path("/tmp/file").write_bytes(bytes(PAGE + 1))
+            os.write(into, b"x" * 100)
+            time.sleep(0.001)
+        os.close(into)
+        waiting.join(10)
+        assert not waiting.is_alive()
+        os.close(out)
+        assert sum(spliced) == os.path.getsize("/tmp/spliced") == 2000
+        assert used() == 3 * PAGE

@@ -285,21 +285,29 @@ def splice(
     offset_dst: Any = None,
     flags: int = 0,
 ) -> int:
-    def call(size: int) -> Any:
-        return originals.splice(src, dst, size, offset_src, offset_dst, flags)
+    def call(size: int, more: int = 0) -> Any:
+        return originals.splice(src, dst, size, offset_src, offset_dst, flags | more)
 
-    refused = count <= 0 or (offset_dst is not None and offset_dst < 0)  # or nothing to do, by the kernel
+    # A pipe has no offsets, which the kernel says, and of too little it does nothing.
+    refused = count <= 0 or offset_src is not None or (offset_dst is not None and offset_dst < 0)
     if refused or not _is_charged(invocation, "os.splice", dst) or not _may_be_spliced(src, dst):
         return call(count)  # type: ignore[no-any-return]
-    held = _held_in(src)
-    if held:
-        count = min(count, held)
-    elif flags & os.SPLICE_F_NONBLOCK or not os.get_blocking(src):
-        if not _is_hung_up(src):
+    waits = not flags & os.SPLICE_F_NONBLOCK and os.get_blocking(src)
+    at_once = partial(call, more=os.SPLICE_F_NONBLOCK)
+    while True:
+        held = _held_in(src)
+        if held:
+            try:
+                return _charged(invocation, "os.splice", dst, min(count, held), offset_dst, at_once)  # type: ignore[no-any-return]
+            except BlockingIOError:  # another reader has it
+                if not waits:
+                    raise
+        elif _is_hung_up(src):
+            return call(count)  # type: ignore[no-any-return]
+        elif not waits:
             raise error(EAGAIN)
-        return call(count)  # type: ignore[no-any-return]
-    # What comes into an empty pipe is not known before: the rest of the charge is found again by measuring.
-    return _charged(invocation, "os.splice", dst, count, offset_dst, call)  # type: ignore[no-any-return]
+        else:
+            _await_writer(src)  # without the lock, which whoever is going to write may need
 
 
 def _crosses(invocation: Invocation, src: int, dst: int) -> bool:
@@ -331,6 +339,13 @@ def _is_hung_up(pipe: int) -> bool:
     poll = select.poll()
     poll.register(pipe, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _await_writer(pipe: int) -> None:
+    """Wait until ``pipe`` holds something, or nobody is left who could write to it."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.poll()
 
 
 def _overlap(dst: int, start: int, offset: int | None, size: int) -> bool:
