@@ -414,3 +414,24 @@ def test_other_addresses_are_left_alone(inside: tmpguard.Invocation) -> None:
         assert receiver.recvfrom(10) == (b"one", receiver.getsockname())
     with socket.socket(socket.AF_UNIX) as unnamed:
         assert unnamed.getsockname() == ""
+
+
+# --- mount points --------------------------------------------------------------------------------------
+
+
+def test_mount_points_are_told_by_what_stands_for_lstat(
+    inside: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CPython's own tests have it, which put another function there."""
+
+    def lstat(path: str) -> os.stat_result:
+        return os.stat_result((0, 1, 1 if path == "/tmp/none" else 0, 0, 0, 0, 0, 0, 0, 0))
+
+    assert [os.path.ismount(path) for path in ("/", "/tmp", "/tmp/", "/tmp/none")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert os.path.ismount("/tmp/none")

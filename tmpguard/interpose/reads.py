@@ -239,14 +239,13 @@ def ismount(invocation: Invocation, path: Any) -> bool:
     """:func:`os.path.ismount`, which cannot tell by the device numbers behind the mounts."""
     if is_odd(path):
         return originals.ismount(path)
-    try:
+    with suppress(
+        OSError, ValueError
+    ):  # of which it makes what it will, by an os.lstat that is perhaps mocked
         where = place(invocation, path, follow=False)
         _lstat(where.real)
-    except (OSError, ValueError):
-        return False
-    virtual = where.virtual
-    if virtual == TMP or virtual in invocation.guard.mounts.points:
-        return True
+        if where.virtual == TMP or where.virtual in invocation.guard.mounts.points:
+            return True
     return originals.ismount(path)
 
 
