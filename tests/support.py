@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -32,6 +33,20 @@ def case(name: object) -> Iterator[None]:
     except BaseException as exc:
         exc.add_note(f"in the case {name}")
         raise
+
+
+@contextmanager
+def full() -> Iterator[None]:
+    """The block meets a full disk."""
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        yield
+    assert caught.value.errno == errno.ENOSPC
+
+
+def fill(path: str, size: int) -> None:
+    """Write ``size`` bytes at once, which have to fit."""
+    with open(path, "wb", buffering=0) as file:
+        assert file.write(bytes(size)) == size
 
 
 def eventually(ask: Callable[[], Result], *, seconds: float = 30) -> Result:

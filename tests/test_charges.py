@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gc
 import mmap
 import os
@@ -14,13 +12,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tmpguard
+from tests.support import fill, full
 
 MB = 1_048_576
 PAGE = 4096
@@ -29,18 +28,6 @@ PAGE = 4096
 @pytest.fixture
 def guard(scratch_root: Path) -> tmpguard.Guard:
     return tmpguard.Guard(storage_size=1, bundle=None, scratch_root=scratch_root)
-
-
-@contextlib.contextmanager
-def full() -> Iterator[None]:
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        yield
-    assert caught.value.errno == errno.ENOSPC
-
-
-def fill(path: str, size: int) -> None:
-    with open(path, "wb", buffering=0) as file:
-        assert file.write(bytes(size)) == size
 
 
 def used() -> int:

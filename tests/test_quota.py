@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import pytest
 
 import tmpguard
+from tests.support import full
 
 MB = 1_048_576
 PAGE = 4096
@@ -35,14 +36,6 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def guard(project: Path, scratch_root: Path) -> tmpguard.Guard:
     return tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch_root)
-
-
-@contextlib.contextmanager
-def full() -> Iterator[None]:
-    """The block meets a full disk."""
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        yield
-    assert caught.value.errno == errno.ENOSPC
 
 
 def fill(path: str, size: int) -> None:

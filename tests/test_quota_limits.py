@@ -11,14 +11,14 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tmpguard
-from tests.support import in_threads
+from tests.support import fill, full, in_threads
 from tmpguard.invocation import Invocation
 from tmpguard.usage import Usage
 from tmpguard.usage import measure as original
@@ -30,18 +30,6 @@ PAGE = 4096
 @pytest.fixture
 def guard(scratch_root: Path) -> tmpguard.Guard:
     return tmpguard.Guard(storage_size=1, bundle=None, scratch_root=scratch_root)
-
-
-@contextlib.contextmanager
-def full() -> Iterator[None]:
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        yield
-    assert caught.value.errno == errno.ENOSPC
-
-
-def fill(path: str, size: int) -> None:
-    with open(path, "wb", buffering=0) as file:
-        assert file.write(bytes(size)) == size
 
 
 # --- the report (C3.6) ---------------------------------------------------------------------------------
