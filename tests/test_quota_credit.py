@@ -295,6 +295,16 @@ def test_what_was_cut_under_an_open_file_is_charged_anew(
     guard.end_instance()
 
 
+def test_what_was_cut_unseen_is_charged_anew_once_the_disk_was_asked(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    with guard.invocation() as invocation, open("/tmp/log", "wb", 0) as log:
+        log.write(bytes(PAGE + 1))
+        LIBC.truncate(os.fsencode(f"{invocation.namespace.scratch()}/log"), ctypes.c_long(0))
+        shutil.disk_usage("/tmp")
+        log.write(b"x")
+        assert excess(invocation) == (0, 0)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("limits", [{"storage_size": 128}, {"storage_size": 1}, {"max_files": 5}], ids=str)
 @pytest.mark.parametrize("seed", range(8))

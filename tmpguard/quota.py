@@ -98,6 +98,7 @@ class Quota:
                 if self.credit == before:  # else a write came in between, by a finalizer in this thread
                     break
             self.credit = self.limit - usage.bytes
+            self.cuts += 1  # by child processes, say: nobody has seen them
             if self.credit >= 0:
                 self.overrun = False
             self._files_credit = (self.max_files or 0) - usage.files
