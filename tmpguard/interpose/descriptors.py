@@ -295,6 +295,7 @@ def splice(
     waits = not flags & os.SPLICE_F_NONBLOCK and os.get_blocking(src)
     at_once = partial(call, more=os.SPLICE_F_NONBLOCK)
     while True:
+        hung_up = _is_hung_up(src)  # asked first: the last writer may leave something
         held = _held_in(src)
         if held:
             try:
@@ -302,7 +303,7 @@ def splice(
             except BlockingIOError:  # another reader has it
                 if not waits:
                     raise
-        elif _is_hung_up(src):
+        elif hung_up:
             return call(count)  # type: ignore[no-any-return]
         elif not waits:
             raise error(EAGAIN)

@@ -239,9 +239,8 @@ def ismount(invocation: Invocation, path: Any) -> bool:
     """:func:`os.path.ismount`, which cannot tell by the device numbers behind the mounts."""
     if is_odd(path):
         return originals.ismount(path)
-    with suppress(
-        OSError, ValueError
-    ):  # of which it makes what it will, by an os.lstat that is perhaps mocked
+    # What is wrong with the path the original finds by itself, by an os.lstat that is perhaps another one.
+    with suppress(OSError, ValueError):
         where = place(invocation, path, follow=False)
         _lstat(where.real)
         if where.virtual == TMP or where.virtual in invocation.guard.mounts.points:
