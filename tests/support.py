@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,10 +16,15 @@ from typing import TypeVar
 
 import pytest
 
+import tmpguard
+
 Result = TypeVar("Result")
 
 Run = Callable[..., pytest.RunResult]
 """Runs pytest with these arguments in a project of its own; see tests/plugin."""
+
+MB = 1_048_576
+PAGE = 4096
 
 PROJECT = Path(__file__).parent.parent
 NOBODY = 65534
@@ -47,6 +53,22 @@ def fill(path: str, size: int) -> None:
     """Write ``size`` bytes at once, which have to fit."""
     with open(path, "wb", buffering=0) as file:
         assert file.write(bytes(size)) == size
+
+
+def used() -> int:
+    """The bytes in use of 1 MB, which is what every way to ask for them tells (C3.6)."""
+    invocation = tmpguard.current()
+    assert invocation is not None
+    usage = shutil.disk_usage("/tmp")
+    status = os.statvfs("/tmp")
+    assert usage.total == status.f_blocks * status.f_frsize == MB
+    assert usage.free == status.f_bavail * status.f_bsize == status.f_bfree * status.f_bsize
+    assert usage.free == status.f_bavail * PAGE
+    assert usage.used + usage.free == MB
+    assert invocation.report.used_bytes == usage.used
+    assert invocation.report.quota_bytes == MB
+    assert usage.used <= invocation.report.peak_bytes <= MB
+    return usage.used
 
 
 def eventually(ask: Callable[[], Result], *, seconds: float = 30) -> Result:

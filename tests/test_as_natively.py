@@ -392,9 +392,7 @@ def test_all_names_that_fit_into_an_address_are_bound(inside: tmpguard.Invocatio
     assert inside.report.files == 2
 
 
-def test_sockets_of_one_name_in_two_directories_know_theirs(
-    tmp_path: Path,
-) -> None:
+def test_sockets_of_one_name_in_two_directories_know_theirs(tmp_path: Path) -> None:
     root = tmp_path / ("long" * 25)
     root.mkdir(mode=0o700)
     with tmpguard.invocation(bundle=None, scratch_root=root):

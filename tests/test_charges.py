@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import tmpguard
-from tests.support import fill, full
+from tests.support import fill, full, used
 
 MB = 1_048_576
 PAGE = 4096
@@ -28,18 +28,6 @@ PAGE = 4096
 @pytest.fixture
 def guard(scratch_root: Path) -> tmpguard.Guard:
     return tmpguard.Guard(storage_size=1, bundle=None, scratch_root=scratch_root)
-
-
-def used() -> int:
-    """The bytes in use, which is what every way to ask for them tells (C3.6)."""
-    invocation = tmpguard.current()
-    assert invocation is not None
-    usage = shutil.disk_usage("/tmp")
-    assert usage.used + usage.free == usage.total == MB
-    assert os.statvfs("/tmp").f_bavail * PAGE == usage.free
-    assert invocation.report.used_bytes == usage.used
-    assert usage.used <= invocation.report.peak_bytes <= MB
-    return usage.used
 
 
 # --- what costs nothing (C3.2) -------------------------------------------------------------------------

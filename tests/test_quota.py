@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import pytest
 
 import tmpguard
-from tests.support import full
+from tests.support import full, used
 
 MB = 1_048_576
 PAGE = 4096
@@ -41,21 +41,6 @@ def guard(project: Path, scratch_root: Path) -> tmpguard.Guard:
 def fill(path: str, size: int) -> None:
     with open(path, "wb") as file:
         file.write(bytes(size))
-
-
-def used() -> int:
-    """The bytes in use, which is what every way to ask for them tells (C3.6)."""
-    invocation = tmpguard.current()
-    assert invocation is not None
-    usage = shutil.disk_usage("/tmp")
-    status = os.statvfs("/tmp")
-    assert usage.total == status.f_blocks * status.f_frsize == MB
-    assert usage.free == status.f_bavail * status.f_bsize == status.f_bfree * status.f_bsize
-    assert usage.used + usage.free == MB
-    assert invocation.report.used_bytes == usage.used
-    assert invocation.report.quota_bytes == MB
-    assert usage.used <= invocation.report.peak_bytes <= MB
-    return usage.used
 
 
 # --- exactly so many bytes (C3.1, C3.4, C3.5) ----------------------------------------------------------

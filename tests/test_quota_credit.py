@@ -251,16 +251,6 @@ def excess(invocation: Invocation) -> tuple[int, int]:
         return max(0, quota.balance + held.bytes - quota.limit), max(0, files)
 
 
-CUTS: dict[str, Callable[[], object]] = {
-    "open": lambda: open("/tmp/log", "w").close(),
-    "os.open": lambda: os.close(os.open("/tmp/log", os.O_WRONLY | os.O_TRUNC)),
-    "os.truncate": lambda: os.truncate("/tmp/log", 0),
-    "truncate": lambda: _truncate_another(),
-    "copyfile": lambda: shutil.copyfile("/tmp/empty", "/tmp/log"),
-    "natively": lambda: _cut_natively(),
-}
-
-
 def _truncate_another() -> None:
     with open("/tmp/log", "r+b") as file:
         file.truncate(0)
@@ -272,6 +262,16 @@ def _cut_natively() -> None:
         size = os.fstat(file.fileno()).st_size
         LIBC.ftruncate(file.fileno(), 0)
         os.pwrite(file.fileno(), b"x", size + 10 * PAGE)
+
+
+CUTS: dict[str, Callable[[], object]] = {
+    "open": lambda: open("/tmp/log", "w").close(),
+    "os.open": lambda: os.close(os.open("/tmp/log", os.O_WRONLY | os.O_TRUNC)),
+    "os.truncate": lambda: os.truncate("/tmp/log", 0),
+    "truncate": _truncate_another,
+    "copyfile": lambda: shutil.copyfile("/tmp/empty", "/tmp/log"),
+    "natively": _cut_natively,
+}
 
 
 @pytest.mark.parametrize("lifetime", ["invocation", "instance"])

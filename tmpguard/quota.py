@@ -239,23 +239,17 @@ class Quota:
         if self.max_files is None:
             return make()
         with self.lock:
-            there = not nameless and _is_there(real.rstrip("/"))
-            if not there:
-                return self._make(real, make, nameless=nameless)
-            if not _is_pipe(real):
+            if not nameless and _is_there(real.rstrip("/")):
                 return make()
-        return make()
-
-    def _make(self, real: str, make: Callable[[], Any], *, nameless: bool) -> Any:
-        for find_room in (self._settle, self.measured):
+            for find_room in (self._settle, self.measured):
+                if self._files_credit <= 0:
+                    find_room()
             if self._files_credit <= 0:
-                find_room()
-        if self._files_credit <= 0:
-            _check_making(f"{real}/." if nameless else real)
-            raise Full
-        result = make()
-        self._files_credit -= 1
-        return result
+                _check_making(f"{real}/." if nameless else real)
+                raise Full
+            result = make()
+            self._files_credit -= 1
+            return result
 
     # --- giving back -----------------------------------------------------------------------------------
 
@@ -455,14 +449,6 @@ def _is_there(real: str) -> bool:
     except ValueError:
         pass  # no path at all, which the call itself will say
     return True
-
-
-def _is_pipe(real: Any) -> bool:
-    """Is ``real`` a FIFO? Who opens it waits for its other end, perhaps: not while others wait for a lock."""
-    try:
-        return modes.S_ISFIFO(originals.stat(real).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _check_making(real: str) -> None:

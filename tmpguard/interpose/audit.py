@@ -23,13 +23,12 @@ from ..mounts import is_below
 from ..report import is_importing
 from ..spelling import descriptor_path
 from . import imports, originals
+from .openmodes import CHANGING, WRITING
 from .paths import text
 from .rawfile import Unopened
 from .sqlite_fallback import Resolved
 from .wrapper import is_number
 
-_ACCESS: Final = os.O_WRONLY | os.O_RDWR
-_CHANGING: Final = _ACCESS | os.O_CREAT | os.O_TRUNC
 _IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", imports.__file__)
 _REMEDY: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
@@ -40,7 +39,7 @@ _REMEDY: Final = (
 def _opened(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
     flags = args[2]
     changes = isinstance(flags, int) and (
-        flags & _ACCESS in (os.O_WRONLY, os.O_RDWR) or flags & (os.O_CREAT | os.O_TRUNC)
+        flags & WRITING in (os.O_WRONLY, os.O_RDWR) or flags & (os.O_CREAT | os.O_TRUNC)
     )
     return [(args[0], -1)] if changes else []
 
@@ -128,7 +127,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "open":
         flags = args[2]
-        if type(flags) is int and not flags & _CHANGING:
+        if type(flags) is int and not flags & CHANGING:
             return  # nearly all that is opened is opened for reading
     paths_of = _active.get(event)
     if paths_of is None:

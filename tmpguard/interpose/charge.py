@@ -169,6 +169,14 @@ class Charge:
             raise self.invocation.exceeded(raw.name)
 
 
+def charge_of(invocation: Invocation, raw: Any, *, empty: bool = False) -> Charge | None:
+    """What charges the writes of ``raw``, a file of the scratch directory that is ``empty`` or not.
+
+    None for a FIFO: what goes through it is not the file system's (C1.3). Under a buffer that is known.
+    """
+    return Charge(invocation, raw, empty=empty) if raw.seekable() else None
+
+
 def bytes_of(data: Any) -> memoryview | None:
     """The bytes of ``data``; None for what the original refuses in its own words, or takes for none."""
     try:

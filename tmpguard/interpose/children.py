@@ -19,6 +19,7 @@ from ..invocation import Invocation
 from . import originals
 from .commands import IGNORED, Start, entries_of, orders, quick, searched, start_of
 from .opening import locate
+from .openmodes import CHANGING
 from .paths import is_odd, readable, reraise
 from .policy import contained, named, refuse
 from .rawfile import Unopened
@@ -165,7 +166,6 @@ def _no_directory() -> dict[str, bytes]:
 
 _OPEN: Final = getattr(os, "POSIX_SPAWN_OPEN", None)
 _CLOSE_FROM: Final = getattr(os, "POSIX_SPAWN_CLOSEFROM", None)
-_CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def posix_spawn(invocation: Invocation, path: Any, argv: Any, env: Any, /, **more: Any) -> int:
@@ -213,7 +213,7 @@ def _action(invocation: Invocation, action: Any) -> Any:
     if not isinstance(action, tuple) or len(action) != 5 or action[0] != _OPEN:
         return action
     kind, fd, path, flags, mode = action
-    if flags & _CHANGING:
+    if flags & CHANGING:
         real, _ = locate(invocation, path, flags, None, "os.posix_spawn")
     else:
         try:

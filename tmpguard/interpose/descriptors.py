@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import operator
 import os
 import select
@@ -17,19 +16,18 @@ from typing import Any, Final
 
 from ..invocation import Invocation
 from ..mounts import error
-from ..openfiles import fill_holes
+from ..openfiles import appends, fill_holes, may_write
 from ..quota import Full
 from . import originals
 from .charge import bytes_of, full, touched
 from .opening import locate, making, opening
+from .openmodes import CHANGING, WRITING
 from .paths import alive, alive_to_read, exists, hold, is_odd, place, readable, refuse, reraise
 from .rawfile import Unopened, handing_over
 from .refusals import O_PATH, O_TMPFILE, truncate_error
 
 _WITH_O_PATH: Final = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ACCESS: Final = os.O_WRONLY | os.O_RDWR
 _RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
-_CHANGING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def open(
@@ -41,7 +39,7 @@ def open(
     if flags & O_PATH:
         flags &= _WITH_O_PATH  # the kernel ignores the others
     _check_flags(path, flags)
-    if not flags & _CHANGING:
+    if not flags & CHANGING:
         alive_to_read(invocation, "os.open", path)
         try:
             follow = not flags & os.O_NOFOLLOW
@@ -54,7 +52,7 @@ def open(
             reraise(exc, path)
     alive(invocation, "os.open", path)
     real, charged = locate(invocation, path, flags, dir_fd, "os.open")
-    if not charged and not flags & os.O_TRUNC and flags & _ACCESS in (os.O_RDONLY, _ACCESS) and exists(real):
+    if not charged and not flags & os.O_TRUNC and flags & WRITING in (os.O_RDONLY, WRITING) and exists(real):
         flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
     call = partial(originals.os_open, real, flags, mode)
     try:
@@ -71,7 +69,7 @@ def open(
             fd = int(opening(invocation, path, real, flags, call, "os.open"))
     except OSError as exc:
         reraise(exc, path)
-    if flags & _ACCESS and threading.get_ident() not in handing_over:
+    if flags & WRITING and threading.get_ident() not in handing_over:
         status = originals.fstat(fd)
         if modes.S_ISREG(status.st_mode):
             invocation.expose(fd, status, "" if flags & O_TMPFILE else real)
@@ -322,12 +320,11 @@ def _crosses(invocation: Invocation, src: int, dst: int) -> bool:
 
 def _may_be_spliced(src: int, dst: int) -> bool:
     """Has the kernel nothing against the descriptors? It says so only where there is something to splice."""
-    flags = fcntl.fcntl(dst, fcntl.F_GETFL)
     try:
         piped = modes.S_ISFIFO(originals.fstat(src).st_mode)
     except (OSError, TypeError):
         return False
-    return piped and bool(flags & _ACCESS) and not flags & os.O_APPEND
+    return piped and may_write(dst) and not appends(dst)
 
 
 def _held_in(pipe: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..context import get_current
 from ..invocation import Invocation
 from . import originals
-from .charge import Charge
+from .charge import Charge, charge_of
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, parse, plan_of
 from .paths import alive_to_read, is_odd, like, quick_real, readable, reraise, truth_as_descriptor
@@ -83,9 +83,8 @@ def _quick_write(
     raw.name = file
     try:
         result: Any = io.BufferedWriter(raw, _buffer_size(raw))
-        charge = None
-        if raw.seekable():  # which the buffer has just asked; a FIFO's bytes are not the file system's (C1.3)
-            charge = Charge(invocation, raw, empty=True)
+        charge = charge_of(invocation, raw, empty=True)
+        if charge is not None:
             charge.attach(raw)
         if plan.text:
             result = io.TextIOWrapper(result, encoding, errors, newline)

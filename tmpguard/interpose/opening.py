@@ -71,9 +71,12 @@ def _check_read_only(invocation: Invocation, file: Any, where: Place, flags: int
 def opening(
     invocation: Invocation, name: Any, real: str, flags: int, call: Callable[[], Any], operation: str = "open"
 ) -> Any:
-    """Run ``call``, which opens ``real`` in the scratch directory, and charge what it frees and makes."""
+    """Run ``call``, which opens ``real`` in the scratch directory, and charge what it frees and makes.
+
+    Without the lock where that is a FIFO: who opens it waits for its other end, perhaps.
+    """
     quota = invocation.quota
-    if flags & os.O_CREAT and quota.max_files is not None:
+    if flags & os.O_CREAT and quota.max_files is not None and not _is_pipe(real):
         call = partial(making, invocation, operation, name, real, call)
     if not flags & os.O_TRUNC or quota.credit >= quota.limit:
         return call()
@@ -88,7 +91,14 @@ def opening(
             if before:
                 quota.freed(before, status.st_ino)
             return result
-    return call()  # who opens a FIFO waits for its other end, perhaps: nobody must wait for the lock then
+    return call()
+
+
+def _is_pipe(real: Any) -> bool:
+    try:
+        return modes.S_ISFIFO(originals.stat(real).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def making(

@@ -6,6 +6,8 @@ import os
 from typing import Any, Final, NamedTuple
 
 WRITING: Final = os.O_WRONLY | os.O_RDWR
+#: What an open(2) without is only reading.
+CHANGING: Final = WRITING | os.O_CREAT | os.O_TRUNC
 _FLAGS: Final = {
     "r": 0,
     "w": os.O_CREAT | os.O_TRUNC,

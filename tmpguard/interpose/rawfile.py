@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..context import get_current
 from ..invocation import Invocation
 from . import originals
-from .charge import Charge
+from .charge import Charge, charge_of
 from .opening import locate, opening
 from .openmodes import WRITING, Plan, raw_plan_of
 from .paths import BUFFERS, alive, is_odd, like, readable, reraise, truth_as_descriptor
@@ -114,9 +114,9 @@ def open_at(
         else:
             call()
     raw.name = name
-    if not charged or not raw.seekable():  # a FIFO's bytes are not the file system's (C1.3)
+    if not charged:
         return None
-    return Charge(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
+    return charge_of(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
 
 
 #: Threads that run the opener of a raw file.
@@ -142,8 +142,8 @@ def open_by(
         finally:
             handing_over.discard(thread)
         raw.name = name
-    if raw.writable() and raw.seekable() and invocation.owns(raw.fileno()):
-        return Charge(invocation, raw)
+    if raw.writable() and invocation.owns(raw.fileno()):
+        return charge_of(invocation, raw)
     return None
 
 

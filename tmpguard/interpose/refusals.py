@@ -13,12 +13,11 @@ from typing import Final
 
 from ..mounts import Place
 from . import originals
+from .openmodes import WRITING
 
 #: 0 where the platform has none.
 O_PATH: Final = getattr(os, "O_PATH", 0)
 O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
-
-_O_ACCMODE: Final = os.O_WRONLY | os.O_RDWR
 
 
 def _mode(real: str) -> int | None:
@@ -63,7 +62,7 @@ def open_error(where: Place, flags: int) -> int:
             return ELOOP
         mode = originals.stat(where.real).st_mode  # a link of /proc: only the kernel can follow it
     # Access mode 3 is neither reading nor writing: a descriptor for ioctl alone.
-    writing = flags & _O_ACCMODE in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
+    writing = flags & WRITING in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
     if modes.S_ISDIR(mode):
         return EISDIR if writing or creating else 0
     if flags & os.O_DIRECTORY or where.slash:
