@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import tmpguard
-from tmpguard import journal
-from tmpguard.interpose import originals
-from tmpguard.scratch import PREFIX
+from tmpguard.core import originals
+from tmpguard.core.reports import log as journal
+from tmpguard.core.storage.scratch import PREFIX
 
 
 def _scratch_directories() -> set[str]:

@@ -21,7 +21,7 @@ import tmpguard
 Result = TypeVar("Result")
 
 Run = Callable[..., pytest.RunResult]
-"""Runs pytest with these arguments in a project of its own; see tests/plugin."""
+"""Runs pytest with these arguments in a project of its own; see tests/testing."""
 
 MB = 1_048_576
 PAGE = 4096
@@ -119,6 +119,7 @@ def run_unprivileged(code: str, *arguments: object, imported: str = "tmpguard") 
     """
     drop = f"""
 import os, pathlib, shutil, socket, tempfile, traceback, {imported}
+from tmpguard import *
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})

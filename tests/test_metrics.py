@@ -13,8 +13,8 @@ import pytest
 import tmpguard
 from tests.support import run_python
 from tmpguard import metrics
-from tmpguard.report import KEPT, Report
-from tmpguard.usage import Usage
+from tmpguard.core.reports.report import KEPT, Report
+from tmpguard.core.storage.pages import Usage
 
 sdk = pytest.importorskip("opentelemetry.sdk.metrics")
 export = pytest.importorskip("opentelemetry.sdk.metrics.export")

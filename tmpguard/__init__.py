@@ -1,20 +1,35 @@
 """tmpguard: each request gets the file system of a serverless function.
 
 ``/tmp`` writable, limited and wiped, everything else read-only; in the ordinary process. See the README.
+
+Importing the package is cheap: each name below is imported from its module when it is first used (PEP 562).
+
+General layout, from the top down; a room imports only from those below it, which a test holds:
+
+``pytest_plugin``, ``testing``  the pytest plugin and the clients that it guards
+``asgi``, ``wsgi``, ``django``  the middleware; ``metrics`` and ``__main__`` stand beside it
+``guard``                       checked options, and what makes invocations from them
+``interpose``                   the patched layer under the standard library
+``kernel``                      mount namespaces, for child processes
+``config``                      options, platforms and project files, and the command line
+``core``                        invocations: mounts, storage, reports
 """
 
 from __future__ import annotations
 
-from .coldstart import cold_start
-from .context import current
-from .errors import ConfigurationError
-from .guard import Guard, invocation
-from .interpose.install import install, uninstall
-from .invocation import Invocation
-from .report import Leftover, Location, Report, Violation
-from .reporter import drain
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tmpguard.core.version import __version__
+
+if TYPE_CHECKING:
+    from tmpguard.core.callers import Location
+    from tmpguard.core.errors import ConfigurationError
+    from tmpguard.core.invocation import Invocation, current
+    from tmpguard.core.reports.delivery import drain
+    from tmpguard.core.reports.report import Leftover, Report, Violation
+    from tmpguard.guard import Guard, cold_start, invocation
+    from tmpguard.interpose.install import install, uninstall
 
 __all__ = [
     "ConfigurationError",
@@ -24,6 +39,7 @@ __all__ = [
     "Location",
     "Report",
     "Violation",
+    "__version__",
     "cold_start",
     "current",
     "drain",
@@ -31,3 +47,32 @@ __all__ = [
     "invocation",
     "uninstall",
 ]
+
+#: The module of each public name.
+_MODULES = {
+    "ConfigurationError": "core.errors",
+    "Guard": "guard",
+    "Invocation": "core.invocation",
+    "Leftover": "core.reports.report",
+    "Location": "core.callers",
+    "Report": "core.reports.report",
+    "Violation": "core.reports.report",
+    "cold_start": "guard",
+    "current": "core.invocation",
+    "drain": "core.reports.delivery",
+    "install": "interpose.install",
+    "invocation": "guard",
+    "uninstall": "interpose.install",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ def main() -> None:
     except ImportError:
         print("tmpguard: the command line needs click and rich: pip install 'tmpguard[cli]'", file=sys.stderr)
         raise SystemExit(2) from None
-    from .cli import command
+    from tmpguard.config.cli import command
 
     command(prog_name="tmpguard")
 

@@ -37,10 +37,11 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.core.exceptions import ImproperlyConfigured
 
-from .context import activate, deactivate, finalizing, restore
-from .errors import ConfigurationError
+from tmpguard.core.context import activate, deactivate, finalizing, restore
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.invocation import Invocation
+
 from .guard import Guard, guard_from
-from .invocation import Invocation
 
 __all__ = ["TmpGuardMiddleware"]
 

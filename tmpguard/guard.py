@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from . import options, scratch
-from .bundle import deployed_places, find_ignore, hidden_by
-from .context import unguarded
-from .errors import ConfigurationError, Refused
-from .ignore import NAME
-from .instance import Instance, InstanceInvocation, current_instance
-from .invocation import Invocation
-from .journal import INTERVAL, Journal
-from .mounts import MountTable
-from .options import MB, StrPath
-from .report import Report
+from tmpguard.config import genezio, options, sam
+from tmpguard.config.options import MB, StrPath
+from tmpguard.core.coldstart import ColdStart
+from tmpguard.core.context import unguarded
+from tmpguard.core.errors import ConfigurationError, Refused
+from tmpguard.core.instance import Instance, InstanceInvocation, Instances
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.mounts.bundle import deployed_places, find_ignore, hidden_by
+from tmpguard.core.mounts.ignore import NAME
+from tmpguard.core.mounts.table import MountTable
+from tmpguard.core.policy import Policy
+from tmpguard.core.reports.log import INTERVAL, Journal
+from tmpguard.core.reports.report import Report
+from tmpguard.core.storage import scratch
+from tmpguard.interpose import install
 
-if TYPE_CHECKING:
-    from .containment import Containment
 
-
-class Guard:
+class Guard(Policy):
     """The options of a guarded application, each checked when the guard is built (C3.1).
 
     ``storage_size``: the quota in whole MB (1 MB = 1,048,576 bytes), at least 1; None for what the
@@ -100,16 +102,7 @@ class Guard:
             self.scratch = scratch.root_at(root)
             #: What gives children the invocation's file system, None where nothing does.
             self.containment = _containment(self) if self.children == "contain" else None
-        #: Reports that ``on_report`` was not called with, as too many waited for it already.
-        self.dropped_reports = 0
-
-        if self.lifetime == "instance":
-            self.invocation = self._instance_invocation  # type: ignore[method-assign]
-
-        # The patched layer needs the rest of the package first.
-        from .interpose import install
-
-        self._layer = install
+        self._instances = Instances(self) if self.lifetime == "instance" else None
         install.install()
 
     @classmethod
@@ -122,9 +115,7 @@ class Guard:
         be left out where there is only one. Options in ``overrides`` win over the file. Raises
         ConfigurationError with the file, the line and the key of what cannot be.
         """
-        from . import genezio
-
-        return genezio.guard(cls, path, function, overrides)
+        return cls._made(*genezio.options_of(path, function, overrides))
 
     @classmethod
     def from_sam(
@@ -136,41 +127,45 @@ class Guard:
         ``function`` is its logical id, which may be left out where there is only one. Options in
         ``overrides`` win over the file. Raises ConfigurationError as :meth:`from_genezio` does.
         """
-        from . import sam
+        return cls._made(*sam.options_of(path, function, overrides))
 
-        return sam.guard(cls, path, function, overrides)
+    @classmethod
+    def _made(cls, given: dict[str, Any], size_from: str | None) -> Guard:
+        made = cls(**given)
+        if size_from is not None:
+            made.size_from = size_from
+        return made
 
     def invocation(self) -> Invocation:
         """A new invocation with this guard's options. Makes no file operation (C4.7)."""
-        if not self._layer.ready:
-            self._layer.make_ready()
-        return Invocation(self)
+        if not install.ready:
+            install.make_ready()
+        if self._instances is None:
+            return Invocation(self)
+        return InstanceInvocation(self, self._instances.current())
 
-    #: What the invocations share with ``lifetime="instance"``, once there was one.
-    instance: Instance | None = None
-
-    def _instance_invocation(self) -> Invocation:
-        """What ``invocation`` is with ``lifetime="instance"``."""
-        if not self._layer.ready:
-            self._layer.make_ready()
-        return InstanceInvocation(self, current_instance(self, self.instance))
+    @property
+    def instance(self) -> Instance | None:
+        """What the invocations of this process share with ``lifetime="instance"``, once there was one."""
+        return None if self._instances is None else self._instances.last
 
     def end_instance(self) -> None:
         """With ``lifetime="instance"``: wipe ``/tmp`` and wait for it, as when the platform takes the
         instance down. What still runs for it gets ESTALE, and the next invocation begins a new one. Else it
         does nothing; never raises.
         """
-        if self.instance is not None:
-            self.instance.end()
+        instance = self.instance
+        if instance is not None:
+            instance.end()
 
     def __repr__(self) -> str:
         whose = f"plan={self.plan!r}" if self.platform == "genezio" else f"platform={self.platform!r}"
         return f"<Guard storage_size={self.storage_size} {whose} bundle={self.bundle!r}>"
 
 
-def _containment(guard: Guard) -> Containment:
+def _containment(guard: Guard) -> object:
     """What contains the guard's children. Raises ConfigurationError that says which step is not permitted."""
-    from .containment import Containment
+    from tmpguard.kernel.containment import Containment  # takes a while, and few guards contain children
 
     trial = Invocation(guard)
     directory = trial.namespace.scratch()
@@ -192,9 +187,7 @@ def guard_from(guard: Guard | None, given: dict[str, Any]) -> Guard:
     Without a guard a ``genezio.yaml`` in the working directory says what the options do not.
     """
     if guard is None:
-        from . import genezio
-
-        return genezio.detected(Guard, given)
+        return detected(Guard, given)
     if not isinstance(guard, Guard):
         raise ConfigurationError(f"guard={guard!r} is no tmpguard.Guard")
     if given:
@@ -205,6 +198,37 @@ def guard_from(guard: Guard | None, given: dict[str, Any]) -> Guard:
     return guard
 
 
+AnyGuard = TypeVar("AnyGuard", bound=Guard)
+
+
+def detected(cls: type[AnyGuard], given: dict[str, Any]) -> AnyGuard:
+    """A guard of ``given`` options, and of the ``genezio.yaml`` in the working directory if there is one."""
+    found = genezio.detected(given)
+    if found is None:
+        return cls(**given)
+    more, size_from = found
+    guard = cls(**{**given, **more})
+    if "storage_size" in more:
+        guard.size_from = size_from or guard.size_from
+    genezio.log_once(logging.INFO, f"{guard.storage_size} MB for /tmp ({guard.size_from})")
+    return guard
+
+
 def invocation(**given: Any) -> Invocation:
     """An invocation of its own, with the options of :class:`Guard`: ``with tmpguard.invocation(): ...``"""
     return Guard(**given).invocation()
+
+
+def cold_start(*, guard: Guard | None = None, **options: Any) -> Invocation:
+    """An invocation for imports and start-up: ``with tmpguard.cold_start() as start: import main``.
+
+    ``guard`` is the guard whose options hold, or they are given themselves, those of
+    :class:`tmpguard.Guard`; both at once, or a wrong one, raises ConfigurationError. ``start.report`` has the
+    findings, live and after the end.
+    """
+    chosen = guard_from(guard, options)
+    start = chosen.invocation()  # makes the patched layer ready
+    if chosen.lifetime == "instance":
+        start.cold_start = True  # what it writes to /tmp is there for the requests
+        return start
+    return ColdStart(chosen)

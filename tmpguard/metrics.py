@@ -24,7 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .report import Report
+    from tmpguard.core.reports.report import Report
 
 __all__ = ["record"]
 
@@ -91,6 +91,6 @@ def _instruments() -> _Instruments | None:
         from opentelemetry import metrics
     except ImportError:
         return None
-    from . import __version__
+    from tmpguard.core.version import __version__
 
     return _Instruments(metrics.get_meter("tmpguard", __version__))

@@ -1,236 +1,134 @@
-"""The pytest plugin: runs requests and tests as invocations, fails tests by their violations, reports.
+"""pytest's door to tmpguard: every pytest run imports it once tmpguard is installed, so it is small.
 
-pytest finds it by ``_tmpguard_pytest``, which imports this module when it is needed. See docs/pytest.md.
+What it does is in :mod:`tmpguard.testing.plugin`, which is imported when an option, a marker or the fixture
+asks for it. See docs/pytest.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from . import journal
-from .errors import ConfigurationError
-from .guard import Guard
-from .invocation import Invocation
-from .testing import body, files, patches, records, summary, tracebacks
-from .testing.findings import text_of
-from .testing.fixture import TmpGuard, opened
-from .testing.records import IMPORT, Recorder, TestRecord
-from .testing.settings import Settings
-from .testing.starting import start_of
+if TYPE_CHECKING:
+    from tmpguard.testing.fixture import TmpGuard
+    from tmpguard.testing.plugin import Plugin
 
-#: The name that the plugin goes by among pytest's.
-NAME: Final = "tmpguard-plugin"
+#: name, type, help. A type of None is a string.
+_INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] = (
+    ("tmpguard", "bool", "guard every request that a test client makes, as --tmpguard does"),
+    ("tmpguard_storage_size", None, "the size of /tmp in MB"),
+    ("tmpguard_plan", None, "free, pro or enterprise: the limit of the storage size"),
+    ("tmpguard_platform", None, "the serverless platform whose /tmp it is"),
+    (
+        "tmpguard_lifetime",
+        None,
+        "invocation (default) or instance: how long /tmp lives, an instance for each test",
+    ),
+    ("tmpguard_children", None, "allow (default), refuse or contain: what becomes of child processes"),
+    ("tmpguard_ignore", None, "the file that says what is not in the bundle; none for none"),
+    ("tmpguard_bundle", None, "the project directory, from the directory of the ini file; none for none"),
+    ("tmpguard_writable", "paths", "directories outside /tmp that may be written"),
+    ("tmpguard_writable_tmp_path", "bool", "pytest's temporary directories (tmp_path) may be written"),
+    ("tmpguard_max_files", None, "how many files, directories and links /tmp may hold"),
+    ("tmpguard_scratch_root", None, "where the private directories are made that stand behind /tmp"),
+    ("tmpguard_allow", "linelist", "violations that fail no test: errno names or numbers, path patterns"),
+    ("tmpguard_late_writes", None, "report (default) or fail: what becomes of late writes"),
+    ("tmpguard_import", "bool", "guard imports and start-ups, too, as --tmpguard-import does"),
+    ("tmpguard_report", None, "write the report there, as --tmpguard-report does"),
+)
 
-_CONFTESTS: Final = pytest.StashKey[TestRecord]()
+#: Each is an option and a key of the ini file.
+_SWITCHES = ("tmpguard", "tmpguard_import", "tmpguard_report")
 
-
-class Plugin:
-    """The hooks, registered once for a run of pytest that uses tmpguard in any way."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.settings = Settings(config)
-        self.recorder = Recorder()
-        self._entries: list[dict[str, Any]] = []
-        self._written: list[str] = []
-        #: The report of the run, made at its end.
-        self.data: dict[str, Any] | None = None
-        if self.settings.every_request or self.settings.starts:
-            # Before the application is imported, and so that a wrong option ends the run at its beginning.
-            self._guard_of_imports = self.settings.guard_of_imports()
-        conftests = config.stash.get(_CONFTESTS, None)
-        if conftests is not None:
-            self._take_conftests(conftests)
-        if records.start(self.recorder):
-            patches.install()
-
-    @classmethod
-    def of(cls, config: pytest.Config) -> Plugin:
-        """The plugin of this run, registered if it is not yet."""
-        plugin = config.pluginmanager.get_plugin(NAME)
-        if plugin is None:
-            plugin = cls(config)
-            config.pluginmanager.register(plugin, NAME)
-        assert isinstance(plugin, cls)
-        return plugin
-
-    def pytest_unconfigure(self) -> None:
-        if records.stop(self.recorder):
-            patches.uninstall()
-            journal.restart()  # the summary has told of what it would sum up at the exit
-
-    # --- a test ------------------------------------------------------------------------------------------
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        self.recorder.begin(self._record_of(item))
-        try:
-            return (yield)
-        finally:
-            self.recorder.end()
-            self.settings.end_instances()
-
-    def _record_of(self, item: pytest.Item) -> TestRecord:
-        try:
-            settings = self.settings.of_test(item)
-        except ConfigurationError:  # told in the test's set-up
-            settings = None
-        wanted = "tmpguard" in getattr(item, "fixturenames", ()) or (settings is not None and settings.marked)
-        return TestRecord(item.nodeid, settings, every_request=self.settings.every_request, wanted=wanted)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        with self._judging(item, "setup"):
-            result = yield
-        with _plain_errors():
-            self.settings.of_test(item)
-        return result
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        with self._judging(item, "call"), self._body(item):
-            return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        with self._judging(item, "teardown"):
-            result = yield
-            self._test(item).end()
-            return result
-
-    def _test(self, item: pytest.Item) -> TestRecord:
-        test = self.recorder.test
-        if test is None:  # whoever runs a test without its protocol
-            self.recorder.begin(test := self._record_of(item))
-        return test
-
-    def _body(self, item: pytest.Item) -> AbstractContextManager[None]:
-        test = self._test(item)
-        if test.settings is None or not test.settings.body:
-            return nullcontext()
-        with _plain_errors():
-            return body.guarding(item, test.settings.guard(), test)
-
-    @contextmanager
-    def _judging(self, item: pytest.Item, when: str) -> Iterator[None]:
-        """Fail the test by the violations within, or add them to the report of one that fails otherwise."""
-        test = self._test(item)
-        try:
-            yield
-        except BaseException as exc:
-            text = self._text(test)
-            if text and not isinstance(exc, pytest.skip.Exception):
-                item.add_report_section(when, "tmpguard", text)
-            raise
-        text = self._text(test)
-        if text and getattr(item, "_excinfo", None):  # unittest keeps the failure to itself
-            item.add_report_section(when, "tmpguard", text)
-        elif text:
-            pytest.fail(text, pytrace=False)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
-        if call.excinfo is not None:
-            tracebacks.hide()
-
-    def _text(self, test: TestRecord) -> str:
-        violations, late = test.unexpected(), test.unexpected_late()
-        if not violations and not late:
-            return ""
-        return text_of(violations, late, str(self.config.rootpath), marker=test.settings is not None)
-
-    # --- the fixture -------------------------------------------------------------------------------------
-
-    @contextmanager
-    def fixture(self, item: pytest.Item) -> Iterator[TmpGuard]:
-        """What a test that takes ``tmpguard`` gets."""
-        test = self._test(item)
-        test.wanted = True
-        with opened(test, self._start) as fixture:
-            yield fixture
-
-    def _start(self, guard: Guard) -> Invocation | None:
-        if not self.settings.starts or self.recorder.test is None:
-            return None
-        return start_of(self.recorder.test, guard)
-
-    # --- imports -----------------------------------------------------------------------------------------
-
-    def _take_conftests(self, conftests: TestRecord) -> None:
-        """The conftest files were imported before there was a plugin. What they did wrong ends the run."""
-        self.recorder.keep(conftests)
-        if text := self._text(conftests):
-            raise pytest.UsageError(text)
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_make_collect_report(
-        self, collector: pytest.Collector
-    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        if not self.settings.starts:
-            return (yield)
-        tracebacks.hide()
-        record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings.rules)
-        with start_of(record, self._guard_of_imports, IMPORT):
-            report = yield
-        self.recorder.keep(record)
-        text = self._text(record)
-        if not text:
-            return report
-        if report.failed:
-            report.sections.append(("tmpguard", text))
-        else:
-            report.outcome, report.longrepr, report.result = "failed", text, []
-        return report
-
-    # --- the end of the run ------------------------------------------------------------------------------
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        self._entries += self.recorder.data()
-        if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["tmpguard"] = self._entries
-            return
-        # The terminal reporter calls this hook's others, and then for the summary.
-        self.data = summary.build(self._entries, str(self.config.rootpath))
-        if self.settings.report:
-            self._written = files.write(self.data, self.settings.report)
-
-    def add(self, entries: list[dict[str, Any]]) -> None:
-        """What a worker of pytest-xdist found goes into the report, too; an import, which all do, once."""
-        self._entries += [
-            entry for entry in entries if entry["route"] != IMPORT or entry not in self._entries
-        ]
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.data is None:
-            return
-        if self.data["tests"]:
-            terminalreporter.section("tmpguard")
-            for line in summary.lines(self.data, verbosity=self.config.get_verbosity()):
-                terminalreporter.line(line)
-        if self._written:
-            terminalreporter.line("")
-            terminalreporter.line(f"written: {', '.join(self._written)}")
+_MARKER = (
+    "tmpguard(allow=[], body=True, writable_tmp_path=False, **options): run the test's body as an invocation "
+    "with these options of tmpguard.Guard, and its guarded requests, too; accept the violations that allow= "
+    "names, errno names or numbers and path patterns; see docs/pytest.md"
+)
 
 
-@contextmanager
-def importing_conftests(config: pytest.Config) -> Iterator[None]:
-    """Guard the import of the conftest files that pytest loads before it has configured its plugins."""
-    settings = Settings(config, config.known_args_namespace)
-    tracebacks.hide()
-    record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.rules)
-    with start_of(record, settings.guard_of_imports(), IMPORT):
-        yield
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tmpguard", "the file system of a serverless function")
+    group.addoption(
+        "--tmpguard",
+        action="store_true",
+        help="guard every request that the test clients of Starlette, Flask, Django and httpx make",
+    )
+    group.addoption(
+        "--tmpguard-import",
+        action="store_true",
+        help="guard the import of test modules and conftest files and the start-up of ASGI applications, too",
+    )
+    group.addoption(
+        "--tmpguard-report",
+        metavar="FILE",
+        help="write what the guarded requests used and were refused to FILE.json and FILE.html",
+    )
+    for name, kind, text in _INI:
+        parser.addini(name, text, type=kind)
+    parser.addini("tmpguard_enforce", "false: refuse nothing, only report", type="bool", default=True)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A wrong option fails the test with its message and no traceback."""
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    if any(_is_wanted(config.option, config, name) for name in _SWITCHES):
+        plugin_of(config)
+
+
+def _is_wanted(given: object, config: pytest.Config, name: str) -> bool:
+    return bool(getattr(given, name) or config.getini(name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
+    if not _is_wanted(early_config.known_args_namespace, early_config, "tmpguard_import"):
+        return (yield)
+    from tmpguard.testing.plugin import importing_conftests
+
+    # Of all that is called for this hook only what loads the conftest files, which is pytest's own: what
+    # other plugins write at the start, as pytest-cov does, is not the project's.
+    implementations = early_config.hook.pytest_load_initial_conftests.get_hookimpls()
+    (own,) = (one for one in implementations if one.plugin is early_config)
+    load = own.function
+
+    def guarded(*args: Any) -> object:
+        with importing_conftests(early_config):
+            return load(*args)
+
+    own.function = guarded  # type: ignore[misc]
     try:
-        yield
-    except ConfigurationError as exc:
-        raise pytest.fail.Exception(f"tmpguard: {exc}", pytrace=False) from None
+        return (yield)
+    finally:
+        own.function = load  # type: ignore[misc]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tmpguard" in getattr(item, "fixturenames", ()) or item.get_closest_marker("tmpguard"):
+            plugin_of(config)
+            return
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has finished: the controller tells what it found."""
+    found = getattr(node, "workeroutput", {}).get("tmpguard")
+    if found:
+        plugin_of(node.config).add(found)
+
+
+def plugin_of(config: pytest.Config) -> Plugin:
+    """The plugin itself, imported and registered on first use."""
+    from tmpguard.testing.plugin import Plugin
+
+    return Plugin.of(config)
+
+
+@pytest.fixture
+def tmpguard(request: pytest.FixtureRequest) -> Iterator[TmpGuard]:
+    """Guarded clients of an application (``tmpguard.client(app)``), and the reports of their requests."""
+    with plugin_of(request.config).fixture(request.node) as fixture:
+        yield fixture

@@ -27,9 +27,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from .context import finalizing, get_current, set_current
+from tmpguard.core.context import finalizing, set_current
+from tmpguard.core.invocation import Invocation, get_current
+
 from .guard import Guard, guard_from
-from .invocation import Invocation
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 import tmpguard
-from tmpguard import containment
+from tmpguard.kernel import containment
 
 ROUNDS = 40
 WAYS = {"bwrap": True, "python": False, "unshare": True}

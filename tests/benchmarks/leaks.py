@@ -1,6 +1,6 @@
 """What invocations leave behind: descriptors, threads, directories, memory.
 
-`tests/test_leaks.py` holds the same facts with fewer invocations.
+`tests/core/test_leaks.py` holds the same facts with fewer invocations.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from tests import cpython_doc
 from tests.cpython import __main__ as command
 from tests.cpython import known, runs
 from tests.cpython.modules import LEFT_OUT, MODULES, STAND_INS
+from tests.docs import cpython_tests as cpython_doc
 
 needs_tests = pytest.mark.skipif(
     not runs.has_tests(), reason="this interpreter comes without CPython's tests"
@@ -143,4 +143,4 @@ def test_each_reason_says_something_about_modules_that_are_run() -> None:
 
 
 def test_the_page_has_the_table() -> None:
-    assert cpython_doc.PAGE.read_text() == cpython_doc.page(), "run python -m tests.cpython_doc"
+    assert cpython_doc.PAGE.read_text() == cpython_doc.page(), "run python -m tests.docs.cpython_tests"

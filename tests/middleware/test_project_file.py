@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import tmpguard
-from tests import project_files
-from tests.project_files import written
+from tests.config import project_files
+from tests.config.project_files import written
 from tests.support import PROJECT
-from tmpguard import genezio
 from tmpguard.asgi import TmpGuardMiddleware as AsgiMiddleware
+from tmpguard.config import genezio
 from tmpguard.wsgi import TmpGuardMiddleware as WsgiMiddleware
 
 MB = 1_048_576

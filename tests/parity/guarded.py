@@ -13,9 +13,9 @@ import re
 import sys
 from typing import Any
 
-import tmpguard
 from tests.parity import mounting, scripts
-from tmpguard import options
+from tmpguard import Guard
+from tmpguard.config import options
 
 #: Calls that look first, catch errors and try again: a refusal within need not be what comes out.
 COMPOSED = ("makedirs", "renames", "removedirs", "copy", "copytree", "move", "rmtree", "path_method", "name_")
@@ -28,7 +28,7 @@ class Runner:
         self.project: str = job["project"]
         # An environment below /tmp would be seen there (C1.5), and the kernel set-up has none.
         options.pinned = lambda *more: []
-        self.guard = tmpguard.Guard(
+        self.guard = Guard(
             storage_size=job["size"] >> 20,
             bundle=self.project,
             scratch_root=job["scratch"],

@@ -17,19 +17,20 @@ from contextlib import suppress
 from errno import EROFS
 from typing import Any, Final
 
-from ..context import get_current
-from ..invocation import Invocation
-from ..mounts import is_below
-from ..report import is_importing
-from ..spelling import descriptor_path
-from . import imports, originals
-from .openmodes import CHANGING, WRITING
+from tmpguard.core import originals
+from tmpguard.core.callers import is_importing
+from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.layout import is_below
+from tmpguard.core.spelling import descriptor_path
+from tmpguard.interpose.files.raw import Unopened
+from tmpguard.interpose.sqlite.fallback import Resolved
+
+from . import importing
+from .modes import CHANGING, WRITING
 from .paths import text
-from .rawfile import Unopened
-from .sqlite_fallback import Resolved
 from .wrapper import is_number
 
-_IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", imports.__file__)
+_IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", importing.__file__)
 _REMEDY: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
     "build the guard before the module that holds it is imported, or call it through os or io"

@@ -15,10 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from typing import Any, Final
 
-from ..context import activate, deactivate, get_current
-from ..invocation import Invocation
-from ..report import handed_on_by, locate
-from . import originals
+from tmpguard.core import originals
+from tmpguard.core.callers import handed_on_by, locate
+from tmpguard.core.context import activate, deactivate
+from tmpguard.core.invocation import Invocation, get_current
 
 
 class Carried:

@@ -10,12 +10,15 @@ import warnings
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR, EROFS
 from typing import Any, Final, NoReturn
 
-from ..invocation import Invocation
-from ..mounts import NotInBundle, Place, error
-from ..report import is_observer
-from ..spelling import descriptor_path, spelled
-from . import originals
-from .refusals import check_search
+from tmpguard.core import originals
+from tmpguard.core.callers import is_observer
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.layout import SOURCE_ROOT
+from tmpguard.core.mounts.table import NotInBundle, Place
+from tmpguard.core.spelling import descriptor_path, spelled
+
+from .readonly import check_search
 
 #: What the functions of ``os`` take for a path besides str, bytes and PathLike, with a warning.
 BUFFERS: Final[tuple[Any, ...]] = (bytearray, memoryview) if sys.version_info < (3, 12) else ()
@@ -60,8 +63,7 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
 def truth_as_descriptor(truth: bool) -> int:
     """The number that it stands for; since 3.13 with a warning, for the line outside of tmpguard."""
     if sys.version_info >= (3, 13):
-        package = (os.path.dirname(os.path.dirname(__file__)),)
-        warnings.warn("bool is used as a file descriptor", RuntimeWarning, skip_file_prefixes=package)
+        warnings.warn("bool is used as a file descriptor", RuntimeWarning, skip_file_prefixes=(SOURCE_ROOT,))
     return int(truth)
 
 

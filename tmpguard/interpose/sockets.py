@@ -11,14 +11,15 @@ from errno import EADDRINUSE, EEXIST, ENOSPC, EROFS
 from functools import partial
 from typing import Any, Final
 
-from ..context import get_current
-from ..invocation import Invocation
-from ..mounts import Place, error
-from ..quota import Full
-from . import originals
-from .charge import too_many
+from tmpguard.core import originals
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.mounts.table import Place
+from tmpguard.core.storage.quota import Full
+from tmpguard.interpose.files.charge import too_many
+
 from .paths import alive, entry, place
-from .refusals import making_error
+from .readonly import making_error
 
 #: So long may the path of a local socket be, with its terminating NUL.
 _ADDRESS_MAX: Final = 108

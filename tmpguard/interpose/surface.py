@@ -13,30 +13,13 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from . import (
-    carry,
-    certificates,
-    changes,
-    children,
-    clones,
-    dbm,
-    descriptors,
-    execution,
-    files,
-    imports,
-    late,
-    mappings,
-    metadata,
-    rawfile,
-    reads,
-    sockets,
-    sources,
-    sqlite,
-    sqlite_errors,
-    temporary,
-    waiting,
-    walks,
-)
+from tmpguard.interpose.children import execute, foreign, spawn, waiting
+from tmpguard.interpose.entries import change, cwd, listing, look, metadata, walk
+from tmpguard.interpose.files import builtin_open, copying, descriptors, mapping, raw
+from tmpguard.interpose.sqlite import connect as sqlite
+from tmpguard.interpose.sqlite import errors as sqlite_errors
+
+from . import carry, importing, native, sockets, temporary
 from .wrapper import NumberWrapper, Wrapper
 
 
@@ -76,44 +59,44 @@ _PATH: Final = ("path",)
 _PAIR: Final = ("src", "dst")
 
 TABLE: Final[tuple[Call, ...]] = (
-    Call("builtins", "open", "create", ("file",), files.open, ready=True),
-    Call("io", "open", "create", ("file",), files.open, ready=True),
-    Call("tokenize", "_builtin_open", "read", ("file",), sources.open),
-    Call("io", "FileIO", "create", ("file",), rawfile.FileIO, ready=True),
-    Call("io", "open_code", "read", _PATH, files.open_code),
+    Call("builtins", "open", "create", ("file",), builtin_open.open, ready=True),
+    Call("io", "open", "create", ("file",), builtin_open.open, ready=True),
+    Call("tokenize", "_builtin_open", "read", ("file",), importing.open_source),
+    Call("io", "FileIO", "create", ("file",), raw.FileIO, ready=True),
+    Call("io", "open_code", "read", _PATH, builtin_open.open_code),
     Call("os", "open", "create", _PATH, descriptors.open),
     # looking
-    Call("os", "stat", "read", _PATH, reads.stat, ready=True),
-    Call("os", "lstat", "read", _PATH, reads.lstat, ready=True),
-    Call("os", "access", "read", _PATH, reads.access),
-    Call("os", "statvfs", "read", _PATH, reads.statvfs, numbers=1),
-    Call("os", "fstatvfs", "read", (), reads.fstatvfs, numbers=1),
-    Call("os", "pathconf", "read", _PATH, reads.pathconf, numbers=1),
-    Call("os", "readlink", "read", _PATH, reads.readlink),
-    Call("os", "getxattr", "read", _PATH, reads.getxattr, numbers=1),
-    Call("os", "listxattr", "read", _PATH, reads.listxattr, numbers=1),
-    Call("os", "listdir", "read", _PATH, reads.listdir, numbers=1),
-    Call("os", "scandir", "read", _PATH, reads.scandir, numbers=1),
-    Call("os", "walk", "read", ("top",), walks.walk, ready=True),
-    Call("posixpath", "ismount", "read", _PATH, reads.ismount),
-    Call("pkgutil", "get_data", "read", ("resource",), reads.get_data),
-    Call("pathlib:Path", "is_mount", "read", ("self",), reads.path_is_mount, ready=True),
+    Call("os", "stat", "read", _PATH, look.stat, ready=True),
+    Call("os", "lstat", "read", _PATH, look.lstat, ready=True),
+    Call("os", "access", "read", _PATH, look.access),
+    Call("os", "statvfs", "read", _PATH, look.statvfs, numbers=1),
+    Call("os", "fstatvfs", "read", (), look.fstatvfs, numbers=1),
+    Call("os", "pathconf", "read", _PATH, look.pathconf, numbers=1),
+    Call("os", "readlink", "read", _PATH, look.readlink),
+    Call("os", "getxattr", "read", _PATH, look.getxattr, numbers=1),
+    Call("os", "listxattr", "read", _PATH, look.listxattr, numbers=1),
+    Call("os", "listdir", "read", _PATH, listing.listdir, numbers=1),
+    Call("os", "scandir", "read", _PATH, listing.scandir, numbers=1),
+    Call("os", "walk", "read", ("top",), walk.walk, ready=True),
+    Call("posixpath", "ismount", "read", _PATH, look.ismount),
+    Call("pkgutil", "get_data", "read", ("resource",), look.get_data),
+    Call("pathlib:Path", "is_mount", "read", ("self",), look.path_is_mount, ready=True),
     # the working directory
-    Call("os", "getcwd", "process", (), reads.getcwd),
-    Call("os", "getcwdb", "process", (), reads.getcwdb),
-    Call("os", "chdir", "process", _PATH, reads.chdir, numbers=1),
-    Call("os", "fchdir", "process", (), reads.fchdir),
+    Call("os", "getcwd", "process", (), cwd.getcwd),
+    Call("os", "getcwdb", "process", (), cwd.getcwdb),
+    Call("os", "chdir", "process", _PATH, cwd.chdir, numbers=1),
+    Call("os", "fchdir", "process", (), cwd.fchdir),
     # directory entries
-    Call("os", "mkdir", "modify", _PATH, changes.mkdir),
-    Call("os", "mkfifo", "create", _PATH, changes.mkfifo),
-    Call("os", "mknod", "create", _PATH, changes.mknod),
-    Call("os", "symlink", "modify", ("dst",), changes.symlink),
-    Call("os", "link", "modify", _PAIR, changes.link),
-    Call("os", "unlink", "modify", _PATH, changes.unlink),
-    Call("os", "remove", "modify", _PATH, changes.remove),
-    Call("os", "rmdir", "modify", _PATH, changes.rmdir),
-    Call("os", "rename", "modify", _PAIR, changes.rename),
-    Call("os", "replace", "modify", _PAIR, changes.replace),
+    Call("os", "mkdir", "modify", _PATH, change.mkdir),
+    Call("os", "mkfifo", "create", _PATH, change.mkfifo),
+    Call("os", "mknod", "create", _PATH, change.mknod),
+    Call("os", "symlink", "modify", ("dst",), change.symlink),
+    Call("os", "link", "modify", _PAIR, change.link),
+    Call("os", "unlink", "modify", _PATH, change.unlink),
+    Call("os", "remove", "modify", _PATH, change.remove),
+    Call("os", "rmdir", "modify", _PATH, change.rmdir),
+    Call("os", "rename", "modify", _PAIR, change.rename),
+    Call("os", "replace", "modify", _PAIR, change.replace),
     # metadata
     Call("os", "chmod", "metadata", _PATH, metadata.chmod, numbers=1),
     Call("os", "lchmod", "metadata", _PATH, metadata.lchmod),
@@ -134,11 +117,11 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("os", "pwrite", "allocate", (), descriptors.pwrite, numbers=1),
     Call("os", "pwritev", "allocate", (), descriptors.pwritev, numbers=1),
     Call("os", "posix_fallocate", "allocate", (), descriptors.posix_fallocate, numbers=1),
-    Call("os", "sendfile", "allocate", (), descriptors.sendfile, numbers=2),
-    Call("os", "copy_file_range", "allocate", (), descriptors.copy_file_range, numbers=2),
-    Call("os", "splice", "allocate", (), descriptors.splice, numbers=2),
-    Call("fcntl", "ioctl", "allocate", (), clones.ioctl),
-    Call("mmap", "mmap", "allocate", (), mappings.mmap, ready=True),
+    Call("os", "sendfile", "allocate", (), copying.sendfile, numbers=2),
+    Call("os", "copy_file_range", "allocate", (), copying.copy_file_range, numbers=2),
+    Call("os", "splice", "allocate", (), copying.splice, numbers=2),
+    Call("fcntl", "ioctl", "allocate", (), copying.ioctl),
+    Call("mmap", "mmap", "allocate", (), mapping.mmap, ready=True),
     # other ways in
     Call("sqlite3", "connect", "create", ("database",), sqlite.connect),
     Call("sqlite3.dbapi2", "connect", "create", ("database",), sqlite.connect),
@@ -164,13 +147,13 @@ TABLE: Final[tuple[Call, ...]] = (
     Call("tempfile:_TemporaryFileCloser", temporary.CLOSING, "carry", (), temporary.closing, ready=True),
     Call("tempfile:TemporaryDirectory", "__init__", "carry", (), temporary.directory_init, ready=True),
     # child processes
-    Call("_posixsubprocess", "fork_exec", "child", (), children.fork_exec),
-    Call("os", "posix_spawn", "child", (), children.posix_spawn),
-    Call("os", "posix_spawnp", "child", (), children.posix_spawnp),
-    Call("os", "system", "child", (), execution.system),
-    Call("os", "_spawnvef", "child", (), execution.spawnvef),
-    Call("os", "execv", "child", (), execution.execv),
-    Call("os", "execve", "child", (), execution.execve),
+    Call("_posixsubprocess", "fork_exec", "child", (), spawn.fork_exec),
+    Call("os", "posix_spawn", "child", (), spawn.posix_spawn),
+    Call("os", "posix_spawnp", "child", (), spawn.posix_spawnp),
+    Call("os", "system", "child", (), execute.system),
+    Call("os", "_spawnvef", "child", (), execute.spawnvef),
+    Call("os", "execv", "child", (), execute.execv),
+    Call("os", "execve", "child", (), execute.execve),
     Call("os", "wait", "child", (), waiting.wait, ready=True),
     Call("os", "wait3", "child", (), waiting.wait3, ready=True),
     Call("os", "wait4", "child", (), waiting.wait4, ready=True),
@@ -187,24 +170,24 @@ _SECOND: Final = functools.partial(carry.carrying, position=1)
 #: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
 #: wrapper from the original.
 _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
-    ("importlib._bootstrap_external", "_os", imports.front),
-    ("importlib._bootstrap_external", "_io", imports.front),
-    ("zipimport", "_io", imports.front),
+    ("importlib._bootstrap_external", "_os", importing.front),
+    ("importlib._bootstrap_external", "_io", importing.front),
+    ("zipimport", "_io", importing.front),
     ("_thread", "start_new_thread", _FIRST),
-    ("ssl:SSLContext", "load_cert_chain", certificates.load_cert_chain),
-    ("ssl:SSLContext", "load_verify_locations", certificates.load_verify_locations),
+    ("ssl:SSLContext", "load_cert_chain", native.load_cert_chain),
+    ("ssl:SSLContext", "load_verify_locations", native.load_verify_locations),
     ("gevent", "spawn", _FIRST),
     ("gevent", "spawn_later", _SECOND),
     ("gevent", "spawn_raw", _FIRST),
     ("gevent.pool:GroupMappingMixin", "spawn", _SECOND),
     ("gevent.pool:Group", "spawn", _SECOND),
     ("gevent.threadpool:ThreadPool", "spawn", _SECOND),
-    ("uvloop:Loop", "subprocess_exec", late.uvloop_exec),
-    ("uvloop:Loop", "subprocess_shell", late.uvloop_shell),
-    ("asyncio.subprocess:SubprocessStreamProtocol", "process_exited", late.process_exited),
+    ("uvloop:Loop", "subprocess_exec", foreign.uvloop_exec),
+    ("uvloop:Loop", "subprocess_shell", foreign.uvloop_shell),
+    ("asyncio.subprocess:SubprocessStreamProtocol", "process_exited", foreign.process_exited),
     ("multiprocessing.util", "get_temp_dir", temporary.process_directory),
-    ("multiprocessing.forkserver", "ensure_running", late.fork_server),
-    ("multiprocessing.forkserver", "connect_to_new_process", late.fork_server),
+    ("multiprocessing.forkserver", "ensure_running", foreign.fork_server),
+    ("multiprocessing.forkserver", "connect_to_new_process", foreign.fork_server),
 )
 
 #: What is imported within a request at the earliest, and what is there before that.
@@ -261,5 +244,5 @@ def _dbm_calls() -> Iterator[tuple[Any, str, Any, Any]]:
         except ImportError:
             continue
         original: Callable[..., Any] = module.open
-        guarded = dbm.guarded_open(original, f"{name}.open", failure)
+        guarded = native.open_database(original, f"{name}.open", failure)
         yield module, "open", original, Wrapper(original, guarded, f"{name}.open")

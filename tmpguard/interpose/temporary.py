@@ -14,9 +14,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..context import finalizing, get_current
-from ..invocation import Invocation
-from ..mounts import TMP
+from tmpguard.core.context import finalizing
+from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.layout import TMP
+
 from .paths import is_directory, place
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
@@ -102,6 +103,13 @@ def directory_init(self: Any, *args: Any, **options: Any) -> None:
     self._finalizer = weakref.finalize(self, _Within(invocation, call), *arguments, **keywords)
 
 
+class _ProcessDirectory:
+    """The directory of :mod:`multiprocessing` in one invocation's ``/tmp``."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="pymp-")
+
+
 def process_directory(original: Callable[[], str]) -> Callable[[], str]:
     """What :func:`multiprocessing.util.get_temp_dir` is: one for the process, shared by no invocations."""
 
@@ -110,9 +118,6 @@ def process_directory(original: Callable[[], str]) -> Callable[[], str]:
         invocation = get_current()
         if invocation is None:
             return original()
-        known = vars(invocation)
-        if "process_directory" not in known:
-            known["process_directory"] = tempfile.mkdtemp(prefix="pymp-")
-        return str(known["process_directory"])
+        return invocation.attached(_ProcessDirectory, _ProcessDirectory).path
 
     return get_temp_dir

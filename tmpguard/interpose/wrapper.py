@@ -14,7 +14,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, MethodType
 from typing import Any, Final
 
-from ..context import get_current
+from tmpguard.core.invocation import get_current
 
 
 class Wrapper:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import ConfigurationError
-from ..report import Violation
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.reports.report import Violation
 
 Rule = Callable[[Violation], bool]
 

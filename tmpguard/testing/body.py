@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from ..errors import ConfigurationError
-from ..guard import Guard
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.guard import Guard
+
 from .records import TestRecord
 
 ROUTE = "(body of the test)"

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from ..errors import ConfigurationError
-from ..guard import Guard
-from ..invocation import Invocation
-from ..options import OPTIONS, unknown_option
+from tmpguard.config.options import OPTIONS, unknown_option
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.invocation import Invocation
+from tmpguard.guard import Guard
+
+from .applications import GuardedASGI, GuardedWSGI
 from .interface import checked_interface
 from .lifespan import running
 from .loop import LoopThread
-from .requests import GuardedASGI, GuardedWSGI
-from .starting import Start, StartingASGI
+from .startup import Start, StartingASGI
 
 try:
     import httpx

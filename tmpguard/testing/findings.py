@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from ..report import LIBRARIES, Location, Violation
+from tmpguard.core.callers import LIBRARIES, Location
+from tmpguard.core.reports.report import Violation
+
 from .records import Finding
 
 #: Lines of source shown before and after the one that is meant.

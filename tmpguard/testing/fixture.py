@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..guard import Guard
-from ..invocation import Invocation
-from ..report import Report, Violation
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports.report import Report, Violation
+from tmpguard.guard import Guard
+
 from .allow import rules_of
 from .records import TestRecord
 from .settings import directory_of

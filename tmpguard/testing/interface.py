@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Final, Literal
 
-from ..errors import ConfigurationError
+from tmpguard.core.errors import ConfigurationError
 
 Interface = Literal["asgi", "wsgi"]
 

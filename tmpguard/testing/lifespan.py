@@ -11,8 +11,8 @@ from typing import Any
 
 import anyio
 
-from ..asgi import ASGIApp, Message, Receive, Scope, Send
-from ..context import activate
+from tmpguard.asgi import ASGIApp, Message, Receive, Scope, Send
+from tmpguard.core.context import activate
 
 
 class LifespanFailure(RuntimeError):

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from ..interpose import originals
+from tmpguard.core import originals
 
 Entered = TypeVar("Entered")
 Result = TypeVar("Result")

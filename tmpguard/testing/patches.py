@@ -14,16 +14,9 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any, Final
 
+from .applications import GuardedASGI, GuardedWSGI, NotingASGI, NotingDjango, NotingWSGI, guard_of_test
 from .records import current_test
-from .requests import (
-    GuardedASGI,
-    GuardedWSGI,
-    NotingASGI,
-    NotingDjango,
-    NotingWSGI,
-    guard_of_test,
-)
-from .starting import StartingASGI, start_of
+from .startup import StartingASGI, start_of
 
 #: A class or module, a name in it, and what makes the replacement of what it is.
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -80,7 +73,7 @@ def _get_response(original: Any) -> Any:
         guard = None if test is None else guard_of_test(test)
         if test is None or guard is None:
             return original(self, request)
-        from ..django import TmpGuardMiddleware
+        from tmpguard.django import TmpGuardMiddleware
 
         noting = NotingDjango(original.__get__(self), test, ours=True)
         return TmpGuardMiddleware(noting, guard=guard)(request)
@@ -94,7 +87,7 @@ def _get_response_async(original: Any) -> Any:
         guard = None if test is None else guard_of_test(test)
         if test is None or guard is None:
             return await original(self, request)
-        from ..django import TmpGuardMiddleware
+        from tmpguard.django import TmpGuardMiddleware
 
         noting = NotingDjango(original.__get__(self), test, ours=True)
         return await TmpGuardMiddleware(noting.asynchronous, guard=guard)(request)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..context import unguarded
-from ..invocation import Invocation
-from ..report import Location, Report, Violation
+from tmpguard.core.callers import Location
+from tmpguard.core.context import unguarded
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports.report import Report, Violation
 
 if TYPE_CHECKING:
     from .allow import Rule

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import pytest
 
-from ..context import unguarded
-from ..errors import ConfigurationError
-from ..genezio import detected
-from ..guard import Guard
-from ..mounts import TMP, is_below
-from ..options import OPTIONS, checked_writable, unknown_option
+from tmpguard.config.options import OPTIONS, checked_writable, unknown_option
+from tmpguard.core.context import unguarded
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.layout import TMP, is_below
+from tmpguard.guard import Guard, detected
+
 from .allow import Rule, rules_of
 
 #: What a marker takes besides the options of a guard.

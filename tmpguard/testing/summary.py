@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .. import __version__
+from tmpguard.core.version import __version__
+
 from .findings import PATHS_SHOWN, error_name, short_file, source_around
 from .records import IMPORT
 

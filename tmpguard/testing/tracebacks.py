@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ..errors import ConfigurationError
+from tmpguard.core.errors import ConfigurationError
 
 _PACKAGE = __name__.partition(".")[0] + "."
 

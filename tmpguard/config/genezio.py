@@ -1,0 +1,194 @@
+"""A guard from a Genezio project as it is: the limits and the bundle of its ``genezio.yaml``.
+
+Of that file only this is read: under ``backend`` the ``path``, ``functions`` (``name``, ``path``,
+``handler``, ``entry``, ``storageSize``, ``maxConcurrentRequestsPerInstance``) and ``classes`` (``name``,
+``path``, ``storageSize``), and ``path`` and ``storageSize`` of ``container``, ``nextjs`` and their like. All
+else is none of tmpguard's business. Merge keys (``<<``) are no part of YAML 1.2 and do nothing, as when
+deploying.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tmpguard.core.context import unguarded
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.mounts.ignore import NAME as IGNORE_FILE
+
+from . import yamlfile
+from .options import checked_plan
+from .platforms import PLATFORMS
+from .project import Deployable, checked_path, choose, listed, only_functions, text, whole_number
+from .yamlfile import Node
+
+#: The name of the file, as the platform looks for it.
+NAME: Final = "genezio.yaml"
+
+#: The keys beside ``backend`` that deploy something with a storage size.
+KINDS: Final = ("container", "nextjs", "nuxt", "nitro", "nestjs", "remix", "streamlit")
+
+PLATFORM: Final = PLATFORMS["genezio"]
+
+logger = logging.getLogger("tmpguard")
+_told: Final[set[str]] = set()
+
+
+def read(path: str | os.PathLike[str]) -> list[Deployable]:
+    """All that the file deploys, in its order. Raises ConfigurationError with the file, the line and the key.
+
+    Storage sizes are checked when they are asked for, since they depend on the plan.
+    """
+    top = yamlfile.read(path)
+    base = os.path.dirname(os.path.abspath(top.file.path))
+    found: list[Deployable] = []
+    if backend := top.get("backend"):
+        found += _of_backend(backend, base)
+    for kind in KINDS:
+        if node := top.get(kind):
+            found.append(_of_kind(kind, node, base))
+    return found
+
+
+def _of_backend(backend: Node, base: str) -> Iterator[Deployable]:
+    path_node = backend.get("path")
+    place = os.path.join(base, text(path_node) or ".")
+    functions, classes = backend.get("functions"), backend.get("classes")
+    lines: dict[str, int] = {}
+    for node in functions.entries() if functions else ():
+        one = _function(node, place, path_node or backend)
+        if one.name in lines:
+            raise node.error(f"the name {one.name!r} stands twice, first in line {lines[one.name]}")
+        lines[one.name] = node.line
+        yield one
+    for node in classes.entries() if classes else ():
+        name = text(node.get("name")) or text(node.get("path"))
+        if name is None:
+            raise node.error("has neither a name nor a path")
+        yield _deployable("class", name, node, place, path_node or backend)
+    if functions is None and classes is None:
+        # Its classes are looked for in the sources; each has what is the default.
+        yield Deployable("backend", "backend", backend, place, path_node or backend, None)
+
+
+def _function(node: Node, place: str, place_node: Node) -> Deployable:
+    name, path_node = node.get("name"), node.get("path")
+    if name is None:
+        raise node.error("has no name")
+    directory = os.path.join(place, text(path_node) or ".")
+    return _deployable("function", name.text(), node, directory, path_node or place_node)
+
+
+def _of_kind(kind: str, node: Node, base: str) -> Deployable:
+    path_node = node.get("path")
+    directory = os.path.join(base, text(path_node) or ".")
+    if kind == "container" and os.path.isfile(directory):
+        directory = os.path.dirname(directory)  # it names the Dockerfile
+    return _deployable(kind, kind, node, directory, path_node or node)
+
+
+def _deployable(kind: str, name: str, node: Node, directory: str, directory_node: Node) -> Deployable:
+    return Deployable(
+        kind,
+        name,
+        node,
+        os.path.normpath(directory),
+        directory_node,
+        node.get("storageSize"),
+        text(node.get("handler")),
+        text(node.get("entry")),
+        whole_number(node.get("maxConcurrentRequestsPerInstance")),
+    )
+
+
+# --- the options of a guard ----------------------------------------------------------------------------
+
+
+def options_of(path: Any, function: object, overrides: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The options of what :meth:`tmpguard.Guard.from_genezio` makes, and where the storage size was given:
+    None where that was not in the file. Raises ConfigurationError."""
+    given = dict(overrides)
+    told = None
+    with unguarded():
+        one = choose(read(checked_path(path, NAME)), function, os.fsdecode(path))
+        plan = _plan_of(given)
+        if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
+            given["storage_size"], told = size, one.told_by()
+        if "bundle" not in given:
+            given |= _bundle_of(one, given)
+    return given, told
+
+
+def _bundle_of(one: Deployable, given: dict[str, Any]) -> dict[str, Any]:
+    """The options for the function's directory, and for the ``.genezioignore`` beside the project file."""
+    bundle = one.existing_directory()
+    beside = os.path.join(os.path.dirname(os.path.abspath(one.node.file.path)), IGNORE_FILE)
+    if bundle is None or "ignore" in given or not os.path.lexists(beside):
+        return {"bundle": bundle}
+    return {"bundle": bundle, "ignore": beside}
+
+
+def _plan_of(given: dict[str, Any]) -> str:
+    platform = given.setdefault("platform", "genezio")
+    if platform != "genezio":
+        raise ConfigurationError(
+            f'platform={platform!r} does not go with a {NAME}: it is "genezio"; leave it out'
+        )
+    return checked_plan(given.get("plan", "free"), PLATFORM)
+
+
+def detected(given: dict[str, Any]) -> tuple[dict[str, Any], str | None] | None:
+    """What the ``genezio.yaml`` in the working directory adds to the options ``given``, and where the storage
+    size was given; None where there is no such file, or the platform is another one.
+
+    The application did not ask for that file. So a file that cannot be read or understood, or that has
+    several functions of different sizes, is reported in the log and does not stop it; a storage size that is
+    not allowed raises ConfigurationError, as the deployment would refuse it.
+    """
+    with unguarded():
+        if given.get("platform", "genezio") != "genezio" or not os.path.isfile(NAME):
+            return None
+        return _of_file(given)
+
+
+def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The options that the file adds, and where the size was told."""
+    try:
+        found = only_functions(read(NAME))
+    except ConfigurationError as exc:
+        log_once(logging.WARNING, f"{exc}; the file is not used")
+        return {}, None
+    more: dict[str, Any] = {}
+    told = None
+    if given.get("storage_size") is None and found:
+        plan = checked_plan(given.get("plan", "free"), PLATFORM)
+        more, told = _size_of(found, plan)
+    if len(found) == 1 and "bundle" not in given:
+        try:
+            more |= _bundle_of(found[0], given)
+        except ConfigurationError as exc:
+            log_once(logging.WARNING, f"{exc}; the bundle is the working directory")
+    return more, told
+
+
+def _size_of(found: Any, plan: str) -> tuple[dict[str, Any], str | None]:
+    """The size for one of ``found``, whichever it is: the largest, so that no write is refused wrongly."""
+    sizes = [(one.size(plan, PLATFORM), one) for one in found]
+    size, largest = max(sizes, key=lambda pair: pair[0] or PLATFORM.default)
+    if len({one_size or PLATFORM.default for one_size, _ in sizes}) > 1:
+        log_once(
+            logging.WARNING,
+            f"{NAME} has functions of several sizes, {listed(found)}: /tmp is that of the largest; "
+            f'say which by guard=Guard.from_genezio("{NAME}", function="{found[0].name}")',
+        )
+        size = size or PLATFORM.default
+    return ({}, None) if size is None else ({"storage_size": size}, largest.told_by())
+
+
+def log_once(level: int, message: str) -> None:
+    """Log ``message`` once in a process."""
+    if message not in _told:
+        _told.add(message)
+        logger.log(level, "%s", message)

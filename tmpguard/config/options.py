@@ -1,0 +1,244 @@
+"""The checks of a guard's options: each error names the option, the value and what is allowed (C3.1)."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import site
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.layout import SOURCE_ROOT, TMP, is_below
+from tmpguard.core.storage import scratch
+
+from .platforms import PLATFORMS, Platform
+
+MB: Final = 1_048_576
+
+#: Gives the size where neither an option nor a project file does.
+SIZE_VARIABLE: Final = "TMPGUARD_STORAGE_SIZE"
+
+LIFETIMES: Final = ("invocation", "instance")
+
+#: What becomes of child processes (C6.3).
+CHILDREN: Final = ("allow", "refuse", "contain")
+
+StrPath = str | os.PathLike[str]
+
+OPTIONS: Final = (
+    "storage_size",
+    "plan",
+    "platform",
+    "lifetime",
+    "bundle",
+    "ignore",
+    "writable",
+    "enforce",
+    "max_files",
+    "scratch_root",
+    "on_report",
+    "log_interval",
+    "children",
+)
+
+
+def unknown_option(name: str, known: Sequence[str] = OPTIONS) -> str:
+    """The message for an option that there is not."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}=? " if close else ""
+    return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(known)}"
+
+
+# --- the platform and its sizes ------------------------------------------------------------------------
+
+
+def checked_platform(value: object) -> Platform:
+    return PLATFORMS[_checked_choice("platform", value, PLATFORMS)]
+
+
+def checked_plan(value: object, platform: Platform) -> str:
+    """The plan; where the platform has none only the default can be given."""
+    if not platform.plans:
+        if value != "free":
+            raise ConfigurationError(
+                f'plan={value!r} means nothing with platform="{platform.name}", leave it out'
+            )
+        return "free"
+    return _checked_choice("plan", value, platform.plans)
+
+
+def checked_lifetime(value: object) -> str:
+    return _checked_choice("lifetime", value, LIFETIMES)
+
+
+def _checked_choice(option: str, value: object, choices: Iterable[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        allowed = ", ".join(f'"{name}"' for name in choices)
+        raise ConfigurationError(f"{option}={value!r} is none of {allowed}")
+    return value
+
+
+def told_size(size: object, plan: str, platform: Platform) -> tuple[int, str]:
+    """The storage size in MB and what it was told by: the option, the environment or the platform."""
+    if size is not None:
+        if problem := size_problem(size, plan, platform):
+            raise ConfigurationError(_for_an_option(size, problem, plan, platform))
+        assert isinstance(size, int)
+        return size, f"storage_size={size}"
+    text = os.environ.get(SIZE_VARIABLE)
+    if text is None:
+        return platform.default, f'the default of platform="{platform.name}"'
+    given = int(text) if text.isascii() and text.isdigit() else text
+    if problem := size_problem(given, plan, platform):
+        raise ConfigurationError(f"{SIZE_VARIABLE} in the environment: {problem}")
+    return int(given), f"{SIZE_VARIABLE} in the environment"
+
+
+def size_problem(size: object, plan: str, platform: Platform) -> str | None:
+    """Why ``size`` is no storage size in MB there, and the way out; None if it is one."""
+    limit = largest(plan, platform)
+    if isinstance(size, bool) or not isinstance(size, int) or size < platform.smallest:
+        return f"{size!r} is no storage size: give a whole number of MB, {_allowed(plan, platform)}"
+    if limit is not None and size > limit:
+        if platform.plans:
+            return f"{size} MB is over the {plan} plan's {limit} MB; {_larger_plan(size, limit, platform)}"
+        return f"{size} MB is over the {limit} MB of {platform.name}"
+    if platform.step is None and size not in platform.inodes:
+        return f"{size} MB is no size of {platform.name}: it has {_listed(platform.inodes)}"
+    return None
+
+
+def _for_an_option(size: object, problem: str, plan: str, platform: Platform) -> str:
+    if problem.startswith(f"{size!r} is no"):
+        return f"storage_size={problem}"
+    limit = largest(plan, platform)
+    return f"storage_size={size!r}: {problem}, or give storage_size={limit}"
+
+
+def largest(plan: str, platform: Platform) -> int | None:
+    """The largest storage size in MB; None where there is no limit."""
+    return platform.plans[plan] if platform.plans else platform.largest
+
+
+def _allowed(plan: str, platform: Platform) -> str:
+    if platform.step is None:
+        return f"of those that {platform.name} has: {_listed(platform.inodes)}"
+    limit = largest(plan, platform)
+    return f"from {platform.smallest}{f' to {limit}' if limit else ' up'}"
+
+
+def _listed(sizes: Iterable[int]) -> str:
+    *most, last = map(str, sizes)
+    return f"{', '.join(most)} and {last}"
+
+
+def _larger_plan(size: int, limit: int, platform: Platform) -> str:
+    for name, allows in platform.plans.items():
+        if allows is not None and allows > limit and size <= allows:
+            return f'plan="{name}" allows {allows}'
+    return 'plan="enterprise" allows any'
+
+
+def checked_max_files(value: object, size: int, platform: Platform) -> int | None:
+    """The limit of files; None stands for the platform's own, where it has one."""
+    if value is None:
+        return platform.inodes.get(size)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"max_files={value!r}: give a whole number from 1 up, or None for no limit")
+    return value
+
+
+# --- directories ---------------------------------------------------------------------------------------
+
+
+def checked_directory(option: str, value: object) -> str:
+    """The canonical path of the existing directory ``value``."""
+    try:
+        path = os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigurationError(f"{option}={value!r} is no path: give a directory") from None
+    if not path:
+        raise ConfigurationError(f"{option}={value!r} is empty: give a directory")
+    if "\0" in path:
+        raise ConfigurationError(f"{option}={value!r} has a NUL byte: give a directory")
+    real = os.path.realpath(path)
+    if not os.path.exists(real):
+        raise ConfigurationError(f"{option}={value!r} does not exist ({real}): give an existing directory")
+    if not os.path.isdir(real):
+        raise ConfigurationError(f"{option}={value!r} is no directory ({real}): give an existing directory")
+    return real
+
+
+def checked_writable(value: object) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"writable={value!r} is no list of directories: give writable=[path, ...]")
+    paths = tuple(checked_directory("writable", path) for path in value)
+    for path in paths:
+        if path in ("/", TMP):
+            raise ConfigurationError(
+                f"writable={path!r} would undo the guard: name the directories below it that stay writable"
+            )
+    return paths
+
+
+def checked_scratch_root(value: object, bundle: str | None) -> str:
+    if value is None:
+        return os.path.realpath(tempfile.gettempdir())
+    path = checked_directory("scratch_root", value)
+    if reason := scratch.cannot_write(path):
+        raise ConfigurationError(
+            f"scratch_root={value!r} is not writable ({reason}): give a directory in which one can be made"
+        )
+    if bundle is not None and is_below(path, bundle):
+        raise ConfigurationError(
+            f"scratch_root={value!r} lies inside the bundle {bundle!r}: give a directory outside of it"
+        )
+    return path
+
+
+def pinned(*more: str | None) -> list[str]:
+    """The directories of the project, the interpreter and its packages that lie below the real /tmp (C1.5).
+
+    They stay readable at their own paths. A directory that holds /tmp itself is none of them.
+    """
+    places = [*more, sys.prefix, sys.base_prefix, sys.exec_prefix, SOURCE_ROOT, *sys.path]
+    places += [*site.getsitepackages(), site.getusersitepackages()]
+    found = set()
+    for place in filter(None, places):
+        real = os.path.realpath(place)
+        if is_below(real, TMP) and real != TMP and os.path.exists(real):
+            found.add(real)
+    return sorted(
+        path for path in found if not any(path != other and is_below(path, other) for other in found)
+    )
+
+
+# --- the others ----------------------------------------------------------------------------------------
+
+
+def checked_bool(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{option}={value!r} is neither True nor False")
+    return value
+
+
+def checked_seconds(option: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{option}={value!r} is no time: give seconds, from 0 up")
+    return float(value)
+
+
+def checked_callable(option: str, value: Any) -> Callable[..., object] | None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(
+            f"{option}={value!r} cannot be called: give a function of one report, or None"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def checked_children(value: object) -> str:
+    return _checked_choice("children", value, CHILDREN)

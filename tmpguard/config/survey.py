@@ -1,0 +1,217 @@
+"""Looks through a project's directory as it would be deployed: what is in the bundle, what is left out, why.
+
+No link is followed and nothing is opened but the first bytes of databases and keys. What cannot be read is
+a finding, and no error.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+import os
+import stat as modes
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tmpguard.core import originals
+from tmpguard.core.layout import is_below
+from tmpguard.core.mounts.ignore import Ignore, Rule
+
+LARGEST: Final = 10
+_EXAMPLES: Final = 3
+_SQLITE: Final = b"SQLite format 3\0"
+
+_DATABASES: Final = (".sqlite3", ".sqlite", ".db", ".db3")
+_ENVIRONMENTS: Final = (".env", ".env.*", "*.env")
+_HARMLESS: Final = (".example", ".sample", ".template", ".dist", ".defaults")
+_KEYS: Final = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".netrc", ".pypirc", ".pgpass")
+
+
+class Finding(NamedTuple):
+    """Something in a bundle that is likely to fail or to be regretted once it is deployed.
+
+    ``kind`` is one of ``database``, ``secret``, ``log``, ``environment``, ``history``, ``link``, ``special``,
+    ``unreadable``, ``entry``; ``path`` is relative to the bundle.
+    """
+
+    kind: str
+    path: str
+    message: str
+
+
+class LeftOut(NamedTuple):
+    """What one line of the ignore file leaves out; a directory counts as one, whatever is in it."""
+
+    rule: Rule
+    paths: int
+    #: The first three of them.
+    examples: tuple[str, ...]
+
+
+class Survey(NamedTuple):
+    """What is in a bundle. Sizes are the lengths of the files, in bytes."""
+
+    directory: str
+    #: The file whose rules hold; None for none.
+    ignore_file: str | None
+    files: int
+    bytes: int
+    #: The ten largest files, the largest first: length and path.
+    largest: tuple[tuple[int, str], ...]
+    left_out: tuple[LeftOut, ...]
+    findings: tuple[Finding, ...]
+
+
+def survey(directory: str, ignore: Ignore | None) -> Survey:
+    """Look through the existing ``directory``. Never raises for what is in it."""
+    return _Surveyor(os.path.realpath(directory), ignore).result()
+
+
+class _Surveyor:
+    def __init__(self, directory: str, ignore: Ignore | None) -> None:
+        self.directory = directory
+        self.ignore = ignore
+        base = os.path.dirname(ignore.file) if ignore is not None else directory
+        offset = directory[len(base) :].strip("/") if is_below(directory, base) else ""
+        #: What the paths begin with as the ignore file sees them.
+        self.offset = f"{offset}/" if offset else ""
+        self.findings: list[Finding] = []
+        self.by_rule: dict[Rule, list[str]] = {}
+        self.counts: dict[Rule, int] = {}
+
+    def result(self) -> Survey:
+        total = count = 0
+        sizes: list[tuple[int, str]] = []
+        for path, size in self.files():
+            count += 1
+            total += size
+            if len(sizes) < LARGEST:
+                heapq.heappush(sizes, (size, path))
+            elif size > sizes[0][0]:
+                heapq.heapreplace(sizes, (size, path))
+        left_out = [
+            LeftOut(rule, self.counts[rule], tuple(examples)) for rule, examples in self.by_rule.items()
+        ]
+        return Survey(
+            self.directory,
+            self.ignore.file if self.ignore is not None else None,
+            count,
+            total,
+            tuple(sorted(sizes, key=lambda one: (-one[0], one[1]))),
+            tuple(sorted(left_out, key=lambda one: one.rule.line)),
+            tuple(sorted(self.findings)),
+        )
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The files in the bundle with their lengths; links among them, which have none."""
+        pending = [""]
+        while pending:
+            head = pending.pop()
+            entries = self._entries(head)
+            if head and any(entry.name == "pyvenv.cfg" for entry in entries):
+                self._find("environment", head[:-1], "a virtual environment: it would be deployed as a whole")
+            for entry in entries:
+                path = head + entry.name
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if self._is_left_out(path, is_directory):
+                    continue
+                if is_directory:
+                    if entry.name in (".git", ".hg", ".svn"):
+                        self._find("history", path, "the history of the project: it would be deployed")
+                    pending.append(path + "/")
+                else:
+                    size = self._look_at(entry, path)
+                    if size is not None:
+                        yield path, size
+
+    def _entries(self, head: str) -> list[os.DirEntry[str]]:
+        try:
+            with originals.scandir(f"{self.directory}/{head}") as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as exc:
+            self._find("unreadable", head[:-1] or ".", f"the directory cannot be read: {exc.strerror}")
+            return []
+
+    def _is_left_out(self, path: str, is_directory: bool) -> bool:
+        rule = self.ignore.match(self.offset + path, is_directory) if self.ignore is not None else None
+        if rule is None:
+            return False
+        examples = self.by_rule.setdefault(rule, [])
+        self.counts[rule] = self.counts.get(rule, 0) + 1
+        if len(examples) < _EXAMPLES:
+            examples.append(path + "/" if is_directory else path)
+        return True
+
+    def _look_at(self, entry: os.DirEntry[str], path: str) -> int | None:
+        """The length of what is no directory, None where it is nothing to deploy."""
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError as exc:
+            self._find("unreadable", path, f"cannot be looked at: {exc.strerror}")
+            return None
+        if modes.S_ISLNK(status.st_mode):
+            self._look_at_link(path)
+            return 0
+        if not modes.S_ISREG(status.st_mode):
+            self._find("special", path, "a socket, pipe or device: it cannot be deployed")
+            return None
+        self._look_at_name(entry.name.lower(), path, status)
+        return status.st_size
+
+    def _look_at_link(self, path: str) -> None:
+        full = f"{self.directory}/{path}"
+        try:
+            target = originals.readlink(full)
+        except OSError as exc:
+            self._find("unreadable", path, f"the link cannot be read: {exc.strerror}")
+            return
+        real = os.path.realpath(full)
+        if not is_below(real, self.directory):
+            self._find("link", path, f"a link that leads out of the bundle, to {target}")
+        elif not os.path.lexists(real):
+            self._find("link", path, f"a link that leads nowhere, to {target}")
+        elif self.ignore is not None and (rule := self._rule_of(real)) is not None:
+            self._find("link", path, f"a link to {target}, which is left out by {rule}")
+
+    def _rule_of(self, real: str) -> Rule | None:
+        assert self.ignore is not None
+        inside = real[len(self.directory) + 1 :]
+        return self.ignore.match(self.offset + inside, os.path.isdir(real))
+
+    def _look_at_name(self, name: str, path: str, status: os.stat_result) -> None:
+        if name.endswith(_DATABASES):
+            head = self._head(path)
+            if head is None or head.startswith(_SQLITE) or (not head and not name.endswith(".db")):
+                message = "a SQLite database: read-only once it is deployed, so writing to it will fail"
+                self._find("database", path, message)
+        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _ENVIRONMENTS):
+            if not name.endswith(_HARMLESS):
+                self._find("secret", path, "environment variables, secrets as a rule: they would be deployed")
+        elif name in _KEYS:
+            self._find("secret", path, "a key or passwords: they would be deployed")
+        elif name.endswith((".pem", ".key")):
+            if b"PRIVATE KEY" in (self._head(path) or b""):
+                self._find("secret", path, "a private key: it would be deployed")
+        elif name.endswith(".log"):
+            self._find("log", path, "a log file: read-only once it is deployed, so logging to it will fail")
+        if not status.st_mode & 0o444 or (os.geteuid() and not originals.access(self._full(path), os.R_OK)):
+            self._find("unreadable", path, "the file cannot be read")
+
+    def _full(self, path: str) -> str:
+        return f"{self.directory}/{path}"
+
+    def _head(self, path: str) -> bytes | None:
+        """The first bytes of a regular file, None where it cannot be read."""
+        try:
+            descriptor = originals.os_open(self._full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            return originals.read(descriptor, 512)
+        except OSError:
+            return None
+        finally:
+            originals.close(descriptor)
+
+    def _find(self, kind: str, path: str, message: str) -> None:
+        self.findings.append(Finding(kind, path, message))

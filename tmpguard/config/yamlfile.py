@@ -1,0 +1,287 @@
+"""Reads a YAML file into nodes that know their line, and builds no object that the file names.
+
+Only what a project file can be is taken: one document of UTF-8 text of at most a megabyte, without keys that
+stand twice, and without aliases that expand to more than there is. Scalars are resolved as YAML 1.2 does it,
+which is what the deploying tools read: ``0100`` is a hundred, ``yes`` a string.
+
+PyYAML is imported when the first such file is read and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat as modes
+from typing import TYPE_CHECKING, Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The largest file, in bytes. The largest in use is a template of Amazon's, which may have so many.
+LARGEST: Final = 1 << 20
+#: Mappings and lists inside one another.
+DEEPEST: Final = 100
+#: Values that all the aliases of a file together may stand for.
+_EXPANDED: Final = 10_000
+
+_TAG: Final = "tag:yaml.org,2002:"
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+")
+_BASED: Final = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NULLS: Final = ("", "~", "null", "Null", "NULL")
+_BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+
+
+class File:
+    """A YAML file: ``path`` as it was given. Errors about what it holds are made here."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def error(self, line: int, key: str, problem: str) -> ConfigurationError:
+        """The error ``genezio.yaml:9: backend.functions[0].storageSize: problem``."""
+        return ConfigurationError(f"{self.path}:{line}: {f'{key}: ' if key else ''}{problem}")
+
+
+class Node:
+    """A value in a YAML file: ``key`` is the way to it from the top, ``line`` counts from 1."""
+
+    __slots__ = ("file", "key", "line", "tag", "value")
+
+    def __init__(self, file: File, line: int, tag: str, value: Any) -> None:
+        self.file = file
+        self.line = line
+        self.tag = tag
+        #: A dict of nodes by their keys, a list of nodes, or a scalar: str, int, float, bool or None.
+        self.value = value
+        self.key = ""
+
+    def error(self, problem: str) -> ConfigurationError:
+        """The error that names the file, the line and the key."""
+        return self.file.error(self.line, self.key, problem)
+
+    def described(self) -> str:
+        """What it is, for an error."""
+        if self.tag:
+            return f"{self.tag}, which is not resolved here,"
+        kinds = {dict: "a mapping", list: "a list", type(None): "no value"}
+        if isinstance(self.value, bool):
+            return str(self.value).lower()
+        return kinds.get(type(self.value)) or f"{self.value!r}"
+
+    # --- what it has to be, or an error --------------------------------------------------------------
+
+    def get(self, name: str) -> Node | None:
+        """The value of the key ``name`` of a mapping; None where it has none."""
+        node: Node | None = self.mapping().get(name)
+        return None if node is None else node._at(f"{self.key}.{name}" if self.key else name)
+
+    def mapping(self) -> dict[str, Node]:
+        """The nodes of a mapping. Raises ConfigurationError for anything else."""
+        if self.tag or not isinstance(self.value, dict):
+            raise self.error(f"{self.described()} where a mapping belongs")
+        return self.value
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        """The keys and values of a mapping."""
+        for name, node in self.mapping().items():
+            yield name, node._at(f"{self.key}.{name}" if self.key else name)
+
+    def entries(self) -> Iterator[Node]:
+        """The nodes of a list. Raises ConfigurationError for anything else."""
+        if self.tag or not isinstance(self.value, list):
+            raise self.error(f"{self.described()} where a list belongs")
+        for number, node in enumerate(self.value):
+            yield node._at(f"{self.key}[{number}]")
+
+    def text(self) -> str:
+        """A string. Raises ConfigurationError for anything else, and for an empty one."""
+        if self.tag or not isinstance(self.value, str):
+            raise self.error(f"{self.described()} where a string belongs")
+        if not self.value or "\0" in self.value:
+            raise self.error(f"{self.value!r} is empty or has a NUL byte")
+        return self.value
+
+    def _at(self, key: str) -> Node:
+        # An alias is the same node at another place.
+        node = Node(self.file, self.line, self.tag, self.value)
+        node.key = key
+        return node
+
+
+def read(path: str | os.PathLike[str]) -> Node:
+    """The top node of the YAML file ``path``.
+
+    Raises ConfigurationError where it is absent, no regular file, unreadable, too large or no such YAML.
+    """
+    name = os.fsdecode(path)
+    data = _data(name)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        line = data[: exc.start].count(b"\n") + 1
+        raise File(name).error(line, "", f"is not UTF-8: byte 0x{data[exc.start]:02x}") from None
+    return _Builder(File(name)).build(text)
+
+
+def _data(name: str) -> bytes:
+    if "\0" in name:
+        raise ConfigurationError(f"{name!r} has a NUL byte: give a file")
+    try:
+        # Not to wait for somebody who writes, where it is a pipe.
+        descriptor = originals.os_open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        raise ConfigurationError(f"{name}: cannot be read: {exc.strerror}") from None
+    try:
+        status = originals.fstat(descriptor)
+        if modes.S_ISDIR(status.st_mode):
+            raise ConfigurationError(f"{name}: is a directory: give the file in it")
+        if not modes.S_ISREG(status.st_mode):
+            raise ConfigurationError(f"{name}: is no regular file")
+        data = b""
+        # A file of /proc tells no size, so what counts is what is read.
+        while len(data) <= LARGEST and (piece := originals.read(descriptor, LARGEST + 1 - len(data))):
+            data += piece
+    except OSError as exc:
+        raise ConfigurationError(f"{name}: cannot be read: {exc.strerror}") from None
+    finally:
+        originals.close(descriptor)
+    if len(data) > LARGEST:
+        raise ConfigurationError(f"{name}: is larger than the {LARGEST:,} bytes that a project file may have")
+    return data
+
+
+class _Builder:
+    """Makes nodes of the events of PyYAML's parser, which neither recurses nor builds anything itself."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        #: The mappings and lists that are open: each with its children so far, its anchor and its weight.
+        self._open: list[tuple[Node, list[Node], str | None]] = []
+        self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._weights: list[int] = []
+        self._expanded = 0
+        self._top: Node | None = None
+
+    def build(self, text: str) -> Node:
+        yaml = _yaml()
+        try:
+            # The parser in C does a megabyte in half a second, the other in ten.
+            for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+                self._take(event, yaml)
+        except yaml.MarkedYAMLError as exc:
+            mark = exc.problem_mark or exc.context_mark
+            line = mark.line + 1 if mark else 1
+            problem = " ".join(filter(None, (exc.context, exc.problem)))
+            if "nesting depth" in problem:  # the parser in C looks ahead, and has a limit of its own
+                raise self._too_deep(line) from None
+            raise self.file.error(line, "", f"is no valid YAML: {problem}") from None
+        except yaml.YAMLError as exc:
+            # A character that YAML does not know; the exception gives a position and no line.
+            reason = getattr(exc, "reason", None) or exc
+            position = getattr(exc, "position", 0)
+            line = text.encode()[:position].count(b"\n") + 1
+            raise self.file.error(line, "", f"is no valid YAML: {reason}") from None
+        if self._top is None:
+            raise ConfigurationError(f"{self.file.path}: is empty")
+        return self._top
+
+    def _take(self, event: Any, yaml: Any) -> None:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.ScalarEvent):
+            tag, value = _scalar(event)
+            self._put(Node(self.file, line, tag, value), event.anchor, 1)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            if len(self._open) >= DEEPEST:
+                raise self._too_deep(line)
+            kind: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+            self._open.append((Node(self.file, line, _own_tag(event.tag), kind), [], event.anchor))
+            self._weights.append(1)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = None  # what it names is not complete
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            node, children, anchor = self._open.pop()
+            if isinstance(node.value, dict):
+                self._fill(node, children)
+            else:
+                node.value = children
+            self._put(node, anchor, self._weights.pop())
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event.anchor, line)
+        elif isinstance(event, yaml.DocumentStartEvent) and self._top is not None:
+            raise self.file.error(line, "", "begins a second document: a project file has one")
+
+    def _too_deep(self, line: int) -> ConfigurationError:
+        return self.file.error(line, "", f"is nested deeper than {DEEPEST} mappings and lists")
+
+    def _put(self, node: Node, anchor: str | None, weight: int) -> None:
+        if anchor is not None:
+            self._anchors[anchor] = node, weight
+        if self._open:
+            self._open[-1][1].append(node)
+            self._weights[-1] += weight
+        else:
+            self._top = node
+
+    def _alias(self, anchor: str, line: int) -> None:
+        if anchor not in self._anchors:
+            raise self.file.error(line, "", f"is no valid YAML: *{anchor} names nothing")
+        target = self._anchors[anchor]
+        if target is None:
+            raise self.file.error(line, "", f"*{anchor} stands inside what it names")
+        self._expanded += target[1]
+        if self._expanded > _EXPANDED:
+            raise self.file.error(line, "", f"its aliases stand for more than {_EXPANDED:,} values")
+        self._put(*target[:1], None, target[1])
+
+    def _fill(self, node: Node, children: list[Node]) -> None:
+        first: dict[object, int] = {}
+        for name, value in zip(children[::2], children[1::2], strict=True):
+            if isinstance(name.value, (dict, list)):
+                continue  # no key that anybody looks for
+            kind = (type(name.value), name.value)
+            if kind in first:
+                text = f"the key {name.value!r} stands twice, first in line {first[kind]}"
+                raise self.file.error(name.line, "", text)
+            first[kind] = name.line
+            node.value[name.value if isinstance(name.value, str) else str(name.value)] = value
+
+
+def _own_tag(tag: str | None) -> str:
+    """A tag that is the file's own, such as ``!Ref``; "" for none and for those of YAML itself."""
+    return "" if tag is None or tag == "!" or tag.startswith(_TAG) else tag
+
+
+def _scalar(event: Any) -> tuple[str, Any]:
+    """The tag and the value of a scalar, by YAML 1.2's core schema."""
+    tag, text = _own_tag(event.tag), event.value
+    if tag or event.tag == "!" or event.tag == f"{_TAG}str" or (event.tag is None and not event.implicit[0]):
+        return tag, text
+    return "", _resolved(text)
+
+
+def _resolved(text: str) -> Any:
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    # A number of thousands of digits is nobody's; the interpreter refuses to convert it.
+    if len(text) <= 100:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _BASED.fullmatch(text):
+            return int(text, 0)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigurationError("PyYAML is needed to read a project file: pip install pyyaml") from None
+    return yaml

@@ -1,0 +1,79 @@
+"""Async generators that were not read to their end are closed for the request that began them (C4.5)."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
+
+from .invocation import Invocation, get_current
+
+Generator = AsyncGenerator[Any, Any]
+Hook = Callable[[Generator], None]
+
+#: Generators remembered before those already collected are sorted out.
+_KEPT: Final = 256
+
+
+class Abandoned:
+    """Takes the place of an event loop's hooks for async generators (PEP 525), and calls them.
+
+    A loop closes an abandoned generator in a task of its own, outside of every request or, worse, in the
+    context of the request during which it happened to be collected.
+    """
+
+    __slots__ = ("_finalizer", "_firstiter", "_limit", "owners")
+
+    def __init__(self, firstiter: Hook | None, finalizer: Hook) -> None:
+        self._firstiter = firstiter
+        self._finalizer = finalizer
+        self._limit = _KEPT
+        #: By hash, since references are cleared before a finalizer is called. It is that of the object's
+        #: address; ``id`` would be an event for audit hooks up to Python 3.11.
+        self.owners: dict[int, tuple[weakref.ref[Generator], Invocation]] = {}
+
+    @classmethod
+    def install(cls) -> None:
+        """Take the place of the hooks of the loop that runs in this thread, until it ends."""
+        firstiter, finalizer = sys.get_asyncgen_hooks()
+        if finalizer is not None:  # without one there is no loop that would close them later
+            hooks = cls(firstiter, finalizer)
+            sys.set_asyncgen_hooks(firstiter=hooks.begin, finalizer=hooks)
+
+    def begin(self, generator: Generator) -> None:
+        """A generator is read for the first time: it belongs to the current invocation."""
+        invocation = get_current()
+        if invocation is not None:
+            if len(self.owners) >= self._limit:
+                self._sort_out()
+            self.owners[hash(generator)] = weakref.ref(generator), invocation
+        elif self.owners:
+            self.owners.pop(hash(generator), None)
+        if self._firstiter is not None:
+            self._firstiter(generator)
+
+    def _sort_out(self) -> None:
+        for key, owner in list(self.owners.items()):
+            if owner[0]() is None:
+                del self.owners[key]
+        self._limit = _KEPT + 2 * len(self.owners)
+
+    def __call__(self, generator: Generator) -> None:
+        owner = self.owners.pop(hash(generator), None)
+        self._finalizer(generator if owner is None else _BoundClose(generator, owner[1]))
+
+
+class _BoundClose:
+    """Stands for an abandoned generator; what its event loop calls is ``aclose``."""
+
+    def __init__(self, generator: Generator, invocation: Invocation) -> None:
+        self._generator = generator
+        self._invocation = invocation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    async def aclose(self) -> None:
+        with self._invocation.bound():
+            await self._generator.aclose()

@@ -1,0 +1,168 @@
+"""What is said of violations on the logger ``tmpguard``: one warning each, limited by source line.
+
+A record's text is for people. Its fields, given as ``extra=``, are for machines, and their names are stable:
+
+``tmpguard_operation``, ``tmpguard_path``, ``tmpguard_remedy`` as the violation has them; ``tmpguard_errno``,
+the number, and ``tmpguard_error``, its name (``EROFS``); ``tmpguard_file``, ``tmpguard_line`` and
+``tmpguard_function``, the application's line; ``tmpguard_library``, the library's line as text;
+``tmpguard_refused``, false where the guard only watches; ``tmpguard_late``, true for a late write;
+``tmpguard_repeated``, how many more there were that were not logged. What there is not is None.
+
+A source line that is refused again and again is logged at most once per ``log_interval`` of the guard. What
+is not logged is counted; the next record of that line, or one at the interpreter's exit, gives the count.
+"""
+
+from __future__ import annotations
+
+import errno as codes
+import logging
+import os
+import threading
+import time
+import weakref
+from contextvars import Context
+from typing import Any, Final
+
+from tmpguard.core import hooks
+
+from .report import Violation
+
+#: Seconds for which a line is only counted after it was logged.
+INTERVAL: Final = 60.0
+
+#: Lines that are remembered at one time.
+LINES: Final = 1000
+
+logger = logging.getLogger("tmpguard")
+
+Key = tuple[str, int, int, bool]
+
+
+#: A violation, whether it was a late write, whether it was refused, and how many more there were.
+Entry = tuple[Violation, bool, bool, int]
+
+
+class _Line:
+    """A source line that was logged: until when it is only counted, and what was counted."""
+
+    __slots__ = ("count", "last", "until")
+
+    last: tuple[Violation, bool, bool]
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.count = 0
+
+
+class Journal:
+    """Says what one guard's invocations were refused; of each source line once in ``interval`` seconds."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.restart()
+        _journals.add(self)
+
+    def restart(self) -> None:
+        """Begin anew, as in a forked child: what was counted is the parent's, the lock may be held there."""
+        self._lock = threading.RLock()  # a garbage collection within may have something to tell, too
+        self._lines: dict[Key, _Line] = {}
+
+    def tell(self, violation: Violation, *, late: bool, refused: bool) -> None:
+        """Log ``violation`` now, or count it for later."""
+        # No handler is called under the lock: one that is refused itself would come back here.
+        told = [(violation, late, refused, 0)]
+        if self.interval:
+            told = self._due(violation, late, refused)
+        for entry in told:
+            _log(*entry)
+
+    def _due(self, violation: Violation, late: bool, refused: bool) -> list[Entry]:
+        """What to log as ``violation`` comes in; nothing where it is only counted."""
+        place = violation.location or violation.library
+        key = (place.file, place.line, violation.errno, late) if place else ("", 0, violation.errno, late)
+        now = time.monotonic()
+        with self._lock:
+            line = self._lines.get(key)
+            if line is None:
+                made_room = self._make_room(now)
+                self._lines[key] = _Line(now + self.interval)
+                return [*made_room, (violation, late, refused, 0)]
+            if now < line.until:
+                line.count += 1
+                line.last = (violation, late, refused)
+                return []
+            repeated, line.count = line.count, 0
+            line.until = now + self.interval
+            return [(violation, late, refused, repeated)]
+
+    def _make_room(self, now: float) -> list[Entry]:
+        """Forget the lines that were quiet; if there are none, those that were logged first."""
+        if len(self._lines) < LINES:
+            return []
+        quiet = [key for key, line in self._lines.items() if not line.count and now >= line.until]
+        forgotten = [self._lines.pop(key) for key in quiet or list(self._lines)[: LINES // 10]]
+        return [(*line.last, line.count) for line in forgotten if line.count]
+
+    def sum_up(self) -> None:
+        """Log what was only counted so far: a record for each line, of its last violation."""
+        with self._lock:
+            told = [(*line.last, line.count) for line in self._lines.values() if line.count]
+            for line in self._lines.values():
+                line.count = 0
+        for entry in told:
+            _log(*entry)
+
+
+_journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
+
+
+def restart() -> None:
+    """Forget what was logged and what was only counted, of all guards."""
+    for journal in list(_journals):
+        journal.restart()
+
+
+def _finish() -> None:
+    """At the interpreter's exit: what was counted is said now."""
+    for journal in list(_journals):
+        Context().run(journal.sum_up)
+
+
+hooks.register(hooks.Step.FORGET_LOGGED_LINES, restart)
+hooks.register(hooks.Step.SUM_UP_LOG, _finish)
+
+
+def _fields(violation: Violation, late: bool, refused: bool, repeated: int) -> dict[str, Any]:
+    location, library = violation.location, violation.library
+    fields = {
+        "operation": violation.operation,
+        "path": violation.path,
+        "errno": violation.errno,
+        "error": codes.errorcode.get(violation.errno),
+        "file": location and location.file,
+        "line": location and location.line,
+        "function": location and location.function,
+        "library": library and str(library),
+        "remedy": violation.remedy or None,
+        "refused": refused,
+        "late": late,
+        "repeated": repeated,
+    }
+    return {f"tmpguard_{name}": value for name, value in fields.items()}
+
+
+def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> None:
+    place = violation.location or violation.library
+    logger.warning(
+        "%s%s %r: [Errno %d] %s%s (%s)%s",
+        "" if refused else "would refuse ",
+        violation.operation,
+        violation.path,
+        violation.errno,
+        os.strerror(violation.errno),
+        # A file that is absent by a rule is there to be seen on the disk.
+        f", {violation.remedy}" if violation.errno == codes.ENOENT else "",
+        place or "no Python frame of the application",
+        f", and {repeated} more there since it was logged" if repeated else "",
+        extra=_fields(violation, late, refused, repeated),
+    )

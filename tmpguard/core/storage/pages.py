@@ -1,0 +1,162 @@
+"""What files take up, in the pages that tmpfs would charge for them (C3.2). Sizes are in bytes."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tmpguard.core import originals
+
+from .dirfd import readable_directory
+
+PAGE: Final = 4096
+#: A link's target of fewer bytes lies in the inode and costs nothing.
+SHORT_SYMLINK: Final = 128
+_LONG: Final = 1000
+
+
+class Usage(NamedTuple):
+    """What a scratch directory holds: bytes in whole pages as tmpfs charges them, and directory entries."""
+
+    bytes: int
+    files: int
+
+
+def pages(size: int) -> int:
+    """``size`` bytes rounded up to whole pages, in bytes."""
+    return -(-size // PAGE) * PAGE
+
+
+def allocated(
+    status: os.stat_result, path: str, dir_fd: int | None = None, follow: int = os.O_NOFOLLOW
+) -> int:
+    """The bytes that tmpfs would charge for the file of ``status``: its whole pages of data (C3.2).
+
+    Holes cost nothing. Where the disk has allocated less or more than the length tells, the file itself is
+    asked where its data lie, since file systems count extents, delayed and compressed blocks differently.
+    """
+    if modes.S_ISLNK(status.st_mode):
+        return pages(status.st_size) if status.st_size >= SHORT_SYMLINK else 0
+    if not modes.S_ISREG(status.st_mode):
+        return 0
+    on_disk = status.st_blocks * 512
+    length = pages(status.st_size)
+    if on_disk >= length:
+        return length
+    try:
+        descriptor = originals.os_open(path, os.O_RDONLY | os.O_CLOEXEC | follow, dir_fd=dir_fd)
+    except OSError:
+        return pages(on_disk)
+    try:
+        ranges = list(data_ranges(descriptor, 0, status.st_size))
+    finally:
+        originals.close(descriptor)
+    data = sum(end - start for start, end in ranges)
+    overhead = PAGE * (1 + len(ranges) // 256)  # blocks that hold the extent tree of a scattered file
+    return data if data >= on_disk - overhead else pages(on_disk)
+
+
+def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of ``start`` to ``end`` that are no hole, in whole pages. Moves the descriptor's offset."""
+    start = start // PAGE * PAGE
+    while start < end:
+        try:
+            first = originals.lseek(descriptor, start, os.SEEK_DATA) // PAGE * PAGE
+            if first >= end:
+                return
+            last = pages(originals.lseek(descriptor, first, os.SEEK_HOLE))
+        except OSError:
+            return  # ENXIO: no data up to the end of the file
+        yield first, min(last, pages(end))
+        start = last
+
+
+def measure(parent: int, name: str) -> Usage:
+    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2)."""
+    return _measure_below(parent, name, set())
+
+
+def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
+    total = files = 0
+    pending = [name]
+    while pending:
+        path = pending.pop()
+        try:
+            with (
+                readable_directory(parent, path) as (directory, locked),
+                originals.scandir(directory) as entries,
+            ):
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        if len(path) < _LONG and not locked:
+                            pending.append(f"{path}/{entry.name}")
+                            continue
+                        # Too deep to be named from the top, or not to be reached from there: go on from here.
+                        below = _measure_below(directory, entry.name, linked)
+                        total, files = total + below.bytes, files + below.files
+                    else:
+                        total += _entry_bytes(entry, directory, linked)
+        except FileNotFoundError:
+            continue  # removed by another thread meanwhile
+    return Usage(total, files)
+
+
+class Entry(NamedTuple):
+    """One directory entry: the bytes of its file in whole pages, and whether that has more than one name."""
+
+    bytes: int
+    inode: int
+    linked: bool
+
+
+def inventory(parent: int, name: str) -> dict[str, Entry]:
+    """The entries below the directory ``name`` in ``parent``, by their paths from there (``/a/b``)."""
+    found: dict[str, Entry] = {}
+    _take_inventory(parent, name, "", found)
+    return found
+
+
+def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry]) -> None:
+    pending = [(name, shown)]
+    while pending:
+        path, shown = pending.pop()
+        try:
+            with (
+                readable_directory(parent, path) as (directory, locked),
+                originals.scandir(directory) as entries,
+            ):
+                for entry in entries:
+                    inner = f"{shown}/{entry.name}"
+                    if not entry.is_dir(follow_symlinks=False):
+                        found[inner] = _entry_of(entry, directory)
+                        continue
+                    found[inner] = Entry(0, entry.inode(), False)
+                    if len(path) < _LONG and not locked:
+                        pending.append((f"{path}/{entry.name}", inner))
+                    else:
+                        _take_inventory(directory, entry.name, inner, found)
+        except FileNotFoundError:
+            continue  # removed by another thread meanwhile
+
+
+def _entry_of(entry: os.DirEntry[str], directory: int) -> Entry:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return Entry(0, entry.inode(), False)
+    return Entry(allocated(status, entry.name, directory), status.st_ino, status.st_nlink > 1)
+
+
+def _entry_bytes(entry: os.DirEntry[str], directory: int, linked: set[int]) -> int:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    if status.st_nlink > 1:
+        if status.st_ino in linked:
+            return 0
+        linked.add(status.st_ino)
+    return allocated(status, entry.name, directory)

@@ -1,0 +1,169 @@
+"""The child processes of one invocation: their namespace, who waits for them, and what they have written."""
+
+from __future__ import annotations
+
+import stat as modes
+import threading
+from errno import ENOSPC, EPERM
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from tmpguard.core import originals
+from tmpguard.core.callers import Origin, locate
+from tmpguard.core.context import unguarded
+from tmpguard.core.errors import Refused
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.storage.pages import Usage
+from tmpguard.core.storage.scratch import ScratchRoot
+from tmpguard.core.storage.wiper import wiper
+
+if TYPE_CHECKING:  # importing it takes a while, and most processes contain no children
+    from tmpguard.kernel.containment import Containment, View
+
+OVERRUN: Final = "quota exceeded by a child process"
+
+
+class Child(NamedTuple):
+    """A running child: whose it is, the program, and the line that started it."""
+
+    invocation: Invocation
+    program: str
+    origin: Origin
+
+
+#: The children that may write to an invocation's /tmp, by their process numbers, until they were waited for.
+watched: Final[dict[int, Child]] = {}
+
+
+class Views:
+    """The namespaces of one /tmp. Made when the first child is started."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[bool, View] = {}
+
+    def get(self, invocation: Invocation, shared_memory: bool) -> View:
+        """The namespace that sees what ``invocation`` does. Raises Refused."""
+        with self._lock:
+            if shared_memory not in self._made:
+                directory = invocation.namespace.scratch()
+                invocation.reusable = False
+                # Children may make links there, so no path can be translated by its text alone any more.
+                invocation.forget_prefix()
+                invocation.make_mount_points()
+                containment = cast("Containment", invocation.guard.containment)
+                with unguarded():
+                    _open_to_all(directory)
+                    self._made[shared_memory] = containment.view(directory, shared_memory=shared_memory)
+            return self._made[shared_memory]
+
+    def close(self, root: ScratchRoot) -> None:
+        """Let go of them; children that still run go on."""
+        with self._lock:
+            made, self._made = self._made, {}
+        for view in made.values():
+            # It may have to wait, and the end of a namespace takes the kernel a while.
+            wiper.put(view.close, root)
+
+
+class Children:
+    """What an invocation knows of its children."""
+
+    def __init__(self, invocation: Invocation, views: Views) -> None:
+        self._invocation = invocation
+        self.views = views
+        self._last: Child | None = None
+        self._over = False
+
+    def view(self, operation: str, program: str, *, shared_memory: bool = False) -> View | None:
+        """The namespace for a child to be started.
+
+        ``shared_memory`` asks for one in which /dev/shm is as it is: what multiprocessing shares lies there.
+        Raises OSError(ESTALE) when the invocation is over, and OSError(EPERM) with a violation where the
+        machine no longer permits to make one. None where that is only watched.
+        """
+        invocation = self._invocation
+        if self._is_over():
+            raise invocation.stale(operation, program)
+        try:
+            view = self.views.get(invocation, shared_memory)
+        except Refused as exc:
+            invocation.refuse(operation, EPERM, program, remedy=f"no child can be contained: {exc}")
+            return None
+        if self._is_over():  # by another thread, meanwhile
+            self.views.close(invocation.guard.scratch)
+            raise invocation.stale(operation, program)
+        return view
+
+    def _is_over(self) -> bool:
+        return self._invocation.ended
+
+    # --- what they write -------------------------------------------------------------------------------
+
+    def started(self, process: int, program: str) -> None:
+        """A child was started that may write to /tmp."""
+        # An overrun is told once, and once more if there was space meanwhile.
+        quota = self._invocation.quota
+        if quota.balance >= 0:
+            self._over = quota.overrun = False
+        self._last = watched[process] = Child(self._invocation, program, locate())
+
+    def finished(self, program: str) -> None:
+        """A child was started that is already over."""
+        self._last = Child(self._invocation, program, locate())
+        self.look(self._last)
+
+    def look(self, child: Child) -> None:
+        """``child`` is over: charge what it has written, from the disk (C3.5)."""
+        if not self._invocation.ended:
+            self._judge(child, self._invocation.quota.measured())
+
+    def wiped(self, usage: Usage) -> None:
+        """The invocation is over: ``usage`` is what was left, by children nobody has waited for, too."""
+        if self._last is not None:
+            self._judge(self._last, usage)
+
+    def _judge(self, child: Child, usage: Usage) -> None:
+        guard = self._invocation.guard
+        over = usage.bytes > guard.quota_bytes or usage.files > (guard.max_files or usage.files)
+        quota = self._invocation.quota
+        if over and not self._over and not quota.overrun:
+            remedy = (
+                f"what children write is measured when they are over: /tmp holds {usage.bytes} bytes in "
+                f"{usage.files} files; nothing more can be written until files are removed"
+            )
+            self._invocation.note(OVERRUN, ENOSPC, child.program, remedy, child.origin)
+        self._over = over
+        quota.overrun = quota.overrun or usage.bytes > guard.quota_bytes
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def over(self) -> None:
+        """/tmp is no more. Children that still run go on, in one that is being emptied."""
+        for process, child in list(watched.items()):
+            if child.invocation.ended:
+                watched.pop(process, None)
+        self.views.close(self._invocation.guard.scratch)
+
+
+def children_of(invocation: Invocation) -> Children:
+    """The children of ``invocation``; those of all invocations that share its /tmp share the namespaces."""
+
+    def make() -> Children:
+        children = Children(invocation, invocation.volume.attached(Views, Views))
+        invocation.observe_end(children)
+        return children
+
+    return invocation.attached(Children, make)
+
+
+def ended(process: Any) -> None:
+    """The child with that number was waited for."""
+    child = watched.pop(process, None)
+    if child is not None:
+        children_of(child.invocation).look(child)
+
+
+def _open_to_all(directory: str) -> None:
+    """Have /tmp look as it does everywhere; the directory around it lets nobody in."""
+    if modes.S_IMODE(originals.stat(directory).st_mode) == 0o700:
+        originals.chmod(directory, 0o1777)

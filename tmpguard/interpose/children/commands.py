@@ -1,0 +1,153 @@
+"""From the program that the application starts to the command that enters the namespace first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat as modes
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tmpguard.core import originals
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation
+
+from .programs import surely_runs
+
+if TYPE_CHECKING:
+    from tmpguard.kernel.containment import View
+
+#: What the interpreter ignores for itself, and restores or not in a child.
+IGNORED: Final = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
+
+
+class Start(NamedTuple):
+    """A program to start: the paths to try, its arguments, directory (canonical) and environment."""
+
+    programs: tuple[bytes, ...]
+    args: list[bytes]
+    directory: bytes
+    #: Entries ``NAME=value``; None for the environment of this process.
+    environment: list[bytes] | None
+
+
+def start_of(
+    invocation: Invocation,
+    programs: Iterable[Any],
+    args: Iterable[Any],
+    directory: Any = None,
+    environment: Iterable[bytes] | None = None,
+) -> Start:
+    """Raises TypeError and ValueError as the original does."""
+    here = invocation.namespace.working_directory()
+    if directory is not None:
+        named = os.fsdecode(directory)
+        here = named and os.path.join(here, named)  # an empty name is none that is there
+    start = Start(
+        tuple(map(os.fsencode, programs)),
+        [os.fsencode(arg) for arg in args],
+        os.fsencode(here),
+        None if environment is None else list(environment),
+    )
+    if any(b"\0" in text for part in start[:2] for text in part) or b"\0" in start.directory:
+        raise ValueError("embedded null byte")
+    if any(b"\0" in entry for entry in start.environment or ()):
+        raise ValueError("embedded null byte")
+    return start
+
+
+def entries_of(environment: Mapping[Any, Any] | None) -> list[bytes] | None:
+    """An environment as ``NAME=value``. Raises TypeError and ValueError as ``os.execve`` does."""
+    if environment is None:
+        return None
+    entries = []
+    for key in environment:
+        name = os.fsencode(key)
+        if not name or b"=" in name[1:]:
+            raise ValueError("illegal environment variable name")
+        entries.append(name + b"=" + os.fsencode(environment[key]))
+    return entries
+
+
+def searched(name: bytes, path: bytes | None = None) -> tuple[bytes, ...]:
+    """The programs that are tried for ``name``, in the directories of ``path`` or else of the PATH."""
+    if path is None:
+        path = os.fsencode(os.environ.get("PATH", os.defpath))
+    return tuple(os.path.join(directory, name) for directory in path.split(b":"))
+
+
+def quick(invocation: Invocation, view: View, start: Start) -> list[bytes] | None:
+    """The quick command, where nothing can go wrong with it; None else."""
+    if any(entry.startswith(b"LD_") for entry in start.environment or ()):
+        return None  # it is meant for the program, not for what comes before
+    name = start.args[0] if start.args else b""
+    if b"/" in name:
+        if start.programs != (name,):
+            return None  # the program is to be told another name than its own
+    elif not name or start.programs != searched(name, _path_in(start.environment)):
+        return None
+    if not _can_be_entered(invocation, os.fsdecode(start.directory)):
+        return None
+    if surely_runs(invocation, start.programs, start.directory) is None:
+        return None
+    return view.quick(start.args, start.directory)
+
+
+def _path_in(environment: list[bytes] | None) -> bytes | None:
+    if environment is None:
+        return None
+    paths = (entry[5:] for entry in environment if entry.startswith(b"PATH="))
+    return next(paths, os.fsencode(os.defpath))
+
+
+def _can_be_entered(invocation: Invocation, directory: str) -> bool:
+    try:
+        real = invocation.namespace.resolve(directory, follow=True).real
+        return modes.S_ISDIR(originals.stat(real).st_mode) and originals.access(real, os.R_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def orders(start: Start, restored: Iterable[int] = (), **more: Any) -> dict[str, Any]:
+    """The careful command's orders; ``restored`` are the signals that get their default action."""
+    defaults = frozenset(restored)
+    ignored = [(int(one), one not in defaults and signal.getsignal(one) is signal.SIG_IGN) for one in IGNORED]
+    return {
+        "programs": list(start.programs),
+        "args": start.args,
+        "cwd": start.directory,
+        "environment": start.environment,
+        "signals": ignored,
+        **more,
+    }
+
+
+def check(invocation: Invocation, start: Start) -> None:
+    """Raise what would keep each of the programs from being executed, where nobody is left to raise it later.
+
+    Raises OSError: of the kernel's reasons those that depend on the files.
+    """
+    first: OSError | None = None
+    last = error(ENOENT)
+    for program in start.programs:
+        try:
+            _check_file(invocation, os.fsdecode(os.path.join(start.directory, program)))
+            return
+        except OSError as exc:
+            last = exc
+            if first is None and exc.errno not in (ENOENT, ENOTDIR):
+                first = exc
+    raise first or last
+
+
+def _check_file(invocation: Invocation, path: str) -> None:
+    real = invocation.namespace.resolve(path, follow=True).real
+    if not modes.S_ISREG(originals.stat(real).st_mode):
+        raise error(EACCES)
+    if not originals.access(real, os.X_OK, effective_ids=True):
+        raise error(EACCES)
+    with suppress(PermissionError), originals.open(real, "rb") as file:
+        if file.read(2) not in (b"#!", b"\x7fE"):
+            raise error(ENOEXEC)

@@ -1,0 +1,132 @@
+"""Ways to a child process that are not the standard library's usual ones, patched where they are imported."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat as modes
+from collections.abc import Callable, Iterable
+from errno import ENOTDIR
+from typing import Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.context import unguarded
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import get_current
+from tmpguard.interpose.paths import reraise
+
+from .accounts import children_of, ended
+from .commands import check, entries_of, orders, quick, searched, start_of
+from .permission import contained, named, refuse
+from .spawn import FORKSERVER
+
+_SHELL: Final = "/bin/sh"
+
+
+# --- uvloop --------------------------------------------------------------------------------------------
+
+
+def uvloop_exec(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``uvloop.Loop.subprocess_exec``, which forks by itself, below Python."""
+
+    @functools.wraps(original)
+    async def subprocess_exec(self: Any, protocol_factory: Any, program: Any, *args: Any, **more: Any) -> Any:
+        start = functools.partial(original, self, protocol_factory)
+        return await _in_uvloop(start, [program, *args], more)
+
+    return subprocess_exec
+
+
+def uvloop_shell(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``uvloop.Loop.subprocess_shell``: within an invocation by way of the other."""
+
+    @functools.wraps(original)
+    async def subprocess_shell(self: Any, protocol_factory: Any, command: Any, **more: Any) -> Any:
+        if get_current() is None or not isinstance(command, (str, bytes)) or not more.pop("shell", True):
+            return await original(self, protocol_factory, command, **more)
+        shell = more.pop("executable", None) or _SHELL
+        return await self.subprocess_exec(protocol_factory, shell, "-c", command, **more)
+
+    return subprocess_shell
+
+
+async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str, Any]) -> Any:
+    """Run ``start``, which takes a command; raises the OSError of a program that cannot be executed."""
+    invocation = get_current()
+    if invocation is None:
+        return await start(*args, **more)
+    operation, program = "loop.subprocess_exec", more.get("executable") or args[0]
+    view = contained(invocation, operation, program)
+    if view is None:
+        return await start(*args, **more)
+    more.pop("executable", None)
+    environment = entries_of(more.pop("env", None))
+    name = os.fsencode(program)
+    programs = (name,) if b"/" in name else searched(name, _path_of(environment))
+    directory = more.pop("cwd", None)
+    wanted = start_of(invocation, programs, args, directory, environment)
+    try:
+        where = invocation.namespace.resolve(os.fsdecode(wanted.directory), follow=True)
+        if not modes.S_ISDIR(originals.stat(where.real).st_mode):
+            raise error(ENOTDIR)
+    except OSError as exc:
+        reraise(exc, directory)
+    try:
+        check(invocation, wanted)
+    except OSError as exc:
+        reraise(exc, program)
+    command = quick(invocation, view, wanted)
+    if command is not None:
+        result = await start(*command, env=_mapping(environment), **more)
+        view.entering(result[0].get_pid())
+    else:
+        with view.careful(orders(wanted)) as (careful, descriptors):
+            kept = (*more.pop("pass_fds", ()), *descriptors)
+            result = await start(*careful, pass_fds=kept, **more)
+    children_of(invocation).started(result[0].get_pid(), named(program))
+    return result
+
+
+def _path_of(environment: Iterable[bytes] | None) -> bytes | None:
+    paths = (entry[5:] for entry in environment or () if entry.startswith(b"PATH="))
+    return next(paths, None if environment is None else os.fsencode(os.defpath))
+
+
+def _mapping(environment: Iterable[bytes] | None) -> dict[str, str] | None:
+    if environment is None:
+        return None
+    return dict(os.fsdecode(entry).split("=", 1) for entry in environment)
+
+
+def process_exited(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``process_exited`` of asyncio's protocol of a subprocess: uvloop waits for it below Python."""
+
+    @functools.wraps(original)
+    def exited(self: Any) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is not None:
+            ended(transport.get_pid())
+        original(self)
+
+    return exited
+
+
+# --- the fork server -----------------------------------------------------------------------------------
+
+
+def fork_server(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What asks multiprocessing's fork server: that is the process's own, and so are its children."""
+
+    @functools.wraps(original)
+    def call(*args: Any) -> Any:
+        invocation = get_current()
+        if invocation is not None:
+            operation = "multiprocessing.Process"
+            if invocation.guard.children == "contain":
+                refuse(invocation, operation, "forkserver", FORKSERVER)
+            else:
+                contained(invocation, operation, "forkserver")
+        with unguarded():
+            return original(*args)
+
+    return call

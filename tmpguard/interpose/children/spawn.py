@@ -1,0 +1,259 @@
+"""The two ways in which a child is started beside this process: ``fork_exec`` and ``posix_spawn``.
+
+subprocess, asyncio and multiprocessing all come to one of them. Where the child is contained, the command is
+replaced below all that the application sees by one that enters the invocation's namespace and becomes the
+program. Descriptors, signals, users and errors stay what they would be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import Invocation
+from tmpguard.interpose.files.raw import Unopened
+from tmpguard.interpose.files.target import locate
+from tmpguard.interpose.modes import CHANGING
+from tmpguard.interpose.paths import is_odd, readable, reraise
+from tmpguard.kernel.descriptors import raised
+
+from .accounts import children_of
+from .commands import IGNORED, Start, entries_of, orders, quick, searched, start_of
+from .permission import contained, named, refuse
+
+if TYPE_CHECKING:
+    from tmpguard.kernel.containment import View
+
+# --- fork_exec: subprocess, asyncio, multiprocessing ---------------------------------------------------
+
+
+class _Rest(NamedTuple):
+    """The arguments of fork_exec from the seventh on; there may be more."""
+
+    p2cread: int
+    p2cwrite: int
+    c2pread: int
+    c2pwrite: int
+    errread: int
+    errwrite: int
+    errpipe_read: int
+    errpipe_write: int
+    restore_signals: bool
+    new_session: bool
+    process_group: int
+    gid: Any
+    groups: Any
+    uid: Any
+    umask: int
+    preexec: Any
+
+
+def fork_exec(
+    invocation: Invocation,
+    args: Any,
+    programs: Any,
+    close_fds: Any,
+    pass_fds: Any,
+    directory: Any,
+    environment: Any,
+    *more: Any,
+) -> int:
+    """``_posixsubprocess.fork_exec``: the number of the child."""
+    original: Callable[..., int] = originals.fork_exec
+    if not _are_in_order(pass_fds):
+        return original(args, programs, close_fds, pass_fds, directory, environment, *more)  # which says so
+    operation, program = "subprocess.Popen", _program(args, programs)
+    parent = _starter()
+    if parent == "multiprocessing.resource_tracker":  # it serves all requests, and past their end
+        return original(args, programs, close_fds, pass_fds, directory, environment, *more)
+    if parent == "multiprocessing.forkserver" and invocation.guard.children == "contain":
+        refuse(invocation, operation, program, FORKSERVER)
+    view = contained(invocation, operation, program, shared_memory=bool(parent))
+    rest = _Rest(*more[: len(_Rest._fields)])
+    if view is None:
+        return original(args, programs, close_fds, pass_fds, directory, environment, *more)
+    start = start_of(invocation, programs, args, directory, environment)
+    command = None
+    if rest.uid is None and rest.gid is None and rest.groups is None:
+        command = quick(invocation, view, start)
+    if command is not None:
+        process = original(command, command[:1], close_fds, pass_fds, None, environment, *more)
+        view.entering(process)
+    else:
+        _check_numbers(rest)
+        tail = (*rest._replace(gid=None, groups=None, uid=None), *more[len(rest) :])
+        with _orders(start, rest) as given, view.careful(given) as (careful, descriptors):
+            kept = tuple(sorted({*pass_fds, *descriptors}))
+            process = original(careful, [os.fsencode(careful[0])], close_fds, kept, None, None, *tail)
+    children_of(invocation).started(process, program)
+    return process
+
+
+def _are_in_order(descriptors: Any) -> bool:
+    """Are they what fork_exec takes: numbers, each once and the lowest first?"""
+    numbers = isinstance(descriptors, tuple) and all(
+        type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
+    )
+    return numbers and all(one < other for one, other in pairwise(descriptors))
+
+
+FORKSERVER: Final = (
+    "the fork server of multiprocessing serves all requests and cannot be contained: use the method "
+    '"spawn" or "fork"'
+)
+
+
+def _program(args: Any, programs: Any) -> str:
+    """The program as the caller named it: what an error of it bears."""
+    first = os.fsdecode(programs[0]) if programs else ""
+    name = os.fsdecode(args[0]) if args else ""
+    return name if name and os.path.basename(first) == os.path.basename(name) else first
+
+
+def _starter() -> str:
+    """The module of multiprocessing that starts a process, "" where it is none of it."""
+    frame = sys._getframe(3)  # past the wrapper
+    if frame.f_globals.get("__name__") != "multiprocessing.util" or frame.f_back is None:
+        return ""
+    return str(frame.f_back.f_globals.get("__name__"))
+
+
+def _check_numbers(rest: _Rest) -> None:
+    """Raise what fork_exec raises for what is no number of a user or a group."""
+    nowhere = Unopened("")
+    with suppress(FileNotFoundError):  # before that it knows the words
+        originals.chown(nowhere, *(-1 if number is None else number for number in (rest.uid, rest.gid)))
+    for number in rest.groups or ():
+        try:
+            with suppress(FileNotFoundError):
+                originals.chown(nowhere, -1, number)
+        except OverflowError:
+            raise ValueError("invalid group id") from None
+
+
+@contextmanager
+def _orders(start: Start, rest: _Rest) -> Iterator[dict[str, Any]]:
+    # The pipe itself is closed when the interpreter starts: this one stays open until the program does.
+    errors = raised(os.dup(rest.errpipe_write))
+    try:
+        yield orders(
+            start,
+            IGNORED if rest.restore_signals else (),
+            errors=errors,
+            inherited=[errors],
+            groups=None if rest.groups is None else list(rest.groups),
+            gid=rest.gid,
+            uid=rest.uid,
+            **_no_directory(),
+        )
+    finally:
+        originals.close(errors)
+
+
+def _no_directory() -> dict[str, bytes]:
+    """What subprocess wants to be told of a directory that cannot be entered."""
+    import subprocess
+
+    execute: Any = vars(subprocess.Popen)["_execute_child"]
+    newer = "noexec:chdir" in execute.__code__.co_consts
+    return {"no directory": b"noexec:chdir" if newer else b"noexec"}
+
+
+# --- posix_spawn ---------------------------------------------------------------------------------------
+
+_OPEN: Final = getattr(os, "POSIX_SPAWN_OPEN", None)
+_CLOSE_FROM: Final = getattr(os, "POSIX_SPAWN_CLOSEFROM", None)
+
+
+def posix_spawn(invocation: Invocation, path: Any, argv: Any, env: Any, /, **more: Any) -> int:
+    """:func:`os.posix_spawn`."""
+    return _spawn(invocation, originals.posix_spawn, path, argv, env, more)
+
+
+def posix_spawnp(invocation: Invocation, path: Any, argv: Any, env: Any, /, **more: Any) -> int:
+    """:func:`os.posix_spawnp`."""
+    return _spawn(invocation, originals.posix_spawnp, path, argv, env, more)
+
+
+def _spawn(
+    invocation: Invocation,
+    original: Callable[..., int],
+    path: Any,
+    argv: Any,
+    env: Any,
+    more: dict[str, Any],
+) -> int:
+    if not isinstance(argv, (list, tuple)) or not argv or is_odd(path):
+        return original(path, argv, env, **more)  # which finds the words for it
+    by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
+    operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
+    view = contained(invocation, operation, path)
+    if view is None:
+        return original(path, argv, env, **more)
+    name = os.fsencode(path)
+    sought = original is originals.posix_spawnp and b"/" not in name
+    start = start_of(invocation, searched(name) if sought else [name], argv, None, entries_of(env))
+    if more.get("file_actions") is not None:
+        more["file_actions"] = [_action(invocation, action) for action in more["file_actions"]]
+    command = quick(invocation, view, start)
+    if command is not None:
+        process: int = originals.posix_spawn(command[0], command, env, **more)
+        view.entering(process)
+    else:
+        process = _spawn_carefully(view, start, path, more)
+    children_of(invocation).started(process, named(path))
+    return process
+
+
+def _action(invocation: Invocation, action: Any) -> Any:
+    """A file that the child would open, as the invocation sees it. Raises OSError as opening it does."""
+    if not isinstance(action, tuple) or len(action) != 5 or action[0] != _OPEN:
+        return action
+    kind, fd, path, flags, mode = action
+    if flags & CHANGING:
+        real, _ = locate(invocation, path, flags, None, "os.posix_spawn")
+    else:
+        try:
+            real = readable(invocation, path, operation="os.posix_spawn")
+        except OSError as exc:
+            reraise(exc, path)
+    return kind, fd, real, flags, mode
+
+
+def _spawn_carefully(view: View, start: Start, path: Any, more: dict[str, Any]) -> int:
+    """Raises OSError with ``path`` where the program cannot be executed."""
+    actions = list(more.pop("file_actions", None) or ())
+    lowest = [action[1] for action in actions if action[0] == _CLOSE_FROM]
+    actions = [action for action in actions if action[0] != _CLOSE_FROM]
+    reading, writing = os.pipe()
+    try:
+        writing = raised(writing)
+        given = orders(
+            start,
+            more.get("setsigdef", ()),
+            errors=writing,
+            inherited=[writing],
+            **({"close from": min(lowest)} if lowest else {}),
+        )
+        with view.careful(given) as (command, descriptors):
+            # A child gets to keep a descriptor by duplicating it to itself.
+            actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in descriptors]
+            process: int = originals.posix_spawn(
+                command[0], command, os.environ, file_actions=actions, **more
+            )
+        writing = originals.close(writing) or -1
+        said = b"".join(iter(lambda: originals.read(reading, 1000), b""))
+    finally:
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                originals.close(descriptor)
+    if said:
+        originals.waitpid(process, 0)
+        number = int(said.split(b":")[1], 16)
+        raise OSError(number, os.strerror(number), path)
+    return process

@@ -1,0 +1,199 @@
+"""The calls that alter what a file is said to be: its mode, owner, times and extended attributes."""
+
+from __future__ import annotations
+
+import fcntl
+import stat as modes
+import sys
+from collections.abc import Callable
+from errno import EROFS
+from typing import Any
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.layout import TMP
+from tmpguard.core.spelling import descriptor_path
+from tmpguard.interpose.paths import alive, is_odd, place, put_name, stop
+from tmpguard.interpose.readonly import O_PATH, change_error
+
+
+def _alter(
+    invocation: Invocation,
+    operation: str,
+    given: Any,
+    call: Callable[[Any], Any],
+    dir_fd: int | None = None,
+    follow: bool = True,
+    *,
+    names: bool = True,
+) -> Any:
+    """``call`` with the real path of ``given``, whose metadata it changes."""
+    alive(invocation, operation, given)
+    if type(given) is int:
+        if given > 0 and not follow and operation != "os.chmod":
+            raise ValueError(f"{operation[3:]}: cannot use fd and follow_symlinks together")
+        check_descriptor(invocation, operation, given, given if names else None)
+        _may_lock_by(invocation, given)
+        return call(given)
+    if is_odd(given):
+        return call(given)
+    try:
+        where = place(invocation, given, dir_fd, follow=follow, operation=operation)
+        if not where.mount.writable:
+            stop(invocation, operation, change_error(where), given, where)
+        _may_lock(invocation, where.virtual)
+        return call(where.real)
+    except OSError as exc:
+        put_name(exc, given, names)
+        raise
+
+
+def _may_lock(invocation: Invocation, virtual: str) -> None:
+    """The directory ``virtual`` is about to be altered: what is mounted below it need not be reached then."""
+    if virtual in invocation.guard.mounts.ancestors or virtual == TMP:
+        invocation.reusable = False
+        invocation.namespace.locked = True
+
+
+def _may_lock_by(invocation: Invocation, fd: int) -> None:
+    if invocation.owns(fd):
+        _may_lock(invocation, invocation.namespace.virtual_of(descriptor_path(fd)))
+
+
+def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
+    """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
+    real = descriptor_path(fd)
+    if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & O_PATH:
+        return
+    table = invocation.guard.mounts
+    mount = table.mount_of(invocation.namespace.path_of(fd, real))
+    if not mount.writable or mount is table.scratch:  # what is in the real /tmp is hidden behind the scratch
+        invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
+
+
+def _is_link(invocation: Invocation, path: Any, dir_fd: int | None) -> bool:
+    try:
+        return modes.S_ISLNK(originals.lstat(place(invocation, path, dir_fd, follow=False).real).st_mode)
+    except (OSError, TypeError, ValueError):
+        return False  # the call itself will say so
+
+
+def _is_both(path: Any, dir_fd: int | None) -> bool:
+    """Is a descriptor given for the file, and one for a directory? The original has words against that."""
+    return type(path) is int and dir_fd is not None
+
+
+def _without_default(follow: bool) -> dict[str, bool]:
+    """``follow_symlinks`` for the original, which may know no other value than the default."""
+    return {} if follow else {"follow_symlinks": False}
+
+
+def chmod(
+    invocation: Invocation,
+    path: Any,
+    mode: int,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    options = _without_default(follow_symlinks)
+    if not follow_symlinks and _is_link(invocation, path, dir_fd):
+        raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
+    _alter(
+        invocation,
+        "os.chmod",
+        path,
+        lambda real: originals.chmod(real, mode, **options),
+        dir_fd,
+        follow_symlinks,
+    )
+
+
+def lchmod(invocation: Invocation, path: Any, mode: int) -> None:
+    _alter(invocation, "os.lchmod", path, lambda real: originals.lchmod(real, mode), follow=False)
+
+
+def chown(
+    invocation: Invocation,
+    path: Any,
+    uid: int,
+    gid: int,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    options = _without_default(follow_symlinks)
+    if _is_both(path, dir_fd):
+        originals.chown(path, uid, gid, dir_fd=dir_fd, **options)
+    _alter(
+        invocation,
+        "os.chown",
+        path,
+        lambda real: originals.chown(real, uid, gid, **options),
+        dir_fd,
+        follow_symlinks,
+    )
+
+
+def lchown(invocation: Invocation, path: Any, uid: int, gid: int) -> None:
+    if type(path) is int:
+        originals.lchown(path, uid, gid)  # wants a path, and says so
+    _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
+
+
+def utime(
+    invocation: Invocation,
+    path: Any,
+    times: Any = None,
+    *,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+    **ns: Any,
+) -> None:
+    options = {**_without_default(follow_symlinks), **ns}
+    if _is_both(path, dir_fd):
+        originals.utime(path, times, dir_fd=dir_fd, **options)
+    _alter(
+        invocation,
+        "os.utime",
+        path,
+        lambda real: originals.utime(real, times, **options),
+        dir_fd,
+        follow_symlinks,
+        names=sys.version_info >= (3, 13),
+    )
+
+
+def setxattr(
+    invocation: Invocation,
+    path: Any,
+    attribute: Any,
+    value: Any,
+    flags: int = 0,
+    *,
+    follow_symlinks: bool = True,
+) -> None:
+    def call(real: Any) -> None:
+        originals.setxattr(real, attribute, value, flags, follow_symlinks=follow_symlinks)
+
+    _alter(invocation, "os.setxattr", path, call, None, follow_symlinks)
+
+
+def removexattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> None:
+    def call(real: Any) -> None:
+        originals.removexattr(real, attribute, follow_symlinks=follow_symlinks)
+
+    _alter(invocation, "os.removexattr", path, call, None, follow_symlinks)
+
+
+def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
+    alive(invocation, "os.fchmod", fd)
+    check_descriptor(invocation, "os.fchmod", fd)
+    _may_lock_by(invocation, fd)
+    originals.fchmod(fd, mode)
+
+
+def fchown(invocation: Invocation, fd: int, uid: int, gid: int) -> None:
+    alive(invocation, "os.fchown", fd)
+    check_descriptor(invocation, "os.fchown", fd)
+    originals.fchown(fd, uid, gid)

@@ -1,0 +1,120 @@
+"""``os.walk`` from the top down, a directory at a time instead of an entry at a time.
+
+The standard library's own goes through :func:`os.scandir` and asks each entry. Of a bundle with tens of
+thousands of files that would be felt; the results are the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import get_current
+
+from .listing import open_listing
+from .scan import DirEntry, unveiled
+
+Step = tuple[Any, list[Any], list[Any]]
+OnError = Callable[[OSError], object] | None
+
+_IS_LINK: Final = os.DirEntry.is_symlink
+_IS_DIRECTORY: Final = os.DirEntry.is_dir
+
+
+def _guarded(top: Any, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Step]:
+    if get_current() is None or not topdown or followlinks:
+        return originals.walk(top, topdown, onerror, followlinks)
+    sys.audit("os.walk", top, topdown, onerror, followlinks)
+    return _steps(os.fspath(top), onerror)
+
+
+# It is a Python function that takes a Python function's place. From 3.12 on that is a generator.
+if sys.version_info >= (3, 12):
+
+    @functools.wraps(originals.walk)
+    def walk(
+        top: Any, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+    ) -> Iterator[Step]:
+        yield from _guarded(top, topdown, onerror, followlinks)
+
+else:
+
+    @functools.wraps(originals.walk)
+    def walk(
+        top: Any, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+    ) -> Iterator[Step]:
+        return _guarded(top, topdown, onerror, followlinks)
+
+
+del walk.__wrapped__  # whoever holds the original gets what stands in its place: that would be itself
+
+
+def _steps(top: Any, onerror: OnError) -> Iterator[Step]:
+    pending = [iter([top])]
+    while pending:
+        path = next(pending[-1], None)
+        if path is None:
+            pending.pop()
+            continue
+        try:
+            directories, others = _contents(path)
+        except OSError as exc:
+            if onerror is not None:
+                onerror(exc)
+            continue
+        yield path, directories, others
+        # The caller may have changed the list, and what is on the disk.
+        below = _without_links(path, directories)
+        pending.append(below if sys.version_info < (3, 12) else iter(list(below)))
+
+
+def _without_links(path: Any, names: list[Any]) -> Iterator[Any]:
+    for name in names:
+        invocation, full = get_current(), os.path.join(path, name)
+        is_known = invocation is not None and full in invocation.namespace.directories
+        if is_known or not os.path.islink(full):
+            yield full
+
+
+def _contents(path: Any) -> tuple[list[Any], list[Any]]:
+    """The names of the directories, and of links to one, in ``path``, and those of all else."""
+    invocation = get_current()
+    read = None if invocation is None else open_listing(invocation, path)
+    with originals.scandir(path) if read is None else read.entries as entries:
+        batch = list(entries)
+    veil = None if read is None else read.veil
+    links: set[Any] = set()
+    # By functions in C as far as possible: a walk of a large bundle spends its time here.
+    try:
+        if read is not None and any(map(_IS_LINK, batch)):
+            links = {entry.name for entry in batch if entry.is_symlink()}
+            batch = [DirEntry.of(entry, read) if entry.name in links else entry for entry in batch]
+        if veil is not None and (links or isinstance(path, bytes)):
+            batch, veil = unveiled(batch, veil), None
+        kinds = list(map(_is_directory if links else _IS_DIRECTORY, batch))
+    except OSError:
+        kinds = list(map(_is_directory, batch))
+    others = [entry.name for entry in batch]
+    directories: list[Any] = []
+    if any(kinds):
+        directories = list(itertools.compress(others, kinds))
+        others = list(itertools.compress(others, map(operator.not_, kinds)))
+    if veil is not None:
+        directories = directories and veil.take_out(directories, True)
+        others = veil.take_out(others, False)
+    if read is not None and read.virtual is not None and type(path) is str:
+        read.invocation.namespace.seen(read.virtual, [name for name in directories if name not in links])
+    return directories, others
+
+
+def _is_directory(entry: Any) -> bool:
+    try:
+        return bool(entry.is_dir())
+    except OSError:
+        return False

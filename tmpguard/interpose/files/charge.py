@@ -1,0 +1,250 @@
+"""Charges what is written through a raw file to the quota of its invocation."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from errno import ENOSPC
+from functools import partial
+from typing import Any
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.storage.openfiles import file_bytes, may_write
+from tmpguard.core.storage.quota import Full, Quota
+
+_write = originals.FileIO.write
+
+
+class Charge:
+    """Charges the writes of one raw file to the quota of its invocation (C3.5).
+
+    Its methods take the place of the raw file's own, on the instance: so the raw file is an ordinary
+    :class:`io.FileIO`, which the standard buffers know how to ask quickly whether it is closed.
+
+    Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
+    """
+
+    __slots__ = ("_cuts", "_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
+
+    def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
+        self.invocation = invocation
+        #: None once the invocation is over.
+        self.quota: Quota | None = invocation.quota
+        # The raw file holds its charge: a reference back would leave a forgotten file to the collector.
+        self._raw = weakref.ref(raw)
+        self._descriptor: int = raw.fileno()
+        # The offset of the next write while the file was empty at first and only ever appended to: then the
+        # cost of a write is known exactly. None where it is not.
+        self._end = 0 if empty else None
+        # As many files were cut when that was so: another may be this one, and its last page is gone.
+        self._cuts = self.quota.cuts if empty else 0
+        self._nameless = False
+        #: May native code have its descriptor?
+        self.exposed = False
+
+    def attach(self, raw: Any) -> None:
+        """Have the writes of the raw file charged; a nameless file is given back when it is closed (C3.2)."""
+        raw.write = self.write
+        raw.seek = self.seek
+        raw.truncate = self.truncate
+        raw.fileno = self.fileno
+        if self.is_nameless(raw):
+            raw.close = self.close
+
+    def is_nameless(self, raw: Any) -> bool:
+        """Was the file unlinked before it was opened here?"""
+        self._nameless = self._end is None and not originals.fstat(self._descriptor).st_nlink
+        return self._nameless
+
+    def raw(self) -> Any:
+        """The raw file. Raises ValueError when it is closed and gone.
+
+        The collector of cycles clears references before files are closed: a buffer that is flushed then
+        still has its descriptor.
+        """
+        raw = self._raw()
+        if raw is not None:
+            return raw
+        if not self.invocation.owns(self._descriptor):
+            raise ValueError("I/O operation on closed file.")
+        return originals.FileIO(self._descriptor, "w", closefd=False)
+
+    def write(self, data: Any, /) -> int | None:
+        raw = self._raw() or self.raw()
+        quota = self.quota
+        if quota is None:
+            raise self.invocation.stale("write", raw.name)
+        kind = type(data)
+        if kind is memoryview:
+            size = data.nbytes
+        elif kind is bytes:
+            size = len(data)
+        elif (view := bytes_of(data)) is not None:
+            size = view.nbytes
+        else:
+            return _write(raw, data)
+        with quota.lock:
+            end = self._end
+            if end is not None and self._cuts == quota.cuts:
+                # What is new are the pages between the one it ends in now and the one it will end in.
+                cost = ((end + size + 4095) & -4096) - ((end + 4095) & -4096)
+                if cost <= quota.credit:
+                    quota.credit -= cost
+                    written: int | None = _write(raw, data)
+                    self._end = end + written if written is not None else None
+                    return written
+            return self._write_what_fits(raw, quota, data, size)
+
+    def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
+        """The lock is held (C3.4)."""
+        if raw.closed or not memoryview(data).c_contiguous:
+            return _write(raw, data)  # which says so
+        try:
+            fits = quota.charge(self._descriptor, size)
+        except Full:
+            fits = 0
+        if size and not fits and not may_write(self._descriptor):
+            return _write(raw, data)  # which says so
+        if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
+            touched(self._descriptor)
+            self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
+            fits = size
+        written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
+        if self._end is not None:
+            self._end = self._end + written if written is not None else None
+            if written:
+                self._cuts = quota.cuts  # the page that it ends in is there now, whatever became of it
+        return written
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        # From here on its end is no longer known without asking the disk.
+        self._end = None
+        return originals.FileIO.seek(self.raw(), offset, whence)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        raw, quota = self.raw(), self.quota
+        if quota is None:
+            raise self.invocation.stale("truncate", raw.name)
+        self._end = None
+        change = partial(originals.FileIO.truncate, raw, size)
+        if raw.closed:
+            return change()  # which says so
+        return quota.changing(self._descriptor, change)  # type: ignore[no-any-return]
+
+    def fileno(self) -> int:
+        """From here on native code may write to the file: it is looked at until it is closed."""
+        raw = self._raw()
+        descriptor: int = self._descriptor if raw is None else originals.FileIO.fileno(raw)
+        if raw is not None and not self.exposed and self.quota is not None:
+            try:
+                self.invocation.expose(descriptor)
+            except OSError:
+                return descriptor  # it was closed by its number: there is nothing to look at
+            self.exposed = True
+            raw.close = self.close
+        return descriptor
+
+    def close(self) -> None:
+        """Of an exposed file, and of a nameless one: its pages are free when nothing has it open any more.
+
+        Raises OSError(ENOSPC), when it is closed, for what native code wrote to it past the quota.
+        """
+        raw, quota = self._raw(), self.quota
+        if raw is None:
+            return
+        exceeded = False
+        if quota is not None and not raw.closed and raw.closefd:
+            if self.exposed:
+                exceeded = quota.conceal(self._descriptor)
+            if self._nameless:
+                status = originals.fstat(self._descriptor)
+                if not status.st_nlink:  # else it was given a name meanwhile
+                    quota.unlinked(status, file_bytes(self._descriptor))
+        originals.FileIO.close(raw)
+        if exceeded and self.invocation.guard.enforce:
+            raise self.invocation.exceeded(raw.name)
+
+    def retire(self, file: Any) -> None:
+        """The invocation is over: take what ``file``, which writes through the raw file, still holds in its
+        buffers (None: it was collected), and have every later write refused (C4.5)."""
+        with suppress(OSError, ValueError):
+            if file is not None and not file.closed:
+                file.flush()
+        self.quota = None
+        if file is None or _is_gone(file):
+            return
+        for door in (file, getattr(file, "buffer", None)):
+            if door is not None:
+                door.write = _StaleWrite(self.invocation, file.name)
+                door.close = _StaleClose(door)
+
+
+def charge_of(invocation: Invocation, raw: Any, *, empty: bool = False) -> Charge | None:
+    """What charges the writes of ``raw``, a file of the scratch directory that is ``empty`` or not.
+
+    None for a FIFO: what goes through it is not the file system's (C1.3). Under a buffer that is known.
+    """
+    return Charge(invocation, raw, empty=empty) if raw.seekable() else None
+
+
+def bytes_of(data: Any) -> memoryview | None:
+    """The bytes of ``data``; None for what the original refuses in its own words, or takes for none."""
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        return None
+
+
+def touched(descriptor: int) -> None:
+    """A write for which there is no space has altered the file's times all the same."""
+    with suppress(OSError):
+        originals.utime(descriptor)
+
+
+def full(invocation: Invocation) -> str:
+    """What to do when ``/tmp`` is full (C2.4)."""
+    if invocation.quota.overrun:
+        return invocation.exceeded_remedy()
+    size = invocation.guard.storage_size
+    return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
+
+
+def too_many(invocation: Invocation) -> str:
+    """What to do when ``max_files`` are there (C2.4)."""
+    return f"/tmp has its {invocation.guard.max_files} files (max_files); remove some or allow more"
+
+
+# --- past the end of the invocation (C4.5) ---------------------------------------------------------------
+
+
+class _StaleWrite:
+    """Stands for ``write`` on a file whose invocation is over."""
+
+    def __init__(self, invocation: Invocation, name: Any) -> None:
+        self._invocation = invocation
+        self._name = name
+
+    def __call__(self, *args: Any) -> int:
+        raise self._invocation.stale("write", self._name)
+
+
+class _StaleClose:
+    """Stands for ``close`` there: what was written too late is lost, and the close is none the worse."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = weakref.ref(file)
+
+    def __call__(self) -> None:
+        file = self._file()
+        if file is not None:
+            with suppress(OSError):
+                type(file).close(file)
+
+
+def _is_gone(file: Any) -> bool:
+    """Is it closed, or was the file that it buffered taken out of it?"""
+    try:
+        return bool(file.closed)
+    except ValueError:
+        return True

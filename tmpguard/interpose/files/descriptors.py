@@ -1,0 +1,293 @@
+"""``os.open`` and the calls that write by descriptor (C3.5)."""
+
+from __future__ import annotations
+
+import operator
+import os
+import stat as modes
+import threading
+from collections.abc import Callable, Sequence
+from errno import EINVAL, ENOSPC, EROFS
+from functools import partial
+from typing import Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.storage.openfiles import fill_holes
+from tmpguard.core.storage.quota import Full
+from tmpguard.interpose.modes import CHANGING, WRITING
+from tmpguard.interpose.paths import (
+    alive,
+    alive_to_read,
+    exists,
+    hold,
+    is_odd,
+    place,
+    readable,
+    refuse,
+    reraise,
+)
+from tmpguard.interpose.readonly import O_PATH, O_TMPFILE, truncate_error
+
+from .charge import bytes_of, full, touched
+from .raw import Unopened, handing_over
+from .target import locate, making, opening
+
+_WITH_O_PATH: Final = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
+
+
+def open(
+    invocation: Invocation, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+) -> int:
+    """:func:`os.open`: the descriptor is a real one, of the file behind the invocation's path."""
+    if is_odd(path):
+        return originals.os_open(path, flags, mode)
+    if flags & O_PATH:
+        flags &= _WITH_O_PATH  # the kernel ignores the others
+    _check_flags(path, flags)
+    if not flags & CHANGING:
+        alive_to_read(invocation, "os.open", path)
+        try:
+            follow = not flags & os.O_NOFOLLOW
+            real = readable(invocation, path, dir_fd, operation="os.open", follow=follow)
+            hold(invocation, real)
+            fd = originals.os_open(real, flags, mode)
+            invocation.namespace.opened(fd, real)
+            return fd
+        except OSError as exc:
+            reraise(exc, path)
+    alive(invocation, "os.open", path)
+    real, charged = locate(invocation, path, flags, dir_fd, "os.open")
+    if not charged and not flags & os.O_TRUNC and flags & WRITING in (os.O_RDONLY, WRITING) and exists(real):
+        flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
+    call = partial(originals.os_open, real, flags, mode)
+    try:
+        if not charged:
+            fd = call()
+            invocation.namespace.opened(fd, real)
+            return fd
+        if O_TMPFILE and flags & O_TMPFILE == O_TMPFILE:
+            # Nameless, but an inode all the same.
+            invocation.reusable = False
+            fd = int(making(invocation, "os.open", path, real, call, nameless=True))
+            invocation.quota.reused(originals.fstat(fd).st_ino)
+        else:
+            fd = int(opening(invocation, path, real, flags, call, "os.open"))
+    except OSError as exc:
+        reraise(exc, path)
+    if flags & WRITING and threading.get_ident() not in handing_over:
+        status = originals.fstat(fd)
+        if modes.S_ISREG(status.st_mode):
+            invocation.expose(fd, status, "" if flags & O_TMPFILE else real)
+    return fd
+
+
+def dup(invocation: Invocation, fd: Any, /) -> int:
+    """:func:`os.dup`: it may be written by when the first one is closed."""
+    new = originals.dup(fd)
+    if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
+        invocation.expose(new)
+    return new
+
+
+def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) -> int:
+    """:func:`os.dup2`."""
+    new: int = originals.dup2(fd, fd2, inheritable)
+    if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
+        invocation.expose(new)
+    return new
+
+
+def _check_flags(path: Any, flags: int) -> None:
+    """Flags that do not go together are told before the path is looked at; which, the kernel knows."""
+    if (flags & os.O_CREAT and flags & os.O_DIRECTORY) or (O_TMPFILE and flags & O_TMPFILE == O_TMPFILE):
+        try:
+            originals.close(originals.os_open(Unopened("/dev/null/"), flags))
+        except OSError as exc:
+            if exc.errno == EINVAL:
+                reraise(exc, path)
+
+
+# --- which descriptors are charged ---------------------------------------------------------------------
+
+
+def is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
+    """Is ``fd`` a regular file of the scratch directory? Sockets, pipes and devices pass (C1.3).
+
+    Raises OSError(ESTALE) for a regular file when the invocation is over (C4.5).
+    """
+    if type(fd) is not int:
+        try:
+            fd = operator.index(fd)
+        except TypeError:
+            return False  # the original says what it wants
+    try:
+        regular = modes.S_ISREG(originals.fstat(fd).st_mode)
+    except OSError:
+        return False
+    if not regular:
+        return False
+    alive(invocation, operation, fd)
+    return invocation.owns(fd)
+
+
+def charged(
+    invocation: Invocation, operation: str, fd: int, size: int, offset: int | None, call: Callable[[int], Any]
+) -> Any:
+    """``call`` with as many of ``size`` bytes as fit (C3.4)."""
+    quota = invocation.quota
+    with quota.lock:
+        try:
+            fits = quota.charge(fd, size, offset)
+        except Full:
+            fits = 0
+        if (size and not fits) or (fits < size and not invocation.guard.enforce):
+            call(0)  # what the kernel has against the call itself is told first
+            touched(fd)
+            invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
+            fits = size
+        return call(fits)
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write(invocation: Invocation, fd: Any, data: Any, /) -> int:
+    view = bytes_of(data) if is_charged(invocation, "os.write", fd) else None
+    if view is None:
+        return originals.write(fd, data)
+    return charged(  # type: ignore[no-any-return]
+        invocation, "os.write", fd, len(view), None, lambda size: originals.write(fd, view[:size])
+    )
+
+
+def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
+    view = bytes_of(buffer) if is_charged(invocation, "os.pwrite", fd) else None
+    if view is None:
+        return originals.pwrite(fd, buffer, offset)  # type: ignore[no-any-return]
+    return charged(  # type: ignore[no-any-return]
+        invocation,
+        "os.pwrite",
+        fd,
+        len(view),
+        offset,
+        lambda size: originals.pwrite(fd, view[:size], offset),
+    )
+
+
+def writev(invocation: Invocation, fd: Any, buffers: Sequence[Any], /) -> int:
+    views = _views(buffers) if is_charged(invocation, "os.writev", fd) else None
+    if views is None:
+        return originals.writev(fd, buffers)  # type: ignore[no-any-return]
+    total = _total(views)
+    return charged(  # type: ignore[no-any-return]
+        invocation, "os.writev", fd, total, None, lambda size: originals.writev(fd, _first(views, size))
+    )
+
+
+def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
+    views = _views(buffers) if is_charged(invocation, "os.pwritev", fd) else None
+    if views is None:
+        return originals.pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
+    total = _total(views)
+
+    def call(size: int) -> Any:
+        return originals.pwritev(fd, _first(views, size), offset, flags)
+
+    at = None if offset == -1 else offset  # the number stands for where the descriptor is
+    if flags & _RWF_APPEND:
+        at = originals.fstat(fd).st_size
+    return charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
+
+
+def _views(buffers: Sequence[Any]) -> list[memoryview] | None:
+    """The bytes of ``buffers``; None where the original refuses one of them in its own words."""
+    if not hasattr(type(buffers), "__getitem__") or isinstance(buffers, dict):
+        return None
+    views = []
+    for buffer in buffers:
+        view = bytes_of(buffer)
+        if view is None and not _is_empty(buffer):
+            return None
+        views.append(view or memoryview(b""))
+    return views
+
+
+def _is_empty(buffer: Any) -> bool:
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        return False
+    return view.c_contiguous and not view.nbytes
+
+
+def _total(views: list[memoryview]) -> int:
+    return sum(view.nbytes for view in views)
+
+
+def _first(views: list[memoryview], size: int) -> list[memoryview]:
+    """The first ``size`` bytes of ``views``."""
+    taken = []
+    for view in views:
+        taken.append(view[:size])
+        size -= len(taken[-1])
+        if not size:
+            break
+    return taken
+
+
+# --- lengths -------------------------------------------------------------------------------------------
+
+
+def ftruncate(invocation: Invocation, fd: Any, length: int, /) -> None:
+    if not is_charged(invocation, "os.ftruncate", fd):
+        return originals.ftruncate(fd, length)
+    invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
+    return None
+
+
+def truncate(invocation: Invocation, path: Any, length: int) -> None:
+    alive(invocation, "os.truncate", path)
+    if type(path) is int:
+        return ftruncate(invocation, path, length)
+    if is_odd(path):
+        return originals.truncate(path, length)
+    try:
+        if length < 0:
+            raise error(EINVAL)
+        where = place(invocation, path, operation="os.truncate")
+        if not where.mount.writable:
+            code = truncate_error(where, length)
+            if code == EROFS:
+                refuse(invocation, "os.truncate", path, where)
+            elif code:
+                raise error(code)
+        if not where.mount.charged:
+            return originals.truncate(where.real, length)
+        if not modes.S_ISREG(originals.stat(where.real).st_mode):
+            return originals.truncate(where.real, length)
+        fd = originals.os_open(where.real, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
+        finally:
+            originals.close(fd)
+    except OSError as exc:
+        reraise(exc, path)
+    return None
+
+
+def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /) -> None:
+    if offset < 0 or length <= 0 or not is_charged(invocation, "os.posix_fallocate", fd):
+        return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]
+    quota = invocation.quota
+    with quota.lock:
+        try:
+            quota.charge_whole(fd, length, offset)
+        except Full:
+            originals.write(fd, b"")  # may not be open for writing, which is told first
+            invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
+        originals.posix_fallocate(fd, offset, length)
+        fill_holes(fd, offset, length)
+    return None

@@ -1,0 +1,110 @@
+"""Modules that lie in ``/tmp`` are imported from the invocation's own.
+
+The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else:
+sources are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before
+those and take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are
+loaded by native code, which finds none there.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable
+from typing import Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.layout import TMP, is_below
+from tmpguard.interpose.entries import change, cwd, listing, look
+from tmpguard.interpose.files import builtin_open, descriptors, raw
+
+from .paths import is_odd, place
+
+#: The calls of the importer that take a path, and what they are in ``/tmp``.
+_CALLS: Final[dict[str, Callable[..., Any]]] = {
+    "stat": lambda _, path: look.stat(path),
+    "listdir": listing.listdir,
+    "open": descriptors.open,
+    "mkdir": change.mkdir,
+    "replace": change.replace,
+    "unlink": change.unlink,
+    "open_code": builtin_open.open_code,
+    "FileIO": lambda _, file, mode: raw.FileIO(file, mode),
+}
+
+
+class _Front(types.ModuleType):
+    """Stands before a module: what it has not itself, that one has."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        super().__init__(module.__name__)
+        self._module = module
+        for name in _CALLS.keys() & vars(module).keys():
+            setattr(self, name, _choosing(getattr(module, name), _CALLS[name]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def front(module: types.ModuleType) -> types.ModuleType:
+    """What the importer gets for ``posix`` or ``_io``."""
+    made = _Front(module)
+    if hasattr(module, "getcwd"):
+        vars(made)["getcwd"] = _choosing_directory(module.getcwd)
+    return made
+
+
+def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    def call(path: Any, *args: Any) -> Any:
+        invocation = get_current()
+        if invocation is None or invocation.ended or not _is_own(invocation, path):
+            return original(path, *args)
+        return own(invocation, path, *args)
+
+    return call
+
+
+def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
+    def getcwd() -> str:
+        invocation = get_current()
+        return original() if invocation is None or invocation.ended else cwd.getcwd(invocation)
+
+    return getcwd
+
+
+def _is_own(invocation: Invocation, path: Any) -> bool:
+    """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle's?"""
+    if type(path) is int:
+        return invocation.owns(path)
+    name = os.fspath(path)
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    if not name.startswith("/"):
+        name = f"{invocation.namespace.working_directory()}/{name}"
+    elif not name.startswith(TMP) and ".." not in name:
+        return False
+    name = os.path.normpath(name)
+    table = invocation.guard.mounts
+    return is_below(name, TMP) and table.mount_of(name) in (table.scratch, table.package)
+
+
+# --- the sources that tracebacks, `inspect` and `linecache` show ----------------------------------------
+
+
+def open_source(invocation: Invocation, file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+    """``tokenize``'s own ``open``: a file below ``/tmp`` is the invocation's, any other is read as ever.
+
+    The sources of running code have to be found wherever they lie, whatever the application is shown there.
+    """
+    opener = builtin_open.open if _is_below_tmp(invocation, file) else originals.open
+    return opener(file, mode, *args, **options)
+
+
+def _is_below_tmp(invocation: Invocation, file: Any) -> bool:
+    if type(file) is int or is_odd(file):
+        return False
+    try:
+        return is_below(place(invocation, file).virtual, TMP)
+    except OSError:
+        return False

@@ -1,0 +1,68 @@
+"""Files that the standard library opens below Python: databases of ``dbm``, and certificates (C6.1)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from errno import EROFS
+from typing import Any
+
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation, get_current
+
+from .paths import alive, is_odd, like, place, readable
+
+# --- dbm.gnu and dbm.ndbm, whose libraries open files by themselves ------------------------------------
+
+
+def open_database(original: Any, operation: str, failure: type[OSError]) -> Any:
+    """What ``dbm.gnu.open`` and ``dbm.ndbm.open`` are within an invocation."""
+
+    def guarded(invocation: Invocation, filename: Any, flags: str = "r", mode: int = 0o666, /) -> Any:
+        alive(invocation, operation, filename)
+        where = place(invocation, filename, operation=operation, making="c" in flags or "n" in flags)
+        if not where.mount.writable and flags[:1] != "r":
+            invocation.refuse(operation, EROFS, filename, remedy=invocation.remedy_for(where, filename))
+        try:
+            return original(where.real, flags, mode)
+        except failure as exc:
+            if exc.filename is not None:
+                exc.filename = filename
+            raise
+
+    return guarded
+
+
+# --- ssl, which has certificates read below Python: it is given the real paths of those in /tmp ---------
+
+
+def load_cert_chain(original: Callable[..., None]) -> Callable[..., None]:
+    """:meth:`ssl.SSLContext.load_cert_chain`."""
+
+    @functools.wraps(original)
+    def load_cert_chain(self: Any, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
+        return original(self, _real(certfile), _real(keyfile), password)
+
+    return load_cert_chain
+
+
+def load_verify_locations(original: Callable[..., None]) -> Callable[..., None]:
+    """:meth:`ssl.SSLContext.load_verify_locations`."""
+
+    @functools.wraps(original)
+    def load_verify_locations(self: Any, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
+        return original(self, _real(cafile), _real(capath), cadata)
+
+    return load_verify_locations
+
+
+def _real(path: Any) -> Any:
+    """The real path behind ``path``; raises OSError without a file's name, as ``ssl`` does."""
+    invocation = get_current()
+    if invocation is None or path is None or is_odd(path):
+        return path
+    try:
+        return like(path, readable(invocation, path, operation="ssl.SSLContext"))
+    except OSError as exc:
+        code = exc.errno
+    raise error(code or 0)

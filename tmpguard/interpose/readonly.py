@@ -1,0 +1,149 @@
+"""What the kernel answers to a change on a read-only mount, in the kernel's order (C2.2).
+
+Each function gives the errno of one kind of system call for a place outside the writable mounts, 0 where
+it goes through. Found on a read-only root; the parity tests hold them to it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from errno import EBUSY, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENOTEMPTY, EROFS, EXDEV
+from typing import Final
+
+from tmpguard.core import originals
+from tmpguard.core.mounts.table import Place
+
+from .modes import WRITING
+
+#: 0 where the platform has none.
+O_PATH: Final = getattr(os, "O_PATH", 0)
+O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
+
+
+def _mode(real: str) -> int | None:
+    """The mode of the directory entry ``real``, None where there is none. Other errors are raised."""
+    try:
+        return originals.lstat(real).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def holder_of(where: Place) -> str:
+    """The real directory in which the entry of ``where`` stands."""
+    return os.path.dirname(where.real.rstrip("/")) or "/"
+
+
+def check_search(where: Place) -> None:
+    """Raises OSError(EACCES) where the directory of the entry may not be searched, which is told first."""
+    try:
+        originals.lstat(holder_of(where) + "/.")
+    except PermissionError:
+        raise
+    except OSError:
+        pass  # it was removed while somebody stands in it
+
+
+def open_error(where: Place, flags: int) -> int:
+    """For open(2)."""
+    if flags & O_PATH:
+        return 0
+    creating = flags & os.O_CREAT
+    if where.slash and creating and not where.last:
+        return EISDIR
+    mode = _mode(where.real)
+    if mode is None:
+        return EROFS if creating and not where.last and not _in_proc(where) else ENOENT
+    if O_TMPFILE and flags & O_TMPFILE == O_TMPFILE:
+        return EROFS if modes.S_ISDIR(mode) else ENOTDIR
+    if creating and flags & os.O_EXCL:
+        return EEXIST
+    if modes.S_ISLNK(mode):
+        if flags & os.O_NOFOLLOW:
+            return ELOOP
+        mode = originals.stat(where.real).st_mode  # a link of /proc: only the kernel can follow it
+    # Access mode 3 is neither reading nor writing: a descriptor for ioctl alone.
+    writing = flags & WRITING in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
+    if modes.S_ISDIR(mode):
+        return EISDIR if writing or creating else 0
+    if flags & os.O_DIRECTORY or where.slash:
+        return ENOTDIR
+    # A device, a FIFO or a socket is not written through the mount (C1.3).
+    return EROFS if writing and modes.S_ISREG(mode) else 0
+
+
+def making_error(where: Place, *, directory: bool) -> int:
+    """For mkdir, mknod, mkfifo, symlink and the new name of link: whether it exists is asked first."""
+    if _mode(where.real.rstrip("/") or "/") is not None:
+        return EEXIST
+    if where.last:
+        return ENOENT
+    if _in_proc(where) or (where.slash and not directory):
+        return ENOENT
+    return EROFS
+
+
+def _in_proc(where: Place) -> bool:
+    """Is it in /proc? There is no telling what is not there from what cannot be there."""
+    return where.virtual.startswith("/proc/")
+
+
+def unlink_error(where: Place) -> int:
+    """For unlink: refused before it is looked whether there is such a file."""
+    return EISDIR if where.last else EROFS
+
+
+def rmdir_error(where: Place) -> int:
+    """For rmdir."""
+    return {"..": ENOTEMPTY, ".": EINVAL, "/": EBUSY}.get(where.last, EROFS)
+
+
+def rename_error(source: Place, target: Place) -> int:
+    """For rename: across mounts before the kind of name, and that before the mount's being read-only.
+
+    Both names lie on mounts as their directories do. 0 where both are on the same writable mount.
+    """
+    if source.parent is not target.parent or not (source.parent.writable or _on_one_device(source, target)):
+        return EXDEV
+    if source.last or target.last:
+        return EBUSY
+    return 0 if source.parent.writable else EROFS
+
+
+def _on_one_device(source: Place, target: Place) -> bool:
+    """Are the directories of both entries on one of the machine's own mounts?"""
+    devices = {
+        originals.stat(holder_of(place)).st_dev
+        for place in (source, target)
+        if not place.why  # what is not in the bundle stands nowhere
+    }
+    return len(devices) <= 1
+
+
+def mount_point_error(source: Place, target: Place) -> int:
+    """For rename from or to a mount point: what fits together is asked before whether it is busy."""
+    kinds = [_mode(place.real.rstrip("/")) for place in (source, target)]
+    if kinds[0] is None:
+        return ENOENT
+    if (source.slash or target.slash) and not modes.S_ISDIR(kinds[0]):
+        return ENOTDIR
+    if kinds[1] is not None and modes.S_ISDIR(kinds[0]) != modes.S_ISDIR(kinds[1]):
+        return ENOTDIR if modes.S_ISDIR(kinds[0]) else EISDIR
+    return EBUSY
+
+
+def change_error(where: Place) -> int:
+    """For chmod, chown, utime and the extended attributes: the file has to be there."""
+    return ENOENT if _mode(where.real) is None else EROFS
+
+
+def truncate_error(where: Place, length: int) -> int:
+    """For truncate."""
+    if length < 0:
+        return EINVAL
+    mode = _mode(where.real)
+    if mode is None:
+        return ENOENT
+    if modes.S_ISDIR(mode):
+        return EISDIR
+    return EROFS if modes.S_ISREG(mode) else EINVAL

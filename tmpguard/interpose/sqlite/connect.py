@@ -1,0 +1,163 @@
+"""SQLite, which opens files by itself: connections to the invocation's databases."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+
+from tmpguard.core import originals
+from tmpguard.core.context import unguarded
+from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.layout import SOURCE_ROOT
+from tmpguard.interpose.paths import alive, is_odd, text
+from tmpguard.interpose.wrapper import StandIn
+
+from .fallback import Authorizer, Resolved, limit, translated
+from .view import connecting
+
+_ARGUMENTS: Final = (
+    *("timeout", "detect_types", "isolation_level", "check_same_thread"),
+    *("factory", "cached_statements", "uri"),
+)
+#: The interpreter's own words, which it would say of tmpguard's line.
+_POSITIONAL: Final = (
+    "Passing more than 1 positional argument to {} is deprecated. Parameters 'timeout', 'detect_types', "
+    "'isolation_level', 'check_same_thread', 'factory', 'cached_statements' and 'uri' will become "
+    "keyword-only parameters in Python 3.15."
+)
+_OWN: Final = SOURCE_ROOT + "/"
+
+
+def _warn_of_positions(name: str) -> None:
+    if sys.version_info >= (3, 13):
+        warnings.warn(_POSITIONAL.format(name), DeprecationWarning, skip_file_prefixes=(_OWN,))
+
+
+def connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -> Any:
+    """:func:`sqlite3.connect`: below ``/tmp`` the invocation's own database, elsewhere a read-only one."""
+    if args:
+        _warn_of_positions("sqlite3.connect()")
+    if len(args) < 5:
+        options.setdefault("factory", Connection)
+    factory = args[4] if len(args) > 4 else options["factory"]
+    if not isinstance(factory, type) or Connection in factory.__mro__:
+        return factory(database, *args, **options)  # as the original does; it translates the name by itself
+    args, options = (), {**dict(zip(_ARGUMENTS, args, strict=False)), **options}
+    way = _Way(invocation, database, args, options)
+    return way.contain(way.call(originals.sqlite_connect))
+
+
+class Connection(originals.SqliteConnection, metaclass=StandIn, told="sqlite3.Connection"):
+    """:class:`sqlite3.Connection`, and what :func:`connect` gives within an invocation."""
+
+    original = originals.SqliteConnection
+
+    def __init__(self, database: Any, *args: Any, **options: Any) -> None:
+        if args and len(args) <= len(_ARGUMENTS):
+            _warn_of_positions("_sqlite3.Connection()")
+            args, options = (), {**dict(zip(_ARGUMENTS, args, strict=False)), **options}
+        invocation = get_current()
+        if invocation is None or isinstance(database, Resolved):
+            super().__init__(database, *args, **options)
+            return
+        way = _Way(invocation, database, args, options)
+        way.call(super().__init__)
+        way.contain(self)
+
+
+_UNKNOWN: Final = object()
+_vfs: Any = _UNKNOWN
+#: The file systems of connections that cannot hold theirs: they are not used again.
+_held: Final[list[Any]] = []
+
+
+def vfs_module() -> ModuleType | None:
+    """What serves SQLite by ctypes, which is imported when it is first needed; None where there is none."""
+    global _vfs
+    if _vfs is _UNKNOWN:
+        with unguarded():
+            try:
+                from . import vfs as sqlite_vfs
+
+                _vfs = sqlite_vfs
+            except ImportError:
+                _vfs = None
+    return _vfs  # type: ignore[no-any-return]
+
+
+class _Way:
+    """How one connection is made: with which arguments, and what it needs afterwards."""
+
+    def __init__(
+        self, invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        alive(invocation, "sqlite3.connect", database)
+        self._invocation = invocation
+        self._given = self._target = database
+        self._args = args
+        self._options = options
+        self._charged = False
+        self._guarded = False
+        self._view: Any = None
+        if is_odd(database):
+            return  # the original refuses it by itself
+        uri = bool(options.get("uri", False))
+        module = vfs_module()
+        view = module.view_of(invocation) if module is not None else None
+        if view is None:
+            self._target, uri, self._charged = translated(invocation, database, uri)
+            self._guarded = True
+        else:
+            own = _with_vfs(text(database), uri or view.uses_uris, view.name)
+            if own is None:
+                self._guarded = True  # shared by name with connections of others
+            else:
+                self._target, self._view, uri = Resolved(own), view, True
+        self._options = {**options, "uri": uri}
+
+    def call(self, make: Any) -> Any:
+        """Have ``make`` make the connection."""
+        if self._view is None:
+            return make(self._target, *self._args, **self._options)
+        before = connecting.get()
+        connecting.set(("sqlite3.connect", self._given))
+        try:
+            return make(self._target, *self._args, **self._options)
+        finally:
+            connecting.set(before)
+
+    def contain(self, connection: Any) -> Any:
+        """Give the new ``connection`` what keeps it within the invocation."""
+        if self._view is not None:
+            try:
+                connection._tmpguard_view = self._view
+            except AttributeError:
+                _held.append(self._view)
+        if self._charged:
+            limit(self._invocation, connection)
+        if self._guarded:
+            authorizer = Authorizer(self._invocation)
+            originals.SqliteConnection.set_authorizer(connection, authorizer)
+            with suppress(AttributeError, TypeError):
+                connection.set_authorizer = authorizer.setter(connection)
+        return connection
+
+
+def _with_vfs(name: str, uri: bool, vfs: str) -> str | None:
+    """The database as a URI that names ``vfs``; None where it has to be in one that others have, too."""
+    if not uri or not name.startswith("file:"):
+        quoted = quote(os.fsencode(name))
+        return f"file:{'//' if name.startswith('/') else ''}{quoted}?vfs={vfs}"
+    base, mark, fragment = name.partition("#")
+    path, _, query = base.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    in_memory = asked.get("mode") == "memory" or path == "file::memory:"
+    if asked.get("vfs") == "memdb" or (in_memory and asked.get("cache") == "shared"):
+        return None
+    # SQLite goes by the last one: whatever way of locking was asked for, it is the default.
+    return f"{base}{'&' if '?' in base else '?'}vfs={vfs}{mark}{fragment}"

@@ -1,0 +1,63 @@
+"""SQLite's errors tell what was refused and what to do instead (C2.3, C2.4).
+
+``_sqlite3`` gives each error that it raises its code by setting an attribute. Here a descriptor takes the
+attribute's place, so that an error can be added to without a Python frame around each statement.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from errno import EROFS
+from typing import Any, Final
+
+from tmpguard.core.invocation import get_current
+
+from .view import known_view, refused
+
+_NAME: Final = "sqlite_errorcode"
+_PRIMARY: Final = 0xFF
+_REFUSALS: Final = frozenset(
+    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+)
+
+
+class ErrorCode:
+    """Stands for :attr:`sqlite3.Error.sqlite_errorcode`."""
+
+    def __get__(self, error: Any, kind: type | None = None) -> Any:
+        if error is not None and _NAME in vars(error):
+            return vars(error)[_NAME]
+        raise AttributeError(f"{kind.__name__ if kind else 'Error'!r} object has no attribute {_NAME!r}")
+
+    def __set__(self, error: Any, code: Any) -> None:
+        vars(error)[_NAME] = code
+        if isinstance(code, int) and code & _PRIMARY in _REFUSALS and get_current() is not None:
+            _tell(error, code)
+
+    def __delete__(self, error: Any) -> None:
+        if vars(error).pop(_NAME, None) is None:
+            raise AttributeError(_NAME)
+
+
+def _tell(error: Any, code: int) -> None:
+    remedy, refused.remedy = refused.remedy, ""
+    if code & _PRIMARY == sqlite3.SQLITE_READONLY:
+        remedy = _read_only() if code != sqlite3.SQLITE_READONLY_DBMOVED else ""
+    if remedy:
+        error.add_note(f"tmpguard: {remedy}")
+
+
+def _read_only() -> str:
+    """Record a write to a database outside of /tmp; returns what to do instead.
+
+    SQLite knows that it has opened it for reading alone, and asks nobody. Of several databases it does not
+    say which one it was: the last one is named.
+    """
+    invocation = get_current()
+    view = known_view(invocation) if invocation is not None else None
+    if view is None or not view.read_only:
+        return ""
+    given = list(view.read_only.values())[-1]
+    remedy = view.invocation.remedy_for(None, given)
+    view.invocation.note("sqlite3 write", EROFS, given, remedy)
+    return remedy

@@ -1,0 +1,99 @@
+"""SQLite where :mod:`.sqlite_vfs` cannot serve: by real paths, an authorizer and a limit of pages.
+
+That is where ctypes does not reach SQLite's functions, and, as far as the authorizer goes, for databases in
+memory that connections share by name, since those belong to SQLite's default VFS.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from errno import EROFS
+from typing import Any
+from urllib.parse import quote, unquote
+
+from tmpguard.core import originals
+from tmpguard.core.invocation import Invocation
+from tmpguard.interpose.paths import exists, place, text
+
+
+class Resolved(str):
+    """A database name that was translated: what is opened by it is not translated again."""
+
+
+class Authorizer:
+    """Denies what would have SQLite open another file: ATTACH, and VACUUM INTO, which attaches too.
+
+    SQLite would open it by the path in the statement, past the invocation's view of the file system.
+    """
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self.then: Any = None
+
+    def setter(self, connection: Any) -> Any:
+        """What stands for ``set_authorizer`` on ``connection``: the application's own is asked after this."""
+        held = weakref.ref(connection)
+
+        def set_authorizer(authorizer_callback: Any) -> None:
+            connection = held()
+            if connection is not None:
+                originals.SqliteConnection.set_authorizer(connection, self)  # it tells who may not
+                self.then = authorizer_callback
+
+        return set_authorizer
+
+    def __call__(self, action: int, name: str | None, *rest: Any) -> int:
+        if action != sqlite3.SQLITE_ATTACH or name in ("", ":memory:") or "mode=memory" in (name or ""):
+            return sqlite3.SQLITE_OK if self.then is None else self.then(action, name, *rest)
+        self._invocation.note("sqlite3 ATTACH", EROFS, name or "a bound parameter")
+        return sqlite3.SQLITE_DENY if self._invocation.guard.enforce else sqlite3.SQLITE_OK
+
+
+def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
+    """What to connect to, whether that is a URI, and whether it is charged to the quota."""
+    name = text(database)
+    query = ""
+    if uri and name.startswith("file:"):
+        name, _, query = name[len("file:") :].partition("?")
+        name = unquote(name.partition("#")[0])
+        if name.startswith("//"):
+            name = "/" + name[2:].partition("/")[2]
+    if not name or name == ":memory:" or "mode=memory" in query:
+        return database, uri, False
+    try:
+        where = place(invocation, name, operation="sqlite3.connect")
+    except OSError:
+        return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
+    if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:
+        if not exists(where.real):
+            # SQLite says itself that it is unable to open the file; the report says why.
+            invocation.note("sqlite3.connect", EROFS, database)
+        if not invocation.guard.enforce:
+            return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, False
+        query = "&".join(
+            [part for part in query.split("&") if part and not part.startswith("mode=")] + ["mode=ro"]
+        )
+    return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, where.mount.charged
+
+
+def limit(invocation: Invocation, connection: Any) -> None:
+    """Give SQLite its share of the quota: it says "database or disk is full" at the limit."""
+
+    def pragma(text: str) -> Any:
+        cursor = originals.SqliteConnection.cursor(connection)
+        cursor.row_factory = None
+        row = cursor.execute(f"PRAGMA {text}").fetchone()
+        cursor.close()
+        return row[0] if row else None
+
+    patience = pragma("busy_timeout")
+    try:
+        pragma("busy_timeout = 0")
+        page = pragma("page_size")
+        free = max(0, invocation.guard.quota_bytes - invocation.quota.measured().bytes)
+        pragma(f"max_page_count = {max(1, pragma('page_count') + free // page)}")
+    except originals.SqliteError:
+        pass  # no database, or locked: the application will be told so by its own statement
+    finally:
+        pragma(f"busy_timeout = {patience}")

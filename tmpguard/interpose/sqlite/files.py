@@ -1,0 +1,278 @@
+"""The files that SQLite has open within an invocation: what they grow by is charged (C3.5).
+
+SQLite's own table of functions for an open file is exchanged for a copy in which those that allocate are
+replaced. The replacements charge and then call SQLite's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3 as codes
+import threading
+from ctypes import c_void_p
+from errno import ENOSPC, EROFS
+from typing import Any, Final
+
+from tmpguard.core import originals
+from tmpguard.core.storage.pages import PAGE, allocated
+from tmpguard.core.storage.quota import Full
+from tmpguard.interpose.files.charge import full, too_many
+
+from . import abi
+from .pages import Pages
+from .view import View
+
+
+class Methods:
+    """A table of SQLite's own functions for open files, and its copy with those that are replaced."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        own = abi.IoMethods.from_address(address)
+        self.close = abi.X_CLOSE(own.xClose)
+        self.write = abi.X_WRITE(own.xWrite)
+        self.truncate = abi.X_TRUNCATE(own.xTruncate)
+        copy = abi.IoMethods()
+        size = ctypes.sizeof(abi.IoMethods) if own.iVersion >= abi.VERSION else abi.IoMethods.xFetch.offset
+        ctypes.memmove(ctypes.addressof(copy), address, size)
+        for field, thunk in _thunks().items():
+            if getattr(copy, field):
+                setattr(copy, field, thunk)
+        if copy.xShmMap:
+            self.shm_map = abi.X_SHM_MAP(own.xShmMap)
+            self.shm_unmap = abi.X_SHM_UNMAP(own.xShmUnmap)
+        self.replaced = ctypes.addressof(copy)
+        abi.keep(copy)
+
+
+class Opened:
+    """A file that SQLite has open.
+
+    ``buffer`` holds its real name, whose address SQLite keeps; ``pages`` is None where it is not charged;
+    ``watched`` says that writing to it is to be recorded, though it is let through (C2.5).
+    """
+
+    __slots__ = ("buffer", "methods", "pages", "real", "told", "view", "virtual", "watched")
+
+    def __init__(
+        self,
+        view: View,
+        virtual: str,
+        real: str,
+        *,
+        buffer: Any,
+        methods: Methods,
+        pages: Pages | None,
+        watched: bool,
+    ) -> None:
+        self.view = view
+        self.virtual = virtual
+        self.real = real
+        self.buffer = buffer
+        self.methods = methods
+        self.pages = pages
+        self.watched = watched
+        self.told = False
+
+    def outside(self) -> tuple[Any, str]:
+        """Of a file outside the writable mounts: its path as the application gave it, and the remedy."""
+        given = self.view.read_only.get(self.virtual, self.virtual)
+        return given, self.view.invocation.remedy_for(None, given)
+
+
+_methods: Final[dict[int, Methods]] = {}
+_opened: Final[dict[int, Opened]] = {}
+#: What the charged files that are open have allocated, by device and inode: each file once, however many
+#: connections, of however many invocations of an instance, have it open.
+_pages: Final[dict[tuple[int, int], Pages]] = {}
+_lock: Final = threading.RLock()
+
+
+def pages_at(real: str) -> Pages:
+    """What the charged file at ``real``, which was just opened, has allocated."""
+    with _lock:
+        status = originals.lstat(real)
+        pages = _pages.setdefault((status.st_dev, status.st_ino), Pages(status.st_ino))
+        if not pages.opens:
+            pages.look(real, status)
+        pages.opens += 1
+        return pages
+
+
+def known_bytes(status: os.stat_result, real: str) -> int:
+    """What the charged file of ``status`` costs."""
+    pages = _pages.get((status.st_dev, status.st_ino))
+    return pages.bytes if pages is not None else allocated(status, real)
+
+
+def _shrunk(inode: int) -> None:
+    """The file of that ``inode`` was cut by somebody else than SQLite."""
+    with _lock:
+        for pages in _pages.values():
+            if pages.inode == inode:
+                pages.forget()
+
+
+def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
+    """Take over ``file``, the address of what SQLite's default VFS has just opened."""
+    table = c_void_p.from_address(file).value
+    if not table:
+        return  # it could not be opened
+    if more["pages"] is not None:
+        view.invocation.quota.on_shrunk = _shrunk
+    methods = _methods.get(table) or _methods.setdefault(table, Methods(table))
+    _opened[file] = Opened(view, virtual, real, methods=methods, **more)
+    c_void_p.from_address(file).value = methods.replaced
+
+
+def release_all() -> None:
+    """At the interpreter's exit: leave the files to SQLite alone, which closes them when no Python runs."""
+    for file, opened in list(_opened.items()):
+        c_void_p.from_address(file).value = opened.methods.address
+        abi.keep(opened.buffer)
+
+
+def _x_close(file: int) -> int:
+    opened = _opened.pop(file)
+    c_void_p.from_address(file).value = opened.methods.address
+    pages, invocation = opened.pages, opened.view.invocation
+    if pages is None:
+        return int(opened.methods.close(file))
+    if pages.nameless and not invocation.ended:
+        with invocation.quota.lock:  # or it would be given back twice, by who measures in between
+            code = int(opened.methods.close(file))
+            invocation.quota.freed(pages.bytes)
+    else:
+        code = int(opened.methods.close(file))
+    with _lock:
+        pages.opens -= 1
+        for key in [key for key, value in _pages.items() if value is pages and not pages.opens]:
+            del _pages[key]
+    return code
+
+
+def _late(opened: Opened, operation: str, code: int) -> int:
+    """The invocation is over: a write fails, and is recorded once for each file (C4.5)."""
+    if not opened.told:
+        opened.told = True
+        opened.view.invocation.stale(operation, opened.virtual)
+    return code
+
+
+def _x_write(file: int, data: int, size: int, offset: int) -> int:
+    opened = _opened[file]
+    pages = opened.pages
+    if opened.view.invocation.ended:
+        return _late(opened, "sqlite3 write", codes.SQLITE_IOERR_WRITE)
+    if pages is not None and offset + size > pages.end:
+        return _grow(opened, pages, file, data, size, offset)
+    if opened.watched and not opened.told:
+        opened.told = True
+        opened.view.note("sqlite3 write", EROFS, *opened.outside())
+    return int(opened.methods.write(file, data, size, offset))
+
+
+def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset: int) -> int:
+    """Write what fits: the file keeps it, and SQLite is told that the disk is full (C3.4)."""
+    invocation = opened.view.invocation
+    quota = invocation.quota
+    with quota.lock:
+        new, fits = pages.new(offset, size), size
+        enough = quota.take(len(new) * PAGE)
+        if not enough and invocation.guard.enforce:
+            affordable = max(0, quota.balance // PAGE)
+            fits = max(0, min(size, new[affordable] * PAGE - offset))
+            quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
+        elif not enough:
+            quota.freed(-len(new) * PAGE)
+        code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
+        if fits and code == codes.SQLITE_OK:  # else what was charged in vain is found when credit runs out
+            pages.add(offset, fits)
+    if not enough:
+        # Without the lock: whoever logs this may write to /tmp as well.
+        opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
+    return code if code or fits == size else codes.SQLITE_FULL
+
+
+def _x_truncate(file: int, size: int) -> int:
+    opened = _opened[file]
+    pages, invocation = opened.pages, opened.view.invocation
+    if invocation.ended:
+        return _late(opened, "sqlite3 truncate", codes.SQLITE_IOERR_TRUNCATE)
+    if pages is None:
+        return int(opened.methods.truncate(file, size))
+    with invocation.quota.lock:
+        code = int(opened.methods.truncate(file, size))
+        if code == codes.SQLITE_OK:
+            invocation.quota.freed(pages.cut(size), pages.inode, known=True)
+        return code
+
+
+# --- the index of a WAL --------------------------------------------------------------------------------
+
+
+def _x_shm_map(file: int, region: int, size: int, extend: int, out: int) -> int:
+    opened = _opened[file]
+    invocation = opened.view.invocation
+
+    def call() -> int:
+        return int(opened.methods.shm_map(file, region, size, extend, out))
+
+    if opened.pages is None or invocation.ended:
+        return call()
+    quota, real, virtual = invocation.quota, opened.real + "-shm", opened.virtual + "-shm"
+    with quota.lock:
+        before = _bytes_at(real)
+        cost = max(0, (region + 1) * size - before) if extend else 0
+        if not quota.take(cost):
+            opened.view.note("sqlite3 write", ENOSPC, virtual, full(invocation))
+            if invocation.guard.enforce:
+                return codes.SQLITE_IOERR_SHMSIZE
+            cost = 0
+        try:
+            code: int = quota.making(real, call)
+        except Full:
+            opened.view.note("sqlite3 write", ENOSPC, opened.virtual + "-shm", too_many(invocation))
+            quota.freed(cost)
+            return codes.SQLITE_CANTOPEN
+        quota.freed(before + cost - _bytes_at(real))
+        return code
+
+
+def _x_shm_unmap(file: int, delete: int) -> int:
+    opened = _opened[file]
+    invocation = opened.view.invocation
+    if opened.pages is None or invocation.ended:
+        return int(opened.methods.shm_unmap(file, delete))
+    real = opened.real + "-shm"
+    with invocation.quota.lock:
+        status = _status_of(real)
+        size = 0 if status is None else allocated(status, real)
+        code = int(opened.methods.shm_unmap(file, delete))
+        if status is not None and _status_of(real) is None:
+            # Given back when nobody has it open: a connection to a database that was replaced, say.
+            invocation.quota.unlinked(status, size)
+        return code
+
+
+def _bytes_at(real: str) -> int:
+    status = _status_of(real)
+    return 0 if status is None else allocated(status, real)
+
+
+def _status_of(real: str) -> os.stat_result | None:
+    try:
+        return originals.lstat(real)
+    except FileNotFoundError:
+        return None
+
+
+def _thunks() -> dict[str, int]:
+    return {
+        "xClose": abi.callback("xClose", abi.X_CLOSE, _x_close, codes.SQLITE_IOERR_CLOSE),
+        "xWrite": abi.callback("xWrite", abi.X_WRITE, _x_write, codes.SQLITE_IOERR_WRITE),
+        "xTruncate": abi.callback("xTruncate", abi.X_TRUNCATE, _x_truncate, codes.SQLITE_IOERR_TRUNCATE),
+        "xShmMap": abi.callback("xShmMap", abi.X_SHM_MAP, _x_shm_map, codes.SQLITE_IOERR_SHMMAP),
+        "xShmUnmap": abi.callback("xShmUnmap", abi.X_SHM_UNMAP, _x_shm_unmap, codes.SQLITE_IOERR),
+    }

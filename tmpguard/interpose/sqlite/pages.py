@@ -1,0 +1,73 @@
+"""Which pages of a file that SQLite writes are allocated."""
+
+from __future__ import annotations
+
+import os
+
+from tmpguard.core import originals
+from tmpguard.core.storage.pages import PAGE, data_ranges, pages
+
+
+class Pages:
+    """The allocated pages of one file, so that only its growth is charged (C3.2).
+
+    SQLite writes from the start on, nearly: ``end`` (in bytes, whole pages) is where the unbroken part ends,
+    and ``_islands`` are the numbers of the pages that it wrote beyond a hole.
+    """
+
+    __slots__ = ("_islands", "end", "inode", "nameless", "opens")
+
+    def __init__(self, inode: int = 0, *, nameless: bool = False) -> None:
+        self.end = 0
+        self.opens = 0
+        #: 0 where nobody needs to know it.
+        self.inode = inode
+        #: Was it unlinked when it was opened, so that nobody but SQLite can have it open?
+        self.nameless = nameless
+        self._islands: set[int] = set()
+
+    def look(self, real: str, status: os.stat_result) -> None:
+        """Find out what the file at ``real`` has."""
+        if status.st_blocks * 512 >= pages(status.st_size):
+            self.end = pages(status.st_size)
+            return
+        descriptor = originals.os_open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            for start, stop in data_ranges(descriptor, 0, status.st_size):
+                self.add(start, stop - start)
+        finally:
+            originals.close(descriptor)
+
+    def forget(self) -> None:
+        """Somebody else has cut the file: what it has is charged again when it is written again."""
+        self.end = 0
+        self._islands = set()
+
+    @property
+    def bytes(self) -> int:
+        """What they cost."""
+        return self.end + len(self._islands) * PAGE
+
+    def new(self, offset: int, size: int) -> list[int]:
+        """The numbers of the pages that a write of ``size`` bytes at ``offset`` allocates."""
+        first, stop = max(offset, self.end) // PAGE, pages(offset + size) // PAGE
+        return [page for page in range(first, stop) if page not in self._islands]
+
+    def add(self, offset: int, size: int) -> None:
+        """``size`` bytes were written at ``offset``."""
+        first, stop = offset // PAGE, pages(offset + size) // PAGE
+        if first * PAGE > self.end:
+            self._islands.update(range(first, stop))
+            return
+        self.end = max(self.end, stop * PAGE)
+        if self._islands:
+            while self.end // PAGE in self._islands:
+                self.end += PAGE
+            self._islands = {page for page in self._islands if page * PAGE >= self.end}
+
+    def cut(self, size: int) -> int:
+        """The file was truncated to ``size`` bytes; returns the bytes that are free by that."""
+        before = self.bytes
+        self.end = min(self.end, pages(size))
+        self._islands = {page for page in self._islands if page * PAGE < pages(size)}
+        return before - self.bytes

@@ -1,0 +1,357 @@
+"""An invocation's file system as SQLite sees it: a VFS of its own.
+
+SQLite asks a VFS for everything that it does with names: so journals, WAL files, temporary files, ``ATTACH``
+and ``VACUUM INTO`` go where the invocation's paths lead, and ``PRAGMA database_list`` tells the names that
+the application knows. Files are opened by SQLite's own default VFS, at the real path. In those below ``/tmp``
+the functions that allocate are replaced, so that each page that is new is charged before it is written; all
+others, reading and locking above all, stay SQLite's own.
+
+A connection keeps the VFS that it was opened with, so what it does later, in whatever thread, is done for the
+invocation that opened it. Nothing here may raise: SQLite gets an error code instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import secrets
+import sqlite3 as codes
+import stat as modes
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import c_void_p
+from errno import ENOSPC, EROFS
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+from tmpguard.core import hooks, originals
+from tmpguard.core.errors import error
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.mounts.table import Place
+from tmpguard.core.storage.quota import Full
+from tmpguard.interpose.files.charge import too_many
+from tmpguard.interpose.paths import entry, exists, place, quick_real
+from tmpguard.interpose.readonly import open_error, unlink_error
+
+from . import abi
+from .files import adopt, known_bytes, pages_at, release_all
+from .pages import Pages
+from .view import View, keep_view, known_view
+
+#: Directories that SQLite tries for its temporary files, after those of the environment.
+_TEMPORARY: Final = ("/var/tmp", "/usr/tmp", "/tmp")
+_SPELLINGS_KEPT: Final = 100
+
+
+class _Slot:
+    """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
+
+    #: Those that no invocation has. Not a name of the module, which at the interpreter's exit may be gone
+    #: before the last view is.
+    unused: ClassVar[list[_Slot]] = []
+
+    def __init__(self, library: abi.Library) -> None:
+        self.name = f"tmpguard-{next(_numbers)}"
+        self.uses_uris = library.uses_uris
+        self.view: weakref.ref[View] | None = None
+        self._text = ctypes.create_string_buffer(self.name.encode())
+        self.vfs = vfs = abi.Vfs.from_buffer_copy(library.default)
+        vfs.iVersion = abi.VERSION
+        vfs.zName = ctypes.addressof(self._text)
+        for field, address in _thunks().items():
+            setattr(vfs, field, address)
+        self.address = ctypes.addressof(vfs)
+        abi.keep(self._text)
+        abi.keep(vfs)
+        _slots[self.address] = self
+        library.vfs_register(ctypes.byref(vfs), 0)
+
+    def free(self, _: object) -> None:
+        """Nothing needs the invocation's view any more."""
+        self.view = None
+        self.unused.append(self)
+
+
+_numbers: Final = itertools.count(1)
+_slots: Final[dict[int, _Slot]] = {}
+_over = False
+
+
+def view_of(invocation: Invocation) -> View | None:
+    """The VFS of ``invocation``, None where SQLite cannot be reached by ctypes."""
+    view = known_view(invocation)
+    if view is not None:
+        return view
+    library = abi.library()
+    if library is None or _over:
+        return None
+    if not _slots:
+        hooks.register(hooks.Step.CLOSE_DATABASES, _retire)
+    try:
+        slot = _Slot.unused.pop()
+    except IndexError:
+        slot = _Slot(library)
+    view = View(invocation, slot.name, slot.uses_uris, owner=slot)
+    slot.view = weakref.ref(view, slot.free)
+    keep_view(view)
+    return view
+
+
+def is_main(flags: int) -> bool:
+    """Is it a database itself, and not a journal or a temporary file?"""
+    return bool(flags & abi.OPEN_MAIN_DB)
+
+
+def _view(vfs: int) -> View:
+    reference = _slots[vfs].view
+    view = reference() if reference is not None else None
+    if view is None:
+        raise LookupError(f"the VFS {_slots[vfs].name} belongs to no invocation")
+    return view
+
+
+# --- opening -------------------------------------------------------------------------------------------
+
+
+def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) -> int:
+    c_void_p.from_address(file).value = None
+    view = _view(vfs)
+    virtual = _text(name) if name else ""
+    if view.invocation.ended:
+        view.invocation.stale(*view.given(virtual, is_main(flags)))
+        return codes.SQLITE_CANTOPEN
+    try:
+        operation, _ = view.given(virtual, is_main(flags))
+        where = _leading(view, virtual or _temporary(view), follow=False, operation=operation)
+    except OSError:
+        return codes.SQLITE_CANTOPEN
+    parameters = _parameters(name) if name and flags & abi.OPEN_MAIN_DB else b""
+    watched = False
+    if not where.mount.writable:
+        passing = _passing(view, where, flags)
+        if passing < 0:
+            return codes.SQLITE_CANTOPEN
+        watched = passing == flags and where.virtual in view.read_only
+        if passing != flags:
+            parameters += b"readonly_shm\0001\0"
+            flags = passing
+    real = os.fsencode(where.real)
+    if len(real) + len("-journal") > _default().longest:
+        return codes.SQLITE_CANTOPEN
+    # Four zeros before it and the parameters behind it are what SQLite looks for around a name.
+    buffer = ctypes.create_string_buffer(bytes(4) + real + b"\0" + parameters + bytes(4))
+
+    def call() -> int:
+        default = _default()
+        return int(default.open(default.address, ctypes.addressof(buffer) + 4, file, flags, out))
+
+    code = _making(view, where, flags, call) if where.mount.charged and flags & abi.OPEN_CREATE else call()
+    pages = None
+    if where.mount.charged and code == codes.SQLITE_OK:
+        pages = Pages(nameless=True) if flags & abi.OPEN_DELETEONCLOSE else pages_at(where.real)
+    adopt(view, where.virtual, where.real, file, buffer=buffer, pages=pages, watched=watched)
+    return code
+
+
+def _making(view: View, where: Place, flags: int, call: Callable[[], int]) -> int:
+    """Run ``call``, which may make a file, within ``max_files`` (C3.6)."""
+    try:
+        code: int = view.invocation.quota.making(where.real, call)
+        return code
+    except FileNotFoundError:
+        return codes.SQLITE_CANTOPEN
+    except Full:
+        operation, given = view.given(where.virtual, is_main(flags))
+        view.note(operation, ENOSPC, given, too_many(view.invocation))
+        return codes.SQLITE_CANTOPEN if view.invocation.guard.enforce else call()
+
+
+def _passing(view: View, where: Place, flags: int) -> int:
+    """The flags that a read-only mount lets pass: SQLite then opens for reading what it may not write.
+
+    -1 where it does not try that, for a directory.
+    """
+    if not flags & (abi.OPEN_READWRITE | abi.OPEN_CREATE):
+        return flags
+    creating = flags & abi.OPEN_CREATE
+    code = open_error(where, os.O_RDWR | os.O_CREAT if creating else os.O_RDWR)
+    if code != EROFS:
+        return -1 if code else flags  # a device may be written (C1.3)
+    enforce = view.invocation.guard.enforce
+    if not enforce and not flags & abi.OPEN_MAIN_DB:
+        return flags  # of a database whose own opening, or writing, is recorded
+    if creating and not exists(where.real):
+        operation, given = view.given(where.virtual, is_main(flags))
+        view.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
+    else:
+        view.read_only.pop(where.virtual, None)  # the last one stands at the end
+        view.read_only[where.virtual] = view.given(where.virtual, is_main(flags))[1]
+    return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if enforce else flags
+
+
+def _temporary(view: View) -> str:
+    """A path for a temporary file: in the first directory that may be written, as SQLite chooses it."""
+    for directory in (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *_TEMPORARY):
+        with suppress(OSError):
+            if directory:
+                where = place(view.invocation, directory)
+                if where.mount.writable and modes.S_ISDIR(originals.stat(where.real).st_mode):
+                    return f"{where.virtual}/etilqs_{secrets.token_hex(8)}"
+    raise error(EROFS)
+
+
+def _parameters(name: int) -> bytes:
+    """The parameters of the URI that stand behind a database's name: keys and values, each with a zero."""
+    start = at = name + len(ctypes.string_at(name)) + 1
+    while key := ctypes.string_at(at):
+        at += len(key) + 1
+        at += len(ctypes.string_at(at)) + 1
+    return ctypes.string_at(start, at - start)
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def _x_delete(vfs: int, name: int, sync: int) -> int:
+    view = _view(vfs)
+    invocation = view.invocation
+    if invocation.ended:
+        return codes.SQLITE_IOERR_DELETE_NOENT  # all is gone
+    virtual = _text(name)
+    try:
+        where = _quick(view, virtual) or entry(invocation, virtual)
+        status = originals.lstat(where.real)
+    except FileNotFoundError:
+        return codes.SQLITE_IOERR_DELETE_NOENT
+    if not where.parent.writable and invocation.guard.enforce and unlink_error(where) == EROFS:
+        view.note("sqlite3 unlink", EROFS, virtual, invocation.remedy_for(where, virtual))
+        return codes.SQLITE_IOERR_DELETE
+    buffer = ctypes.create_string_buffer(os.fsencode(where.real))
+    default = _default()
+
+    def call() -> int:
+        return int(default.delete(default.address, ctypes.addressof(buffer), sync))
+
+    if not where.mount.charged:
+        return call()
+    with invocation.quota.lock:
+        size = known_bytes(status, where.real)
+        code = call()
+        if code == codes.SQLITE_OK:
+            invocation.quota.unlinked(status, size)
+        return code
+
+
+def _x_access(vfs: int, name: int, flags: int, out: int) -> int:
+    view = _view(vfs)
+    ctypes.c_int.from_address(out).value = 0
+    if view.invocation.ended:
+        return codes.SQLITE_OK
+    try:
+        where = _leading(view, _text(name), making=True)
+    except OSError:
+        return codes.SQLITE_OK
+    if where.why:
+        return codes.SQLITE_OK  # not in the bundle
+    if flags == abi.ACCESS_READWRITE and not where.mount.writable and view.invocation.guard.enforce:
+        return codes.SQLITE_OK
+    buffer = ctypes.create_string_buffer(os.fsencode(where.real))
+    default = _default()
+    return int(default.access(default.address, ctypes.addressof(buffer), flags, out))
+
+
+def _x_full_pathname(vfs: int, name: int, size: int, out: int) -> int:
+    view = _view(vfs)
+    given = _text(name)
+    try:
+        virtual = _leading(view, given, making=True).virtual
+    except OSError:
+        return codes.SQLITE_CANTOPEN
+    encoded = os.fsencode(virtual) + b"\0"
+    if len(encoded) > size:
+        return codes.SQLITE_CANTOPEN
+    if len(view.spelled) > _SPELLINGS_KEPT:
+        view.spelled.clear()
+    view.spelled[virtual] = given
+    ctypes.memmove(out, encoded, len(encoded))
+    return codes.SQLITE_OK
+
+
+def _x_dl_open(vfs: int, name: int) -> int | None:
+    path = _text(name)
+    if "/" in path:
+        path = place(_view(vfs).invocation, path).real
+    buffer = ctypes.create_string_buffer(os.fsencode(path))
+    default = _default()
+    handle: int | None = default.dl_open(default.address, ctypes.addressof(buffer))
+    return handle
+
+
+def _leading(view: View, path: str, **how: Any) -> Place:
+    """Where ``path`` leads."""
+    return _quick(view, path) or place(view.invocation, path, **how)
+
+
+def _quick(view: View, path: str) -> Place | None:
+    """Where most paths below /tmp lead, by their text alone: each transaction asks for its journal."""
+    real = quick_real(view.invocation, path)
+    if real is None or path.endswith("/"):
+        return None
+    mount = view.invocation.guard.mounts.scratch
+    return Place(path, real, mount, mount, "", False)
+
+
+def _text(name: int) -> str:
+    return os.fsdecode(ctypes.string_at(name))
+
+
+# --- callbacks -----------------------------------------------------------------------------------------
+
+
+class _Default:
+    """SQLite's default VFS, which does the work."""
+
+    def __init__(self, library: abi.Library) -> None:
+        vfs = library.default
+        self.address = library.default_address
+        self.longest: int = vfs.mxPathname
+        self.open = abi.X_OPEN(vfs.xOpen)
+        self.delete = abi.X_DELETE(vfs.xDelete)
+        self.access = abi.X_ACCESS(vfs.xAccess)
+        self.dl_open = abi.X_DL_OPEN(vfs.xDlOpen)
+
+
+@lru_cache(maxsize=1)
+def _default() -> _Default:
+    library = abi.library()
+    assert library is not None  # or there would be no view
+    return _Default(library)
+
+
+def _thunks() -> dict[str, int]:
+    return {
+        "xOpen": abi.callback("xOpen", abi.X_OPEN, _x_open, codes.SQLITE_CANTOPEN),
+        "xDelete": abi.callback("xDelete", abi.X_DELETE, _x_delete, codes.SQLITE_IOERR_DELETE),
+        "xAccess": abi.callback("xAccess", abi.X_ACCESS, _x_access, codes.SQLITE_IOERR_ACCESS),
+        "xFullPathname": abi.callback(
+            "xFullPathname", abi.X_FULL_PATHNAME, _x_full_pathname, codes.SQLITE_CANTOPEN
+        ),
+        "xDlOpen": abi.callback("xDlOpen", abi.X_DL_OPEN, _x_dl_open, None),
+    }
+
+
+def _retire() -> None:
+    """At the interpreter's exit: what the collector closes later must find no Python, nor the real /tmp."""
+    global _over
+    _over = True
+    library = abi.library()
+    if library is None:
+        return
+    release_all()
+    for slot in _slots.values():
+        vfs = slot.vfs
+        vfs.xOpen = vfs.xAccess = vfs.xFullPathname = library.fails
+        vfs.xDelete = library.succeeds
+        vfs.xDlOpen = library.default.xDlOpen
