@@ -26,23 +26,28 @@ from tmpguard.interpose import install
 class Guard(Policy):
     """The options of a guarded application, each checked when the guard is built (C3.1).
 
-    ``storage_size``: the quota in whole MB (1 MB = 1,048,576 bytes), at least 1; None for what the
-    environment's ``TMPGUARD_STORAGE_SIZE`` says or else the platform gives. ``plan``: ``"free"`` (up to 128
-    MB), ``"pro"`` (up to 512) or ``"enterprise"`` (any). ``platform``: whose sizes and limits hold, one of
-    ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``, ``"vercel"`` and ``"none"``.
-    ``lifetime``: ``"invocation"`` wipes ``/tmp`` after each one, with ``"instance"`` all invocations of the
-    process share one (:mod:`tmpguard.instance`). ``bundle``: the project directory, readable at
-    ``/tmp/package`` and the working directory of every invocation; None for none (C5).
-    ``ignore``: the file that names, in gitignore syntax, what of the project is not in the bundle; by default
-    the ``.genezioignore`` in the bundle, if there is one; None for none.
-    ``writable``: more directories that may be written, without quota or wipe (C1.4). ``enforce=False``:
-    refuse nothing, only record (C2.5). ``max_files``: at most so many files, directories and links in
-    ``/tmp``; None for no limit but the platform's (C3.6). ``scratch_root``: where the scratch directories are
-    made; None for the system's temporary directory. ``on_report``: called with each finished
-    :class:`~tmpguard.Report` on a background thread. ``log_interval``: a source line that goes on being
-    refused is logged once in so many seconds (0: each time). ``children``: what becomes of child processes
-    (C6.3): ``"allow"``, they see the real file system; ``"refuse"``, none is started; ``"contain"``, they
-    see the invocation's, where the machine permits it (Linux).
+    :param storage_size: The quota in whole MB (1 MB = 1,048,576 bytes), at least 1. None: the environment's
+        ``TMPGUARD_STORAGE_SIZE``, or else the platform's default.
+    :param plan: ``"free"`` (up to 128 MB), ``"pro"`` (up to 512) or ``"enterprise"`` (any).
+    :param platform: Whose sizes and limits hold: ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``,
+        ``"vercel"`` or ``"none"``.
+    :param lifetime: ``"invocation"`` wipes ``/tmp`` after each one; with ``"instance"`` all invocations of
+        the process share one (:mod:`tmpguard.core.instance`).
+    :param bundle: The project directory, readable at ``/tmp/package`` and the working directory of every
+        invocation; None for none (C5).
+    :param ignore: The file that names, in gitignore syntax, what of the project is not in the bundle; by
+        default the ``.genezioignore`` in the bundle, if there is one; None for none.
+    :param writable: More directories that may be written, without quota or wipe (C1.4).
+    :param enforce: False: refuse nothing, only record (C2.5).
+    :param max_files: The most files, directories and links that ``/tmp`` may hold; None for no limit but the
+        platform's (C3.6).
+    :param scratch_root: Where the scratch directories are made; None for the system's temporary directory.
+    :param on_report: Called with each finished :class:`~tmpguard.Report` on a background thread.
+    :param log_interval: Seconds for which a source line that goes on being refused is only counted after it
+        was logged; 0 logs each refusal.
+    :param children: What becomes of child processes (C6.3): ``"allow"``, they see the real file system;
+        ``"refuse"``, none is started; ``"contain"``, they see the invocation's, where the machine permits it
+        (Linux).
 
     Raises ConfigurationError (a ValueError) for a wrong option. Building a guard installs the patched layer.
     """
@@ -72,38 +77,42 @@ class Guard(Policy):
         for name in unknown:
             raise ConfigurationError(options.unknown_option(name))
         with unguarded():  # it may be built within another one's invocation
-            row = options.checked_platform(platform)
-            self.platform = row.name
-            self.plan = options.checked_plan(plan, row)
+            self._set_sizes(storage_size, plan, platform, max_files)
             self.lifetime = options.checked_lifetime(lifetime)
-            #: ``size_from`` says what told the storage size.
-            self.storage_size, self.size_from = options.told_size(storage_size, self.plan, row)
-            self.bundle = None if bundle is None else options.checked_directory("bundle", bundle)
-            self.writable = options.checked_writable(writable)
             self.enforce = options.checked_bool("enforce", enforce)
-            self.max_files = options.checked_max_files(max_files, self.storage_size, row)
             self.on_report = options.checked_callable("on_report", on_report)
             self.journal = Journal(options.checked_seconds("log_interval", log_interval))
             self.children = options.checked_children(children)
-            root = options.checked_scratch_root(scratch_root, self.bundle)
-
-            self.quota_bytes = self.storage_size * MB
-            #: The rules by which files are not in the bundle, None where there are none.
-            self.ignore = find_ignore(ignore, self.bundle)
-            self.mounts = MountTable(
-                bundle=self.bundle,
-                writable=self.writable,
-                pinned=options.pinned(self.bundle, *self.readable),
-                cwd=self.bundle,
-                hidden=hidden_by(self.ignore, self.bundle, self.writable),
-                deployed=deployed_places(self.bundle, self.writable) if self.enforce else None,
-                enforce=self.enforce,
-            )
-            self.scratch = scratch.root_at(root)
-            #: What gives children the invocation's file system, None where nothing does.
+            self._set_places(bundle, ignore, writable, scratch_root)
             self.containment = _containment(self) if self.children == "contain" else None
         self._instances = Instances(self) if self.lifetime == "instance" else None
         install.install()
+
+    def _set_sizes(self, storage_size: object, plan: object, platform: object, max_files: object) -> None:
+        row = options.checked_platform(platform)
+        self.platform = row.name
+        self.plan = options.checked_plan(plan, row)
+        #: ``size_from`` says what gave the storage size.
+        self.storage_size, self.size_from = options.told_size(storage_size, self.plan, row)
+        self.quota_bytes = self.storage_size * MB
+        self.max_files = options.checked_max_files(max_files, self.storage_size, row)
+
+    def _set_places(self, bundle: object, ignore: object, writable: object, scratch_root: object) -> None:
+        self.bundle = None if bundle is None else options.checked_directory("bundle", bundle)
+        self.writable = options.checked_writable(writable)
+        root = options.checked_scratch_root(scratch_root, self.bundle)
+        #: The rules by which files are not in the bundle, None where there are none.
+        self.ignore = find_ignore(ignore, self.bundle)
+        self.mounts = MountTable(
+            bundle=self.bundle,
+            writable=self.writable,
+            pinned=options.pinned(self.bundle, *self.readable),
+            cwd=self.bundle,
+            hidden=hidden_by(self.ignore, self.bundle, self.writable),
+            deployed=deployed_places(self.bundle, self.writable) if self.enforce else None,
+            enforce=self.enforce,
+        )
+        self.scratch = scratch.root_at(root)
 
     @classmethod
     def from_genezio(

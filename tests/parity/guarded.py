@@ -70,10 +70,10 @@ class Runner:
 def _state(invocation: Any) -> tuple[int, int]:
     """How many violations it has, and how many bytes more than there are free it takes for free."""
     excess = 0
-    if invocation.has_scratch():
+    if invocation.mounted.directory is not None:
         quota = invocation.quota
         with quota.lock:
-            excess = quota.balance + invocation._measure().bytes - quota.limit
+            excess = quota.balance + invocation.volume.measure().bytes - quota.limit
     return len(invocation.report.violations), max(excess, 0)
 
 

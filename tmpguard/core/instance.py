@@ -1,10 +1,9 @@
 """``lifetime="instance"``: one ``/tmp`` for all invocations of a process, as on a warm instance.
 
-An :class:`Instance` owns the scratch directory, the quota and the open files; it is an invocation that no
-code ever runs for. The invocations of the requests, each an :class:`InstanceInvocation`, share it, concurrent
-ones too, and have of their own the working directory and the report. On it is what each left behind for the
-next. What a warm instance keeps is kept here as well: files that are still open when an invocation ends go on
-working, and so does code that still runs. The end is that of the instance:
+An :class:`Instance` owns the volume. The invocations of the requests, each an :class:`InstanceInvocation`,
+mount it, concurrent ones too, and have of their own the working directory and the report. On it is what each
+left behind for the next. What a warm instance keeps is kept here as well: files that are still open when an
+invocation ends go on working, and so does code that still runs. The end is that of the instance:
 :meth:`tmpguard.Guard.end_instance`, the guard's own end or that of the process. Then everything is wiped, and
 late code gets ESTALE (C4.5).
 
@@ -18,23 +17,24 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import Context
+from errno import ESTALE
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from tmpguard.core.mounts.lookup import Namespace, view_of
+from tmpguard.core.mounts.lookup import Namespace
 from tmpguard.core.reports.report import KEPT, Leftover, Report
 from tmpguard.core.storage.openfiles import open_unlinked
 from tmpguard.core.storage.pages import Entry, Usage, allocated, inventory
-from tmpguard.core.storage.quota import Quota
 from tmpguard.core.storage.scratch import ScratchRoot
+from tmpguard.core.storage.volume import NO_VOLUME, Volume
 from tmpguard.core.storage.wiper import wiper
 
 from . import originals
-from .attachments import Attachments
 from .context import unguarded
-from .invocation import Invocation, Retire, get_current
+from .errors import error
+from .invocation import Invocation, get_current
 from .layout import TMP, is_below
 from .policy import Policy
 
@@ -46,47 +46,56 @@ Stock = dict[str, Entry]
 _lock: Final = threading.Lock()
 
 
-class Instance(Invocation):
-    """What the invocations of one process share."""
-
-    reusable = False
+class Instance:
+    """What the invocations of one process share: the volume, and who is running on it."""
 
     def __init__(self, guard: Policy) -> None:
-        super().__init__(guard)
+        self._guard = guard
         self.process = os.getpid()
+        self.ended = False
+        #: The volume, once an invocation has used files.
+        self.volume: Volume = NO_VOLUME
+        self._end_token = [None]
         self._lock = threading.RLock()
         #: Those that use files, by their ids. A garbage collection may end one at any point.
         self._running: dict[int, weakref.ref[InstanceInvocation]] = {}
         self._last: Stock | None = None
+        #: The invocation that ends, while it is looked whether a native writer of its took too much.
+        self._ending: InstanceInvocation | None = None
         #: The directory, for the finalizer, which must not hold the instance.
         self._made: list[str] = []
         finalizer = weakref.finalize(self, _discard, guard.scratch, self._made)
         finalizer.atexit = False  # then the root wipes what is left by itself
 
-    def _make_scratch(self) -> str:
-        directory = super()._make_scratch()
-        self._made[:] = [directory]
-        return directory
+    # --- who is running --------------------------------------------------------------------------------
 
-    @property
-    def directory(self) -> str | None:
-        """The real directory behind ``/tmp``, None while no invocation has asked for it."""
-        return self._scratch
+    def join(self, invocation: InstanceInvocation) -> Volume:
+        """The volume for ``invocation``, which begins to use files and gets to know what is there before it.
 
-    def join(self, invocation: InstanceInvocation) -> None:
-        """``invocation`` begins to use files: it gets to know what is there before it."""
+        Raises OSError(ESTALE) when the instance is over.
+        """
         with self._lock:
-            if invocation.before is not None:
-                return  # by another thread of it
-            invocation.before = invocation.found
-            if self._quota is not None:
-                # The most in use at one time is found out anew for each that runs at the time.
-                peak = self._quota.restart_peak()
-                for other in self._others():
-                    other.peak = max(other.peak, peak)
+            if invocation.mounted is not NO_VOLUME:
+                return invocation.mounted  # by another thread of it
+            volume = self._mounted()
+            before = invocation.found
+            # The most in use at one time is found out anew for each that runs at the time.
+            peak = volume.quota.restart_peak()
+            for other in self._others():
+                other.peak = max(other.peak, peak)
             self._running[id(invocation)] = weakref.ref(invocation)
-            if invocation.before is None:
-                invocation.before = self.stock()
+            invocation.before = self.stock() if before is None else before
+            invocation.mounted = volume
+            return volume
+
+    def _mounted(self) -> Volume:
+        if self.volume is NO_VOLUME:
+            if self.ended:
+                raise error(ESTALE)
+            self.volume = volume = Volume(self._guard)
+            assert volume.directory is not None
+            self._made[:] = [volume.directory]
+        return self.volume
 
     @property
     def found(self) -> Stock | None:
@@ -107,25 +116,26 @@ class Instance(Invocation):
                 found.append(other)
         return found
 
-    @property
-    def credit(self) -> int:
-        """A number that is another one once something was written."""
-        return self._quota.balance if self._quota is not None else 0
-
     def leave(self, invocation: InstanceInvocation) -> tuple[Usage, int, Stock]:
         """``invocation`` is over: what is used, the most that was used during it, and what is there now."""
         with self._lock:
             self._running.pop(id(invocation), None)
             stock = self._last = self.stock()
             usage = self._used(stock)
-            peak = self._quota.peak if self._quota is not None else 0
-            return usage, max(peak, invocation.peak, usage.bytes), stock
+            return usage, max(self.volume.quota.peak, invocation.peak, usage.bytes), stock
+
+    # --- what is there ---------------------------------------------------------------------------------
+
+    @property
+    def credit(self) -> int:
+        """A number that is another one once something was written."""
+        return 0 if self.volume is NO_VOLUME else self.volume.quota.balance
 
     def stock(self) -> Stock:
         """The entries of ``/tmp`` by their paths; the mount points are none."""
-        if self._scratch is None:
+        if self.volume.directory is None:
             return {}
-        head, _, tail = self._scratch.rpartition("/")
+        head, _, tail = self.volume.directory.rpartition("/")
         with unguarded():
             try:
                 parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -135,45 +145,51 @@ class Instance(Invocation):
                 found = inventory(parent, tail)
             finally:
                 originals.close(parent)
-        table = self.guard.mounts
+        table = self._guard.mounts
         points = {path[len(TMP) :] for path in table.points | table.ancestors}
         return {TMP + path: entry for path, entry in found.items() if path not in points}
 
     def _used(self, stock: Stock) -> Usage:
         once = {entry.inode: entry.bytes for entry in stock.values() if entry.linked}
         total = sum(entry.bytes for entry in stock.values() if not entry.linked) + sum(once.values())
-        directory = self._scratch
+        directory = self.volume.directory
         unlinked = [status for path, status in open_unlinked() if directory and is_below(path, directory)]
         return Usage(total + sum(allocated(status, "") for status in unlinked), len(stock) + len(unlinked))
 
-    def end(self) -> None:
-        """Wipe ``/tmp``: idempotent, never raises, waits for the wipe."""
-        if self._finish():
-            with unguarded():
-                self._wipe()
-                self.guard.scratch.release()
-
-    def _close_report(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
-        self._final = (usage, peak)
-
-    #: The invocation that ends, while it is looked whether a native writer of its took too much.
-    _ending: InstanceInvocation | None = None
+    # --- native writers --------------------------------------------------------------------------------
 
     def check_for(self, invocation: InstanceInvocation) -> None:
         """Look for native writers when ``invocation`` ends."""
         self._ending = invocation
         try:
-            self.checked_prefix()
+            self.volume.checked_prefix()
         finally:
             self._ending = None
 
-    def _record(self, operation: str, code: int, path: Any, *args: Any, **more: Any) -> None:
-        """What is found for all of them is told to the one that runs."""
+    def exceeded(self, exposed_by: InstanceInvocation, real: str) -> None:
+        """A native writer took more than there is: it is on the report of the invocation that runs, or else
+        of the one that gave the descriptor away."""
         current = self._ending or get_current()
-        if isinstance(current, InstanceInvocation) and current.shares(self):
-            current._record(operation, code, path, *args, **more)
-        else:
-            super()._record(operation, code, path, *args, **more)
+        if not isinstance(current, InstanceInvocation) or current.instance is not self:
+            current = exposed_by
+        current.record_exceeded(real)
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Wipe ``/tmp``: idempotent, never raises, waits for the wipe."""
+        self.ended = True
+        try:
+            self._end_token.pop()
+        except IndexError:
+            return
+        volume = self.volume
+        volume.close()
+        if volume is NO_VOLUME:
+            return
+        with unguarded():
+            volume.wipe()
+            self._guard.scratch.release()
 
 
 def _discard(root: ScratchRoot, made: list[str]) -> None:
@@ -214,7 +230,7 @@ class InstanceInvocation(Invocation):
     """One request of an instance."""
 
     _over = False
-    #: The entries of /tmp when it began; None until it uses files.
+    #: The entries of /tmp when it began to use files.
     before: Stock | None = None
     _leftovers: tuple[Leftover, ...] = ()
     #: The most in use while it ran, up to the last time that another one began.
@@ -222,83 +238,35 @@ class InstanceInvocation(Invocation):
 
     def __init__(self, guard: Policy, instance: Instance) -> None:
         super().__init__(guard)
-        self._instance = instance
+        self.instance = instance
         self.found = instance.found
         self._credit = instance.credit
-
-    def shares(self, instance: Instance) -> bool:
-        """Is it one of the ``instance``'s?"""
-        return self._instance is instance
-
-    # --- what is the instance's ------------------------------------------------------------------------
 
     @property
     def ended(self) -> bool:  # type: ignore[override]
         """Is there no /tmp any more? Not before the instance's end."""
-        return self._instance.ended
+        return self.instance.ended
 
-    @property
-    def prefix(self) -> str | None:
-        return None if self.before is None else self._instance.prefix
+    # --- mounting the instance's volume ----------------------------------------------------------------
 
-    @prefix.setter
-    def prefix(self, value: str | None) -> None:
-        self._instance.prefix = value  # a link that one invocation makes is there for all of them
+    def _mount(self) -> Volume:
+        return self.instance.join(self)
 
-    @property
-    def _scratch(self) -> str | None:  # type: ignore[override]
-        return self._instance.directory
-
-    @property
-    def quota(self) -> Quota:
-        self._join()
-        return self._instance.quota
-
-    @property
-    def namespace(self) -> Namespace:
-        namespace = self._namespace
-        if namespace is None:
-            self._join()
-            instance = self._instance
-            namespace = view_of(self.guard.mounts, instance._make_scratch, instance.make_mount_points)
-            self._namespace = namespace
-        if namespace.root is None:
-            namespace.root = self._instance.directory
+    def _make_namespace(self) -> Namespace:
+        namespace = super()._make_namespace()
+        if not self._over:
+            with suppress(OSError):  # what is not in /tmp can be read all the same
+                namespace.scratch()  # what others have made there is to be found
         return namespace
 
-    def first_prefix(self) -> str | None:
-        if not self.ended:
-            self.namespace.scratch()
-        return self.prefix or self._instance.checked_prefix()
+    def owns(self, descriptor: int) -> bool:
+        return self.instance.volume.owns(descriptor)  # one that an earlier invocation left open, too
 
-    def forget_prefix(self) -> None:
-        self._instance.forget_prefix()
+    def record_exceeded(self, real: str) -> None:
+        super()._exceeded(real)
 
-    def expose(self, descriptor: int, status: os.stat_result | None = None, real: str = "") -> None:
-        self._join()
-        self._instance.expose(descriptor, status, real)
-
-    @property
-    def addresses(self) -> Mapping[str, str]:
-        return self._instance.addresses
-
-    @addresses.setter
-    def addresses(self, value: Mapping[str, str]) -> None:
-        self._instance.addresses = value  # a socket may listen for the requests to come
-
-    def make_mount_points(self) -> None:
-        self._instance.make_mount_points()
-
-    def keep_handle(self, file: Any, retire: Retire) -> None:
-        self._instance.keep_handle(file, retire)
-
-    def _join(self) -> None:
-        if self.before is None and not self._over:
-            self._instance.join(self)
-
-    @property
-    def volume(self) -> Attachments:
-        return self._instance
+    def _exceeded(self, real: str) -> None:
+        self.instance.exceeded(self, real)
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -311,8 +279,7 @@ class InstanceInvocation(Invocation):
                 wiper.put(self._hand_out, self.guard.scratch)
 
     def _finish(self) -> bool:
-        mine = object()
-        if self.__dict__.setdefault("_ender", mine) is not mine:
+        if not self._is_first_to_end():
             return False
         try:
             # In a context of its own, without an invocation: it may be a finalizer that ends this one.
@@ -324,11 +291,11 @@ class InstanceInvocation(Invocation):
         return True
 
     def _look_back(self) -> None:
-        self._instance.check_for(self)
-        if self.found is not None and self._credit != self._instance.credit:
-            self._join()  # it only wrote to files that an earlier one had opened
+        self.instance.check_for(self)
+        if self.found is not None and self._credit != self.instance.credit and not self.ended:
+            self._mount()  # it only wrote to files that an earlier one had opened
         if self.before is not None:
-            usage, peak, now = self._instance.leave(self)
+            usage, peak, now = self.instance.leave(self)
             self._final = usage, peak
             self._leftovers = _added(self.before, now)
 
@@ -346,15 +313,15 @@ class InstanceInvocation(Invocation):
         before = self.before
         if self._over or before is None:
             return self._leftovers
-        return _added(before, self._instance.stock())
+        return _added(before, self.instance.stock())
 
     def _usage(self) -> tuple[Usage, int]:
         if self._over:
             return self._final
-        if self._instance.directory is None:
+        volume = self.instance.volume
+        if volume is NO_VOLUME:
             return Usage(0, 0), 0
-        quota = self._instance.quota
-        return quota.measured(), max(self.peak, quota.peak)
+        return volume.quota.measured(), max(self.peak, volume.quota.peak)
 
 
 def _added(before: Stock, now: Stock) -> tuple[Leftover, ...]:

@@ -6,38 +6,25 @@ import errno as codes
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol
 
 from tmpguard.core.mounts.lookup import Namespace, view_of
 from tmpguard.core.reports.delivery import reporter
 from tmpguard.core.reports.report import Report
-from tmpguard.core.storage.dirfd import unlocked
-from tmpguard.core.storage.openfiles import open_unlinked
-from tmpguard.core.storage.pages import Usage, allocated, measure
+from tmpguard.core.storage.pages import Usage
 from tmpguard.core.storage.quota import Quota
+from tmpguard.core.storage.volume import NO_VOLUME, Volume
 from tmpguard.core.storage.wiper import wiper
 
-from . import attachments, context, hooks, originals
+from . import attachments, context, hooks
 from .attachments import Attachments
 from .context import activate, restore, unguarded
 from .errors import error
-from .layout import TMP, is_below
 from .policy import Policy
 from .refusing import Recorder
-from .spelling import descriptor_path
-
-Retire = Callable[[Any], None]
-
-#: More than this is never wiped by the thread that served the request.
-_AT_ONCE_BYTES: Final = 1 << 20
-
-#: Handles kept per invocation before those already collected are sorted out.
-_HANDLES_KEPT: Final = 256
 
 
 class EndObserver(Protocol):
@@ -62,27 +49,23 @@ class Invocation(Attachments, Recorder):
     ended = False
     #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
     cold_start = False
-    #: The real directory behind /tmp while a path below it may be translated by its text alone: the
-    #: directory exists, the invocation made no symlink, and it has not ended. None otherwise.
-    prefix: str | None = None
+    #: The volume behind its /tmp once there is one: what must not make one asks this and not ``volume``.
+    mounted: Volume = NO_VOLUME
+    #: May another invocation have the scratch directory when this one is over? Not where somebody may still
+    #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
+    reusable = True
     _namespace: Namespace | None = None
-    _quota: Quota | None = None
     _report: Report | None = None
-    _scratch: str | None = None
-    _handles: list[tuple[weakref.ref[Any], Retire]] | None = None
     #: What was current before each block of this one that is entered.
     _outer: tuple[Invocation | None, ...] = ()
     _final: tuple[Usage, int] = (Usage(0, 0), 0)
     _wipe_seconds = 0.0
-    #: The real addresses of local sockets, and what the application bound them to.
-    addresses: Mapping[str, str] = MappingProxyType({})
-    #: May another invocation have the scratch directory when this one is over? Not where somebody may still
-    #: hold on to it: by a descriptor, in a child process, by what was unlinked in it while it was open.
-    reusable = True
     _observers: tuple[EndObserver, ...] = ()
 
     def __init__(self, guard: Policy) -> None:
         self.guard = guard
+        # Whoever takes it out is the one who ends the invocation.
+        self._end_token = [None]
 
     # --- the block -------------------------------------------------------------------------------------
 
@@ -125,43 +108,40 @@ class Invocation(Attachments, Recorder):
         :func:`tmpguard.drain` waits for them.
         """
         self.ended = True
-        if self._scratch is None and self.guard.on_report is None:
+        if self.mounted is NO_VOLUME and self.guard.on_report is None:
             return  # no file was touched and nobody waits for the report
         if self._finish() and not self._clean_up_at_once():
             wiper.put(self._clean_up, self.guard.scratch)
 
+    def _is_first_to_end(self) -> bool:
+        """True once. Atomic without a lock: a garbage collection or a signal may end another invocation, or
+        this one, at any point of it."""
+        try:
+            self._end_token.pop()
+        except IndexError:
+            return False
+        return True
+
     def _finish(self) -> bool:
         """Mark the end; False if another thread or an earlier call did."""
         self.ended = True
-        self.prefix = None
-        # Atomic without a lock: a garbage collection may end another invocation at any point of this.
-        mine = object()
-        if self.__dict__.setdefault("_ender", mine) is not mine:
+        if not self._is_first_to_end():
             return False
-        for handle, retire in self._handles or ():
-            retire(handle())
-        if self._veiled_prefix is not None and self._quota is not None:
-            self._quota.check()
+        self.mounted.close()
         for observer in self._observers:
             observer.over()
         return True
 
     def _clean_up_at_once(self) -> bool:
-        """Wipe a scratch directory that holds next to nothing: cheaper than to wake the background thread.
-
-        False where there is more to do: many files or large ones, directories, a callback to run.
-        """
-        quota, directory = self._quota, self._scratch
-        if self.guard.on_report is not None or quota is None or directory is None:
-            return False
-        peak = quota.peak
-        if peak > _AT_ONCE_BYTES:
+        """Wipe in this thread where next to nothing is to be done; False where there is more to do: many
+        files or large ones, directories, a callback to run."""
+        if self.guard.on_report is not None:
             return False
         begin = time.perf_counter()
-        usage = self.guard.scratch.discard_small(directory, reusable=self.reusable)
+        usage = self.mounted.wipe_if_small(reusable=self.reusable)
         if usage is None:
             return False
-        self._close_report(usage, peak, time.perf_counter() - begin)
+        self._close_report(usage, self.mounted.quota.peak, time.perf_counter() - begin)
         wiper.watch(self.guard.scratch)
         return True
 
@@ -175,12 +155,11 @@ class Invocation(Attachments, Recorder):
         reporter.put(self.guard, self.report)
 
     def _wipe(self) -> None:
-        peak = self._quota.peak if self._quota is not None else 0
-        usage = Usage(0, 0)
+        usage, peak = Usage(0, 0), 0
         begin = time.perf_counter()
-        if self._scratch is not None:
-            usage = self.guard.scratch.discard(self._scratch)
-            usage = usage._replace(files=usage.files - self._mount_points_made)
+        if self.mounted is not NO_VOLUME:
+            peak = self.mounted.quota.peak
+            usage = self.mounted.wipe()
         self._close_report(usage, peak, time.perf_counter() - begin)
 
     def _close_report(self, usage: Usage, peak: int, wipe_seconds: float) -> None:
@@ -191,151 +170,77 @@ class Invocation(Attachments, Recorder):
         if self._report is not None or self.guard.on_report is not None:
             self.report.close(*self._final, wipe_seconds)
 
-    def keep_handle(self, file: Any, retire: Retire) -> None:
-        """Remember ``file``, which is open for writing: at the end ``retire`` is called with it, or with None
-        where it was collected by then (C4.5)."""
-        handles = self._handles
-        if handles is None:
-            handles = self._handles = []
-        elif len(handles) > _HANDLES_KEPT:
-            handles[:] = [kept for kept in handles if kept[0]() is not None]
-        handles.append((weakref.ref(file), retire))
+    def observe_end(self, observer: EndObserver) -> None:
+        """Have ``observer`` called when the invocation ends, and once more when its /tmp was wiped."""
+        self._observers += (observer,)
 
     # --- what is behind /tmp ---------------------------------------------------------------------------
 
     @property
-    def namespace(self) -> Namespace:
-        """The invocation's view of the file system. Raises OSError(ESTALE) when it is over (C4.5)."""
-        namespace = self._namespace
-        if namespace is None:
-            namespace = view_of(self.guard.mounts, self._make_scratch, self.make_mount_points)
-            self._namespace = namespace
-        return namespace
+    def volume(self) -> Volume:
+        """The volume behind its /tmp, which is mounted first if need be. Raises OSError(ESTALE) when it is
+        over (C4.5)."""
+        volume = self.mounted
+        return self._mount() if volume is NO_VOLUME else volume
+
+    def _mount(self) -> Volume:
+        with _lock:
+            if self.mounted is NO_VOLUME:
+                if self.ended:
+                    raise error(codes.ESTALE)
+                volume = Volume(self.guard)
+                self.mounted = volume
+                if self._was_ended():
+                    if self._finish():
+                        wiper.put(self._clean_up, self.guard.scratch)
+                    raise error(codes.ESTALE)
+            return self.mounted
+
+    def _was_ended(self) -> bool:
+        """Asked again after a step during which another thread may have ended it."""
+        return self.ended
 
     @property
     def quota(self) -> Quota:
         """What the invocation may still allocate (C3)."""
-        quota = self._quota
-        if quota is None:
-            self.namespace.scratch()
-            quota = self._quota
-            assert quota is not None
-        return quota
+        return self.volume.quota
 
-    def has_scratch(self) -> bool:
-        """Was anything done in /tmp, so that there is a scratch directory?"""
-        return self._scratch is not None
+    @property
+    def namespace(self) -> Namespace:
+        """The invocation's view of the file system."""
+        namespace = self._namespace
+        if namespace is None:
+            namespace = self._namespace = self._make_namespace()
+        return namespace
 
-    def first_prefix(self) -> str | None:
-        """Make the scratch directory if there was none: the prefix from then on. None where there is none."""
-        if self._scratch is None and not self.ended:
-            self.namespace.scratch()
-        return self.prefix or self.checked_prefix()
+    def _make_namespace(self) -> Namespace:
+        return view_of(self.guard.mounts, self._directory, self.make_mount_points)
 
-    # --- native writers --------------------------------------------------------------------------------
-
-    #: The prefix while a file is exposed: whoever asks for it finds what native code has written meanwhile.
-    _veiled_prefix: str | None = None
-
-    def expose(self, descriptor: int, status: os.stat_result | None = None, real: str = "") -> None:
-        """Native code may write to ``descriptor``, of a file in ``/tmp``, from now on (C3.5)."""
-        quota = self.quota
-        status = status or originals.fstat(descriptor)
-        quota.expose(descriptor, status, real or descriptor_path(descriptor), self._exceeded)
-        with quota.lock:
-            if self.prefix is not None and not self.ended:
-                self._veiled_prefix, self.prefix = self.prefix, None
-
-    def share(self) -> None:
-        """A child process starts, and has what is exposed."""
-        if self._scratch is not None:
-            self.quota.share()
-
-    def checked_prefix(self) -> str | None:
-        """The prefix while files are exposed, after a look at them; None where there is none."""
-        quota = self._quota
-        if quota is None or self._veiled_prefix is None or self.ended:
-            return None
-        exposed = quota.check()
-        with quota.lock:
-            prefix = self._veiled_prefix
-            if not exposed:
-                self._veiled_prefix, self.prefix = None, prefix
-        if "ended" in self.__dict__:  # since the check above, by another thread
-            self.prefix = None
-        return prefix
-
-    def forget_prefix(self) -> None:
-        """From now on the text of a path alone does not tell where it leads: there is a link."""
-        quota = self.quota
-        if self.prefix is None and self._veiled_prefix is None:
-            return  # without the lock, for which a fork would wait
-        with quota.lock:
-            self.prefix = self._veiled_prefix = None
-
-    # --- making it -------------------------------------------------------------------------------------
-
-    def _make_scratch(self) -> str:
-        with _scratch_lock:
-            if self._scratch is None:
-                if self.ended:
-                    raise error(codes.ESTALE)
-                # In no invocation: the backstop must not take it for the application's own.
-                directory = Context().run(self.guard.scratch.make)
-                self._quota = Quota(self.guard.quota_bytes, self.guard.max_files, self._measure)
-                self._scratch = directory
-                if "ended" in self.__dict__:  # since the check above, by another thread
-                    if self._finish():
-                        wiper.put(self._clean_up, self.guard.scratch)
-                    raise error(codes.ESTALE)
-                self.prefix = directory
-            return self._scratch
-
-    _mount_points_made = 0
+    def _directory(self) -> str:
+        directory = self.volume.directory
+        assert directory is not None
+        return directory
 
     def make_mount_points(self) -> None:
         """Make the directories on which the bundle and others are mounted: a listing shows them (C5.1)."""
-        table = self.guard.mounts
-        if self._mount_points_made or not table.points:
-            return
-        made = sorted((table.points | table.ancestors) - {TMP}, key=len)
-        made = [path for path in made if table.mount_of(path.rpartition("/")[0]) is table.scratch]
-        root = self.namespace.scratch()
-        status = originals.stat(root)
-        with unlocked(root):  # whatever the application made of its mode
-            for path in made:
-                with suppress(FileExistsError):
-                    originals.mkdir(root + path[len(TMP) :], 0o755)
-        originals.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))  # they were always there
-        self._mount_points_made = len(made)
+        if self.guard.mounts.points:
+            self.namespace.scratch()
+            self.volume.make_mount_points()
 
-    def _measure(self) -> Usage:
-        """What the scratch directory and the unlinked files that are still open hold, from the disk."""
-        assert self._scratch is not None
-        head, _, tail = self._scratch.rpartition("/")
-        parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            usage = measure(parent, tail)
-        finally:
-            originals.close(parent)
-        unlinked = [found for found in open_unlinked() if is_below(found[0], self._scratch)]
-        files = usage.files + len(unlinked) - self._mount_points_made
-        if unlinked and self.guard.max_files is not None:
-            files += len(set(_removed_around([path for path, _ in unlinked], self._scratch)))
-        return Usage(usage.bytes + sum(allocated(status, "") for _, status in unlinked), files)
+    def first_prefix(self) -> str | None:
+        """The volume's prefix, for which it is mounted if it was not. None where there is none."""
+        if self.ended:
+            return None
+        self.namespace.scratch()
+        return self.mounted.prefix or self.mounted.checked_prefix()
 
     def owns(self, descriptor: int) -> bool:
-        """Is ``descriptor`` a regular file in this invocation's scratch directory?"""
-        return self._scratch is not None and is_below(descriptor_path(descriptor), self._scratch)
+        """Is ``descriptor`` a file in its /tmp?"""
+        return self.mounted.owns(descriptor)
 
-    @property
-    def volume(self) -> Attachments:
-        """What belongs to its /tmp: the same for all invocations that share one."""
-        return self
-
-    def observe_end(self, observer: EndObserver) -> None:
-        """Have ``observer`` called when the invocation ends, and once more when its /tmp was wiped."""
-        self._observers += (observer,)
+    def expose(self, descriptor: int, status: os.stat_result | None = None, real: str = "") -> None:
+        """Native code may write to ``descriptor``, of a file in ``/tmp``, from now on (C3.5)."""
+        self.volume.expose(descriptor, status, real, self._exceeded)
 
     # --- the report ------------------------------------------------------------------------------------
 
@@ -344,7 +249,7 @@ class Invocation(Attachments, Recorder):
         """What the invocation used and was refused: live, and final after the end."""
         report = self._report
         if report is None:
-            with _scratch_lock:
+            with _lock:
                 if self._report is None:
                     self._report = self._new_report()
                 report = self._report
@@ -357,7 +262,7 @@ class Invocation(Attachments, Recorder):
         return report
 
     def _usage(self) -> tuple[Usage, int]:
-        if self._scratch is None:
+        if self.mounted is NO_VOLUME:
             return self._final
         if self.ended:
             wiper.drain()  # what it left is known when the wipe is through
@@ -374,25 +279,6 @@ def current() -> Invocation | None:
     return get_current()
 
 
-def _removed_around(paths: Iterable[str], root: str) -> Iterator[str]:
-    """The directories below ``root`` that are gone, but for what is open of that which was in them."""
-    for path in paths:
-        directory = os.path.dirname(path)
-        while is_below(directory, root) and _is_gone(directory):
-            yield directory
-            directory = os.path.dirname(directory)
-
-
-def _is_gone(path: str) -> bool:
-    try:
-        originals.lstat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        pass  # it may not be searched, so it is there
-    return False
-
-
 def _prepare_fork() -> None:
     """A forked child shares its parent's invocation, and so its /tmp: there has to be one to share."""
     invocation = get_current()
@@ -400,23 +286,22 @@ def _prepare_fork() -> None:
         invocation.reusable = False
         with suppress(OSError):
             invocation.namespace.scratch()
-            invocation.forget_prefix()  # it may make links there
+            invocation.volume.forget_prefix()  # the child may make links there
 
 
-#: For making scratch directories, and what else there is one of for each invocation.
-_scratch_lock = threading.RLock()
+#: For mounting volumes, and making what else there is one of for each invocation.
+_lock = threading.RLock()
 
 
 def _free_locks() -> None:
     """In a forked child: whoever held them is another thread, of which there is no copy here."""
-    global _scratch_lock
-    _scratch_lock = threading.RLock()
+    global _lock
+    _lock = threading.RLock()
     attachments.free_lock()
     invocation = get_current()
     if invocation is None:
         return
-    if invocation._quota is not None:
-        invocation._quota.lock = threading.RLock()
+    invocation.mounted.free_locks()
     if invocation._report is not None:
         invocation._report.free_lock()
 

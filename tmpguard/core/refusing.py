@@ -34,7 +34,6 @@ class Recorder:
     """The part of an invocation that refuses, and records what was refused."""
 
     guard: Policy
-    _scratch: str | None = None
     _let_through = 0
     #: What a remedy adds where it is a start, and no request.
     start_note = ""
@@ -178,7 +177,7 @@ class Recorder:
 
     def _exceeded(self, real: str) -> None:
         """A native writer took more than there is; the quota has found it out."""
-        path = TMP + real.removesuffix(" (deleted)")[len(self._scratch or real) :]
+        path = self.namespace.virtual_of(real.removesuffix(" (deleted)"))
         self._record(EXCEEDED, codes.ENOSPC, path, self.exceeded_remedy())
 
     def exceeded_remedy(self) -> str:

@@ -73,7 +73,7 @@ def _database(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
 def _child(_: tuple[Any, ...]) -> list[tuple[Any, int]]:
     invocation = get_current()
     if invocation is not None:
-        invocation.share()
+        invocation.mounted.share()
     return []
 
 

@@ -56,7 +56,7 @@ def quick_real(invocation: Invocation, path: Any) -> str | None:
         tail = mounts.tail_of(path)
     if not tail:
         return None
-    prefix = invocation.prefix or invocation.first_prefix()
+    prefix = invocation.mounted.prefix or invocation.first_prefix()
     return prefix and prefix + tail
 
 

@@ -74,7 +74,8 @@ def bind(self: _Socket, address: Any, /) -> None:
     with _short(where.real) as real:
         bound = _bind(invocation, self, address, where, real)
         # Whoever asks for the address is told the one that was given, as by the kernel.
-        invocation.addresses = {**invocation.addresses, bound: os.fsdecode(_encoded(address))}
+        volume = invocation.volume
+        volume.addresses = {**volume.addresses, bound: os.fsdecode(_encoded(address))}
     return None
 
 
@@ -214,7 +215,7 @@ def _virtual_address(address: Any) -> Any:
     invocation = get_current()
     if invocation is None or not isinstance(address, str):
         return address
-    given = invocation.addresses.get(address)
+    given = invocation.mounted.addresses.get(address)
     return invocation.namespace.virtual_of(address) if given is None else given
 
 

@@ -11,6 +11,7 @@ from tmpguard.core.callers import Location
 from tmpguard.core.context import unguarded
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.report import Report, Violation
+from tmpguard.core.storage.volume import NO_VOLUME
 
 if TYPE_CHECKING:
     from .allow import Rule
@@ -98,7 +99,7 @@ class Entry:
 
 
 def _is_used(invocation: Invocation | None, report: Report) -> bool:
-    return invocation is None or invocation.has_scratch() or bool(report.violations)
+    return invocation is None or invocation.mounted is not NO_VOLUME or bool(report.violations)
 
 
 class TestRecord:

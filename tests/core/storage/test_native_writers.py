@@ -272,7 +272,7 @@ def test_written_files_whose_descriptor_nobody_has_are_not_looked_at(
     shutil.copyfile("/tmp/a", "/tmp/copy")
     assert not invocation.quota._exposed
     os.stat("/tmp/a")
-    assert invocation.prefix is not None
+    assert invocation.mounted.prefix is not None
 
 
 def test_own_writes_to_an_exposed_file_are_charged_once(invocation: tmpguard.Invocation) -> None:
@@ -302,7 +302,7 @@ def test_link_made_while_a_file_is_exposed_is_followed(invocation: tmpguard.Invo
         assert os.path.exists("/tmp/inner")
     os.stat("/tmp/file")
     assert os.path.realpath("/tmp/link/x") == "/tmp/directory/x"
-    assert invocation.prefix is None
+    assert invocation.mounted.prefix is None
 
 
 def test_threads_with_exposed_files_never_overrun_by_their_own_writes(

@@ -243,7 +243,7 @@ def test_a_fork_while_another_thread_makes_a_scratch_directory_or_writes(guard: 
         with open("/tmp/file.txt", "wb") as file:
             file.write(b"text")
         os.symlink("file.txt", "/tmp/link")  # from here on a fork itself needs no lock
-        making = sys.modules[type(invocation).__module__]._scratch_lock
+        making = sys.modules[type(invocation).__module__]._lock
         for lock in (invocation.quota.lock, making):
             with held_by_another_thread(lock):
                 assert forked(work) == "4"

@@ -246,7 +246,7 @@ def excess(invocation: Invocation) -> tuple[int, int]:
     """How many bytes and how many files more than there are free the quota takes for free."""
     quota = invocation.quota
     with quota.lock, _uncollected():
-        held = invocation._measure()
+        held = invocation.volume.measure()
         files = quota._files_credit + held.files - quota.max_files if quota.max_files is not None else 0
         return max(0, quota.balance + held.bytes - quota.limit), max(0, files)
 

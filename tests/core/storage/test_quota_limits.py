@@ -404,7 +404,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(name)
         return original(parent, name)
 
-    monkeypatch.setattr(sys.modules["tmpguard.core.invocation"], "measure", measure)
+    monkeypatch.setattr(sys.modules["tmpguard.core.storage.volume"], "measure", measure)
     return calls
 
 

@@ -85,7 +85,7 @@ def test_what_is_removed_from_outside_is_made_anew(guard: tmpguard.Guard, scratc
 def test_a_path_that_was_resolved_before_the_end_leads_nowhere(guard: tmpguard.Guard) -> None:
     """C4.5: late code may have got so far as to know the real path."""
     paths: list[str] = []
-    run(guard, lambda: (write(), paths.append(str(tmpguard.current().prefix))))  # type: ignore[union-attr]
+    run(guard, lambda: (write(), paths.append(str(tmpguard.current().mounted.prefix))))  # type: ignore[union-attr]
     with pytest.raises(FileNotFoundError):
         originals.open(f"{paths[0]}/late.txt", "w")
     run(guard, write)

@@ -48,7 +48,7 @@ class Views:
                 directory = invocation.namespace.scratch()
                 invocation.reusable = False
                 # Children may make links there, so no path can be translated by its text alone any more.
-                invocation.forget_prefix()
+                invocation.volume.forget_prefix()
                 invocation.make_mount_points()
                 containment = cast("Containment", invocation.guard.containment)
                 with unguarded():

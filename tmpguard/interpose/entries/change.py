@@ -93,7 +93,7 @@ def symlink(
 
     def call(real: Any) -> None:
         # From now on text alone does not tell where a path leads.
-        invocation.forget_prefix()
+        invocation.volume.forget_prefix()
         make = partial(originals.symlink, src, real, target_is_directory)
         length = len(os.fsencode(src))
         if length < SHORT_SYMLINK or not invocation.guard.scratch.holds(text(real)):

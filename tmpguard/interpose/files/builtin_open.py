@@ -51,7 +51,7 @@ def _quick_open(
         return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
     if opener is None and buffering == -1 and closefd is True and type(mode) is type(file) is str:
         # quick_real() without the call where nothing is new: reading a small file takes a few microseconds.
-        prefix, tail = invocation.prefix, invocation.guard.mounts.tails.get(file)
+        prefix, tail = invocation.mounted.prefix, invocation.guard.mounts.tails.get(file)
         real = prefix + tail if prefix and tail else quick_real(invocation, file)
         if real is not None:
             try:
@@ -101,7 +101,7 @@ def _quick_write(
         raw.close()
         raise
     if charge is not None:
-        invocation.keep_handle(result, charge.retire)
+        invocation.volume.keep_handle(result, charge.retire)
     return result
 
 
@@ -160,7 +160,7 @@ def _open_within(
         charge.attach(raw)
     result = _buffered(raw, charge, mode, plan, buffering, encoding, errors, newline)
     if charge is not None:
-        invocation.keep_handle(result, charge.retire)
+        invocation.volume.keep_handle(result, charge.retire)
     return result
 
 

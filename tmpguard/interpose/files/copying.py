@@ -105,7 +105,7 @@ def _crosses(invocation: Invocation, src: int, dst: int) -> bool:
         regular = all(modes.S_ISREG(originals.fstat(fd).st_mode) for fd in (src, dst))
     except OSError:
         return False
-    return regular and invocation.owns(src) != invocation.owns(dst)
+    return regular and invocation.owns(src) != invocation.mounted.owns(dst)
 
 
 def _may_be_spliced(src: int, dst: int) -> bool:

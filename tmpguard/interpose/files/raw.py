@@ -82,7 +82,7 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
         self._charge = charge
         if charge is not None:
             self._nameless = charge.is_nameless(self)
-            charge.invocation.keep_handle(self, charge.retire)
+            charge.invocation.volume.keep_handle(self, charge.retire)
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]
         return _write(self, data) if self._charge is None else self._charge.write(data)
