@@ -88,7 +88,7 @@ class Recorder:
                 found = Violation(operation, self._shown(path), codes.ENOENT, location, library, remedy)
                 self.report.add_lookup(found)
         elif operation and there:
-            self._record(operation, codes.ENOENT, path, remedy)
+            self._record(operation, codes.ENOENT, self._shown(path), remedy)
         if self.guard.enforce:
             raise self._refusal(codes.ENOENT, path, None, remedy)
 

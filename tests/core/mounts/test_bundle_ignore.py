@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,15 @@ def test_reading_it_is_a_finding_with_its_line(
             f"open {path!r}: [Errno 2] No such file or directory, {why} ({__file__}:"
         )
         assert record.tmpguard_remedy == why  # type: ignore[attr-defined]
+
+
+def test_the_path_of_the_violation_is_text_however_it_was_given(guard: tmpguard.Guard, root: str) -> None:
+    """Reports are written as JSON, which knows no bytes."""
+    path = f"{root}/rows.csv"
+    with guard.invocation() as invocation:
+        for given in (path, os.fsencode(path), Path(path)):
+            assert code_of(partial(open, given)) == "ENOENT"
+    assert [violation.path for violation in invocation.report.violations] == [path, path, str(Path(path))]
 
 
 def test_asking_for_it_is_recorded_once_and_no_violation(guard: tmpguard.Guard, root: str) -> None:
