@@ -10,7 +10,7 @@ from tmpguard.config import genezio, options, sam
 from tmpguard.config.options import MB, StrPath
 from tmpguard.core.coldstart import ColdStart
 from tmpguard.core.context import unguarded
-from tmpguard.core.errors import ConfigurationError, Refused
+from tmpguard.core.errors import ConfigurationError, NotPermitted
 from tmpguard.core.instance import Instance, InstanceInvocation, Instances
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.bundle import deployed_places, find_ignore, hidden_by
@@ -181,7 +181,7 @@ def _containment(guard: Guard) -> object:
     try:
         trial.make_mount_points()
         return Containment(guard.mounts, directory, read_only=guard.enforce)
-    except Refused as exc:
+    except NotPermitted as exc:
         raise ConfigurationError(
             f'children="contain" is not permitted here ({exc}): give children="refuse" or children="allow"'
         ) from None

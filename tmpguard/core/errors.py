@@ -9,7 +9,7 @@ class ConfigurationError(ValueError):
     """An option or a project file that cannot be: the message names it, the value and what is allowed."""
 
 
-class Refused(Exception):
+class NotPermitted(Exception):
     """The machine does not permit a step that containing children takes: the text says which."""
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Protocol
 
-from tmpguard.core.mounts.lookup import Namespace, view_of
+from tmpguard.core.mounts.lookup import Namespace, namespace_of
 from tmpguard.core.reports.delivery import reporter
 from tmpguard.core.reports.report import Report
 from tmpguard.core.storage.pages import Usage
@@ -24,7 +24,7 @@ from .attachments import Attachments
 from .context import activate, restore, unguarded
 from .errors import error
 from .policy import Policy
-from .refusing import Recorder
+from .refusing import RefusalMixin
 
 
 class EndObserver(Protocol):
@@ -37,7 +37,7 @@ class EndObserver(Protocol):
         """/tmp was wiped; it held ``usage``. Must not raise."""
 
 
-class Invocation(Attachments, Recorder):
+class Invocation(Attachments, RefusalMixin):
     """One request's file system (C4.1). Made by :meth:`tmpguard.Guard.invocation`; makes no file operation
     until one is asked for (C4.7).
 
@@ -214,7 +214,7 @@ class Invocation(Attachments, Recorder):
         return namespace
 
     def _make_namespace(self) -> Namespace:
-        return view_of(self.guard.mounts, self._directory, self.make_mount_points)
+        return namespace_of(self.guard.mounts, self._directory, self.make_mount_points)
 
     def _directory(self) -> str:
         directory = self.volume.directory

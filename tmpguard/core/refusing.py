@@ -30,7 +30,7 @@ _LOOKUPS: Final = frozenset(
 EXCEEDED: Final = "quota exceeded by a native writer"
 
 
-class Recorder:
+class RefusalMixin:
     """The part of an invocation that refuses, and records what was refused."""
 
     guard: Policy

@@ -32,7 +32,7 @@ from importlib.machinery import PathFinder
 from typing import Any, Final, NamedTuple
 
 from tmpguard.core import originals
-from tmpguard.core.errors import Refused
+from tmpguard.core.errors import NotPermitted
 from tmpguard.core.layout import TMP
 from tmpguard.core.mounts.table import Bind, MountTable
 
@@ -67,8 +67,9 @@ class Means(NamedTuple):
 class Containment:
     """Makes the namespaces of one guard's invocations.
 
-    They are tried with ``directory`` as /tmp, in which the mount points are and nothing else. Raises Refused
-    where none of them is permitted. ``read_only=False`` leaves the rest of the file system as it is.
+    They are tried with ``directory`` as /tmp, in which the mount points are and nothing else. Raises
+    NotPermitted where no way of making one works. ``read_only=False`` leaves the rest of the file system
+    as it is.
     """
 
     def __init__(self, table: MountTable, directory: str, *, read_only: bool = True) -> None:
@@ -80,45 +81,48 @@ class Containment:
         self.means = self._choose(directory)
 
     def _choose(self, directory: str) -> Means:
-        """Find a way that works, by trying. Raises Refused."""
+        """Find a way that works, by trying. Raises NotPermitted."""
         refusals: list[str] = []
         for way, own_user in itertools.product(self._ways, _user_namespaces()):
             try:
                 return self._try(way, own_user, directory)
-            except Refused as exc:
+            except NotPermitted as exc:
                 refusals.append(f"{way}: {exc}")
-        raise Refused("; ".join(dict.fromkeys(refusals)))
+        raise NotPermitted("; ".join(dict.fromkeys(refusals)))
 
     def _try(self, way: str, own_user: bool, directory: str) -> Means:
-        view = self._make(Means(way, own_user, ""), directory)
+        namespace = self._make(Means(way, own_user, ""), directory)
         try:
-            view.check(directory)
+            namespace.check(directory)
             for nsenter in self._nsenter:
-                view.nsenter = nsenter
+                namespace.nsenter = nsenter
                 try:
-                    view.check(directory)
-                except Refused:
+                    namespace.check(directory)
+                except NotPermitted:
                     continue  # it does not know all that is asked of it
                 return Means(way, own_user, nsenter)
         finally:
-            view.close()
-        raise Refused("entering it failed")
+            namespace.close()
+        raise NotPermitted("entering it failed")
 
-    def view(self, directory: str, *, shared_memory: bool = False) -> View:
-        """A namespace with the real ``directory`` as /tmp, and /dev/shm writable or not. Raises Refused."""
+    def namespace(self, directory: str, *, shared_memory: bool = False) -> MountNamespace:
+        """A namespace with the real ``directory`` as /tmp, and /dev/shm writable or not.
+
+        Raises NotPermitted.
+        """
         try:
             return self._make(self.means, directory, shared_memory)
-        except Refused:
+        except NotPermitted:
             # The process may have given up privileges since it was asked.
             self.means = self._choose(directory)
             return self._make(self.means, directory, shared_memory)
 
-    def _make(self, means: Means, directory: str, shared_memory: bool = False) -> View:
+    def _make(self, means: Means, directory: str, shared_memory: bool = False) -> MountNamespace:
         binds = [*self._binds, _SHARED_MEMORY] if shared_memory else self._binds
         wanted = Wanted(directory, binds, self._read_only, means.own_user)
         if means.way != "python":
             with held(COMMANDS[means.way](wanted)) as process:
-                return View(process, self.interpreter, means.nsenter)
+                return MountNamespace(process, self.interpreter, means.nsenter)
         mounts = [(directory, TMP, True), *wanted.binds]
         orders = {
             "mounts": [(os.fsencode(source), os.fsencode(target), rw) for source, target, rw in mounts],
@@ -126,7 +130,7 @@ class Containment:
             "own user namespace": wanted.own_user,
         }
         with _loaded(orders) as memory, held(_boot(self.interpreter, memory), (memory,)) as process:
-            return View(process, self.interpreter, means.nsenter)
+            return MountNamespace(process, self.interpreter, means.nsenter)
 
 
 def _user_namespaces() -> tuple[bool, ...]:
@@ -137,7 +141,7 @@ def _user_namespaces() -> tuple[bool, ...]:
 def _interpreter() -> str:
     """The interpreter to run the trampoline with: the same as this one, not an environment's link to it."""
     if sys.platform != "linux":
-        raise Refused("it needs the mount namespaces of Linux")
+        raise NotPermitted("it needs the mount namespaces of Linux")
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     candidates = [getattr(sys, "_base_executable", None), sys.executable]
     candidates.append(os.path.join(sys.base_exec_prefix, "bin", name))
@@ -145,13 +149,15 @@ def _interpreter() -> str:
         # Where Python is embedded it is a server that they name.
         if path and os.path.basename(path).startswith("python") and os.access(path, os.X_OK):
             return os.path.abspath(path)
-    raise Refused(f"there is no interpreter to start children with: sys.executable is {sys.executable!r}")
+    raise NotPermitted(
+        f"there is no interpreter to start children with: sys.executable is {sys.executable!r}"
+    )
 
 
 # --- one invocation's ----------------------------------------------------------------------------------
 
 
-class View:
+class MountNamespace:
     """A mount namespace, that of the running ``process``: held by descriptors until :meth:`close`."""
 
     def __init__(self, process: int, interpreter: str, nsenter: str) -> None:
@@ -209,7 +215,7 @@ class View:
             return False  # it is over, or has become another user's
 
     def check(self, directory: str) -> None:
-        """Start something in it, and see what comes of it in ``directory``. Raises Refused."""
+        """Start something in it, and see what comes of it in ``directory``. Raises NotPermitted."""
         arguments = [b"/bin/sh", b"-c", _CHECK]
         command = self.quick(arguments, b"/tmp")
         if command is not None:
@@ -227,7 +233,7 @@ class View:
             originals.unlink(f"{directory}/check")
         except FileNotFoundError:
             said = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
-            raise Refused(f"entering by {means}: {said or f'status {done.returncode}'}") from None
+            raise NotPermitted(f"entering by {means}: {said or f'status {done.returncode}'}") from None
 
     def close(self) -> None:
         """Let go of the namespace: it lives on for the processes in it. Waits for those still entering."""
@@ -264,7 +270,7 @@ def _namespace_of(process: int, kind: str) -> int:
     try:
         return raised(originals.os_open(f"/proc/{process}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as exc:
-        raise Refused(f"opening /proc/{process}/ns/{kind}: {exc.strerror}") from None
+        raise NotPermitted(f"opening /proc/{process}/ns/{kind}: {exc.strerror}") from None
 
 
 # --- the trampoline ------------------------------------------------------------------------------------

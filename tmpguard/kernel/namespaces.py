@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import IO, Final, NamedTuple
 
 from tmpguard.core import originals
-from tmpguard.core.errors import Refused
+from tmpguard.core.errors import NotPermitted
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.core.mounts.table import Bind
 
@@ -41,7 +41,7 @@ class Wanted(NamedTuple):
 
 @contextmanager
 def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]:
-    """Run ``command``, which makes a namespace; gives the number of a process in it. Raises Refused."""
+    """Run ``command``, which makes a namespace; gives the number of a process in it. Raises NotPermitted."""
     try:
         maker = subprocess.Popen(
             command,
@@ -52,7 +52,7 @@ def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]
             cwd="/",
         )
     except OSError as exc:
-        raise Refused(f"running {command[0]}: {exc.strerror}") from None
+        raise NotPermitted(f"running {command[0]}: {exc.strerror}") from None
     with maker:
         assert maker.stdout is not None
         assert maker.stderr is not None
@@ -61,7 +61,7 @@ def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]
             if word != "ready":
                 maker.kill()
                 said = maker.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
-                raise Refused(rest or said or f"{command[0]} ended without a word")
+                raise NotPermitted(rest or said or f"{command[0]} ended without a word")
             yield int(rest)
         finally:
             assert maker.stdin is not None
@@ -76,10 +76,10 @@ def _line(pipe: IO[bytes]) -> str:
 
 
 def program(name: str) -> str:
-    """The path of a program that a way needs. Raises Refused where it is not installed."""
+    """The path of a program that a way needs. Raises NotPermitted where it is not installed."""
     path = shutil.which(name)
     if path is None:
-        raise Refused("it is not installed" if name == "bwrap" else f"{name} is not installed")
+        raise NotPermitted("it is not installed" if name == "bwrap" else f"{name} is not installed")
     return path
 
 

@@ -38,7 +38,7 @@ MOUNT_ATTR_RDONLY: Final = 1
 _posix: Any = posix  # typed code must not depend on the version
 
 
-class Refused(Exception):
+class NotPermitted(Exception):
     """A step that the machine does not permit."""
 
 
@@ -153,7 +153,7 @@ def _make(orders: dict[str, Any]) -> None:
     """Mount what an invocation sees, tell it on the standard output, and wait for the end of the input."""
     try:
         _mount(orders)
-    except Refused as exc:
+    except NotPermitted as exc:
         print(f"refused {exc}", flush=True)
         return
     print(f"ready {posix.getpid()}", flush=True)
@@ -200,7 +200,7 @@ def _write(path: str, text: str) -> None:
         with open(path, "w") as file:
             file.write(text)
     except OSError as exc:
-        raise Refused(f"writing {path}: {exc.strerror}") from None
+        raise NotPermitted(f"writing {path}: {exc.strerror}") from None
 
 
 # --- system calls --------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _libc() -> Any:
     try:
         import ctypes
     except ImportError as exc:
-        raise Refused(f"calling libc by ctypes: {exc}") from None
+        raise NotPermitted(f"calling libc by ctypes: {exc}") from None
     libc = ctypes.CDLL(None, use_errno=True)
     # All arguments in whole registers: an int would leave half of one undefined.
     word, pointer = ctypes.c_long, ctypes.c_char_p
@@ -256,4 +256,4 @@ def _check(result: int) -> None:
 
 def _step(what: str, result: int) -> None:
     if result < 0:
-        raise Refused(f"{what}: {posix.strerror(_errno())}")
+        raise NotPermitted(f"{what}: {posix.strerror(_errno())}")

@@ -11,7 +11,7 @@
 ``client``          httpx clients of an application, its lifespan, an event loop in a thread
 ``fixture``         the fixture ``tmpguard``
 ``body``            a test's body as one invocation
-``findings``        violations as text: source lines and remedies
+``violations``      violations as text: source lines and remedies
 ``tracebacks``      leaves tmpguard's own frames out of pytest's tracebacks
 ``summary``         the report of a whole run, as data and on the terminal
 ``page``            the same as one page of HTML

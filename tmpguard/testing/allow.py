@@ -12,14 +12,15 @@ from typing import Any
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.reports.report import Violation
 
-Rule = Callable[[Violation], bool]
+#: Does a test allow the violation?
+Matcher = Callable[[Violation], bool]
 
 #: What looks like the name of an errno is one, or a mistake: no path is spelled like that.
 _ERRNO_NAME = re.compile(r"E[A-Z0-9]+")
 
 
-def rules_of(allow: Any, directory: str) -> tuple[Rule, ...]:
-    """The rules of ``allow=[...]``: errno names (``"EROFS"``), errno numbers, patterns of paths.
+def matchers_of(allow: Any, directory: str) -> tuple[Matcher, ...]:
+    """The matchers of ``allow=[...]``: errno names (``"EROFS"``), errno numbers, patterns of paths.
 
     ``directory`` is what a relative path of a violation is relative to.
 
@@ -30,10 +31,10 @@ def rules_of(allow: Any, directory: str) -> tuple[Rule, ...]:
             f"allow={allow!r} is no list: give errno names or numbers and path patterns, "
             'allow=["EROFS", "*/uploads/*"]'
         )
-    return tuple(_rule(item, directory) for item in allow)
+    return tuple(_matcher(item, directory) for item in allow)
 
 
-def _rule(item: Any, directory: str) -> Rule:
+def _matcher(item: Any, directory: str) -> Matcher:
     if isinstance(item, os.PathLike):
         item = os.fspath(item)
     if isinstance(item, str) and item.isdigit():

@@ -10,7 +10,7 @@ from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.report import Report, Violation
 from tmpguard.guard import Guard
 
-from .allow import rules_of
+from .allow import matchers_of
 from .records import TestRecord
 from .settings import directory_of
 
@@ -69,7 +69,7 @@ class TmpGuard:
 
     def allow(self, *expected: Any) -> None:
         """Expect these violations from now on, as ``@pytest.mark.tmpguard(allow=[...])`` does."""
-        self._test.rules += rules_of(expected, directory_of(self._options))
+        self._test.allowed += matchers_of(expected, directory_of(self._options))
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from tmpguard.guard import Guard
 
 from . import body, patches, records, summary, tracebacks
 from . import output as files
-from .findings import text_of
 from .fixture import TmpGuard, opened
 from .records import IMPORT, Recorder, TestRecord
 from .settings import Settings
 from .startup import start_of
+from .violations import text_of
 
 #: The name that the plugin goes by among pytest's.
 NAME: Final = "tmpguard-plugin"
@@ -175,7 +175,7 @@ class Plugin:
         if not self.settings.starts:
             return (yield)
         tracebacks.hide()
-        record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings.rules)
+        record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings.allowed)
         with start_of(record, self._guard_of_imports, IMPORT):
             report = yield
         self.recorder.keep(record)
@@ -224,7 +224,7 @@ def importing_conftests(config: pytest.Config) -> Iterator[None]:
     """Guard the import of the conftest files that pytest loads before it has configured its plugins."""
     settings = Settings(config, config.known_args_namespace)
     tracebacks.hide()
-    record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.rules)
+    record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.allowed)
     with start_of(record, settings.guard_of_imports(), IMPORT):
         yield
 

@@ -14,7 +14,7 @@ from tmpguard.core.reports.report import Report, Violation
 from tmpguard.core.storage.volume import NO_VOLUME
 
 if TYPE_CHECKING:
-    from .allow import Rule
+    from .allow import Matcher
     from .settings import TestSettings
 
 #: A request that has begun in this context. An application's own guard within it belongs to it.
@@ -31,8 +31,8 @@ TMP_PATH_REMEDY: Final = (
 )
 
 
-class Finding(NamedTuple):
-    """A violation, and where it was found."""
+class Occurrence(NamedTuple):
+    """A violation, and the route of the request that it occurred in."""
 
     violation: Violation
     route: str
@@ -118,14 +118,14 @@ class TestRecord:
         #: Do the violations of an application's own guard fail this test?
         self.wanted = wanted or every_request
         self.entries: list[Entry] = []
-        self.rules: list[Rule] = [] if settings is None else list(settings.rules)
+        self.allowed: list[Matcher] = [] if settings is None else list(settings.allowed)
         self._late_judged = 0
 
     @classmethod
-    def of_import(cls, nodeid: str, rules: Iterable[Rule]) -> TestRecord:
+    def of_import(cls, nodeid: str, allowed: Iterable[Matcher]) -> TestRecord:
         """The record of what is imported for no test in particular."""
         record = cls(nodeid, None, every_request=False, wanted=False)
-        record.rules += rules
+        record.allowed += allowed
         return record
 
     def begin(self, kind: str, route: str) -> Entry:
@@ -141,24 +141,24 @@ class TestRecord:
         return violation._replace(remedy=TMP_PATH_REMEDY)
 
     def is_allowed(self, violation: Violation) -> bool:
-        return any(rule(violation) for rule in self.rules)
+        return any(matches(violation) for matches in self.allowed)
 
-    def unexpected(self) -> list[Finding]:
+    def unexpected(self) -> list[Occurrence]:
         """The violations since the last call that the test does not allow."""
         return [
-            Finding(self.explained(violation), entry.route)
+            Occurrence(self.explained(violation), entry.route)
             for entry in list(self.entries)
             for violation in list(entry.unjudged())
             if not self.is_allowed(violation)
         ]
 
-    def unexpected_late(self) -> list[Finding]:
+    def unexpected_late(self) -> list[Occurrence]:
         """The same of late writes, where they are to fail the test."""
         if self.settings is None or not self.settings.late_writes_fail:
             return []
-        late = [Finding(one, entry.route) for entry in list(self.entries) for one in entry.late_writes]
+        late = [Occurrence(one, entry.route) for entry in list(self.entries) for one in entry.late_writes]
         fresh, self._late_judged = late[self._late_judged :], len(late)
-        return [finding for finding in fresh if not self.is_allowed(finding.violation)]
+        return [one for one in fresh if not self.is_allowed(one.violation)]
 
     def end(self) -> None:
         """The test is over, and so is what it left open."""

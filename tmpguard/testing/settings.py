@@ -16,7 +16,7 @@ from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.guard import Guard, detected
 
-from .allow import Rule, rules_of
+from .allow import Matcher, matchers_of
 
 #: What a marker takes besides the options of a guard.
 MARKER_ONLY: Final = ("allow", "body", "writable_tmp_path")
@@ -46,7 +46,7 @@ class Settings:
         self._guards: dict[object, tuple[Guard, dict[str, Any]]] = {}
         with usage_errors():
             self.options = _ini_options(config)
-            self.rules = rules_of(config.getini("tmpguard_allow"), directory_of(self.options))
+            self.allowed = matchers_of(config.getini("tmpguard_allow"), directory_of(self.options))
             self.writable_tmp_path = bool(config.getini("tmpguard_writable_tmp_path"))
             self.late_writes = config.getini("tmpguard_late_writes") or "report"
             if self.late_writes not in LATE_WRITES:
@@ -105,7 +105,7 @@ class TestSettings:
         self._settings = settings
         self._tmp_path = not _TMP_PATHS.isdisjoint(getattr(item, "fixturenames", ()))
         self.options = dict(settings.options)
-        self.rules: list[Rule] = list(settings.rules)
+        self.allowed: list[Matcher] = list(settings.allowed)
         self.starts = settings.starts
         self.late_writes_fail = settings.late_writes == "fail"
         self._writable_tmp_path = settings.writable_tmp_path
@@ -114,7 +114,7 @@ class TestSettings:
         markers = list(item.iter_markers("tmpguard"))
         for marker in reversed(markers):  # the nearest last: it wins
             given = _checked_marker(marker)
-            self.rules += rules_of(given.pop("allow", ()), directory_of(settings.options))
+            self.allowed += matchers_of(given.pop("allow", ()), directory_of(settings.options))
             body = given.pop("body", body)
             self._writable_tmp_path = given.pop("writable_tmp_path", self._writable_tmp_path)
             marked |= given

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tmpguard.core.version import __version__
 
-from .findings import PATHS_SHOWN, error_name, short_file, source_around
 from .records import IMPORT
+from .violations import PATHS_SHOWN, error_name, short_file, source_around
 
 #: Of the JSON. A higher number when a key changes its meaning or goes.
 FORMAT: Final = 1

@@ -114,8 +114,8 @@ def test_a_process_that_got_the_number_of_a_child_is_not_waited_for(build_any: B
     guard = build_any(storage_size=1)
     with guard.invocation() as invocation:
         subprocess.run(["true"], check=True)
-        (view,) = children_of(invocation).views._made.values()
-        view.entering(os.getppid())
+        (namespace,) = children_of(invocation).namespaces._made.values()
+        namespace.entering(os.getppid())
     begin = time.monotonic()
     assert tmpguard.drain(60)
     assert time.monotonic() - begin < PATIENCE / 2

@@ -332,10 +332,10 @@ class VeiledNamespace(Namespace):
         return self.directories.get(path) if self.table.watched is None else None
 
 
-def view_of(
+def namespace_of(
     table: MountTable, make_scratch: Callable[[], str], make_mount_points: Callable[[], None]
 ) -> Namespace:
-    """The view of an invocation of the guard whose mounts are in ``table``."""
+    """The namespace for an invocation of the guard whose mounts are in ``table``."""
     veiled = table.hidden is not None or table.watched is not None
     return (VeiledNamespace if veiled else Namespace)(table, make_scratch, make_mount_points)
 

@@ -347,7 +347,7 @@ TABLE: Final[tuple[Row, ...]] = (
 )
 
 
-class Refused:
+class Refusal:
     """One refusal as the rows look at it; what only some rows ask for is worked out on demand."""
 
     def __init__(self, operation: str, code: int, path: str, project: str) -> None:
@@ -384,8 +384,8 @@ def _has_one_of(functions: Iterable[str], modules: tuple[str, ...]) -> bool:
 
 def find(operation: str, code: int, path: str, project: str) -> Row | None:
     """The row for a refusal that the calling code meets, None where none fits. Both paths are absolute."""
-    refused = Refused(operation, code, path, project)
-    return next((row for row in TABLE if refused.fits(row)), None)
+    refusal = Refusal(operation, code, path, project)
+    return next((row for row in TABLE if refusal.fits(row)), None)
 
 
 def advice(operation: str, code: int, path: str, remedy: str, *, project: str, start_note: str = "") -> str:

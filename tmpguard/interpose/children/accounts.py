@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from tmpguard.core import originals
 from tmpguard.core.callers import Origin, locate
 from tmpguard.core.context import unguarded
-from tmpguard.core.errors import Refused
+from tmpguard.core.errors import NotPermitted
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.pages import Usage
 from tmpguard.core.storage.scratch import ScratchRoot
 from tmpguard.core.storage.wiper import wiper
 
 if TYPE_CHECKING:  # importing it takes a while, and most processes contain no children
-    from tmpguard.kernel.containment import Containment, View
+    from tmpguard.kernel.containment import Containment, MountNamespace
 
 OVERRUN: Final = "quota exceeded by a child process"
 
@@ -34,15 +34,15 @@ class Child(NamedTuple):
 watched: Final[dict[int, Child]] = {}
 
 
-class Views:
+class MountNamespaces:
     """The namespaces of one /tmp. Made when the first child is started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[bool, View] = {}
+        self._made: dict[bool, MountNamespace] = {}
 
-    def get(self, invocation: Invocation, shared_memory: bool) -> View:
-        """The namespace that sees what ``invocation`` does. Raises Refused."""
+    def get(self, invocation: Invocation, shared_memory: bool) -> MountNamespace:
+        """The namespace that sees what ``invocation`` does. Raises NotPermitted."""
         with self._lock:
             if shared_memory not in self._made:
                 directory = invocation.namespace.scratch()
@@ -53,28 +53,30 @@ class Views:
                 containment = cast("Containment", invocation.guard.containment)
                 with unguarded():
                     _open_to_all(directory)
-                    self._made[shared_memory] = containment.view(directory, shared_memory=shared_memory)
+                    self._made[shared_memory] = containment.namespace(directory, shared_memory=shared_memory)
             return self._made[shared_memory]
 
     def close(self, root: ScratchRoot) -> None:
         """Let go of them; children that still run go on."""
         with self._lock:
             made, self._made = self._made, {}
-        for view in made.values():
+        for namespace in made.values():
             # It may have to wait, and the end of a namespace takes the kernel a while.
-            wiper.put(view.close, root)
+            wiper.put(namespace.close, root)
 
 
 class Children:
     """What an invocation knows of its children."""
 
-    def __init__(self, invocation: Invocation, views: Views) -> None:
+    def __init__(self, invocation: Invocation, namespaces: MountNamespaces) -> None:
         self._invocation = invocation
-        self.views = views
+        self.namespaces = namespaces
         self._last: Child | None = None
         self._over = False
 
-    def view(self, operation: str, program: str, *, shared_memory: bool = False) -> View | None:
+    def namespace(
+        self, operation: str, program: str, *, shared_memory: bool = False
+    ) -> MountNamespace | None:
         """The namespace for a child to be started.
 
         ``shared_memory`` asks for one in which /dev/shm is as it is: what multiprocessing shares lies there.
@@ -85,14 +87,14 @@ class Children:
         if self._is_over():
             raise invocation.stale(operation, program)
         try:
-            view = self.views.get(invocation, shared_memory)
-        except Refused as exc:
+            namespace = self.namespaces.get(invocation, shared_memory)
+        except NotPermitted as exc:
             invocation.refuse(operation, EPERM, program, remedy=f"no child can be contained: {exc}")
             return None
         if self._is_over():  # by another thread, meanwhile
-            self.views.close(invocation.guard.scratch)
+            self.namespaces.close(invocation.guard.scratch)
             raise invocation.stale(operation, program)
-        return view
+        return namespace
 
     def _is_over(self) -> bool:
         return self._invocation.ended
@@ -142,14 +144,14 @@ class Children:
         for process, child in list(watched.items()):
             if child.invocation.ended:
                 watched.pop(process, None)
-        self.views.close(self._invocation.guard.scratch)
+        self.namespaces.close(self._invocation.guard.scratch)
 
 
 def children_of(invocation: Invocation) -> Children:
     """The children of ``invocation``; those of all invocations that share its /tmp share the namespaces."""
 
     def make() -> Children:
-        children = Children(invocation, invocation.volume.attached(Views, Views))
+        children = Children(invocation, invocation.volume.attached(MountNamespaces, MountNamespaces))
         invocation.observe_end(children)
         return children
 

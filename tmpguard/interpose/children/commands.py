@@ -17,7 +17,7 @@ from tmpguard.core.invocation import Invocation
 from .programs import surely_runs
 
 if TYPE_CHECKING:
-    from tmpguard.kernel.containment import View
+    from tmpguard.kernel.containment import MountNamespace
 
 #: What the interpreter ignores for itself, and restores or not in a child.
 IGNORED: Final = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
@@ -78,7 +78,7 @@ def searched(name: bytes, path: bytes | None = None) -> tuple[bytes, ...]:
     return tuple(os.path.join(directory, name) for directory in path.split(b":"))
 
 
-def quick(invocation: Invocation, view: View, start: Start) -> list[bytes] | None:
+def quick(invocation: Invocation, namespace: MountNamespace, start: Start) -> list[bytes] | None:
     """The quick command, where nothing can go wrong with it; None else."""
     if any(entry.startswith(b"LD_") for entry in start.environment or ()):
         return None  # it is meant for the program, not for what comes before
@@ -92,7 +92,7 @@ def quick(invocation: Invocation, view: View, start: Start) -> list[bytes] | Non
         return None
     if surely_runs(invocation, start.programs, start.directory) is None:
         return None
-    return view.quick(start.args, start.directory)
+    return namespace.quick(start.args, start.directory)
 
 
 def _path_in(environment: list[bytes] | None) -> bytes | None:

@@ -26,15 +26,15 @@ def system(invocation: Invocation, command: Any) -> int:
     """:func:`os.system`."""
     if not isinstance(command, (str, bytes, os.PathLike)) or is_odd(command):
         return originals.system(command)  # which finds the words for it
-    view = contained(invocation, "os.system", command)
-    if view is None:
+    namespace = contained(invocation, "os.system", command)
+    if namespace is None:
         return originals.system(command)
     start = _start_of_shell(invocation, os.fsencode(command))
     # The first shell replaces itself: signals are as with the original, and there is no third process.
-    if (enter := quick(invocation, view, start)) is not None:
+    if (enter := quick(invocation, namespace, start)) is not None:
         status = originals.system(b"exec " + os.fsencode(shlex.join(map(os.fsdecode, enter))))
     else:
-        with view.careful(orders(start)) as (careful, descriptors), _inheritable(descriptors):
+        with namespace.careful(orders(start)) as (careful, descriptors), _inheritable(descriptors):
             status = originals.system(f"exec {shlex.join(careful)}")
     children_of(invocation).finished(named(command))
     return status
@@ -67,11 +67,11 @@ def _inheritable(descriptors: Iterable[int]) -> Iterator[None]:
 
 def spawnvef(invocation: Invocation, mode: int, file: Any, args: Any, env: Any, func: Any) -> Any:
     """``os._spawnvef``, on which all of ``os.spawn*`` are built: it forks, and the fork calls ``func``."""
-    view = contained(invocation, "os.spawn", file)  # the fork finds it made
+    namespace = contained(invocation, "os.spawn", file)  # the fork finds it made
     result = originals.spawnvef(mode, file, args, env, func)
-    if view is not None and mode == os.P_NOWAIT:
+    if namespace is not None and mode == os.P_NOWAIT:
         children_of(invocation).started(result, named(file))
-    elif view is not None:
+    elif namespace is not None:
         children_of(invocation).finished(named(file))
     return result
 
@@ -94,10 +94,10 @@ def _execute(
 ) -> NoReturn:
     if not _is_usual(path, argv):
         original(path, argv, *env)  # which finds the words for it
-    view = contained(invocation, f"os.{original.__name__}", path)
-    if view is None:
+    namespace = contained(invocation, f"os.{original.__name__}", path)
+    if namespace is None:
         original(path, argv, *env)
-    assert view is not None
+    assert namespace is not None
     descriptor = path if type(path) is int else None
     program = path if descriptor is None else f"/proc/self/fd/{path}"
     start = start_of(invocation, [program], argv, None, entries_of(*env) if env else None)
@@ -107,7 +107,7 @@ def _execute(
         raise type(exc)(exc.errno, exc.strerror) from None  # exec's errors name no file
     inherited = [] if descriptor is None else [descriptor]
     with (
-        view.careful(orders(start, inherited=inherited)) as (command, descriptors),
+        namespace.careful(orders(start, inherited=inherited)) as (command, descriptors),
         _inheritable(descriptors),
     ):
         originals.execv(command[0], command)

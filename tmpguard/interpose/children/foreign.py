@@ -56,8 +56,8 @@ async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str,
     if invocation is None:
         return await start(*args, **more)
     operation, program = "loop.subprocess_exec", more.get("executable") or args[0]
-    view = contained(invocation, operation, program)
-    if view is None:
+    namespace = contained(invocation, operation, program)
+    if namespace is None:
         return await start(*args, **more)
     more.pop("executable", None)
     environment = entries_of(more.pop("env", None))
@@ -75,12 +75,12 @@ async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str,
         check(invocation, wanted)
     except OSError as exc:
         reraise(exc, program)
-    command = quick(invocation, view, wanted)
+    command = quick(invocation, namespace, wanted)
     if command is not None:
         result = await start(*command, env=_mapping(environment), **more)
-        view.entering(result[0].get_pid())
+        namespace.entering(result[0].get_pid())
     else:
-        with view.careful(orders(wanted)) as (careful, descriptors):
+        with namespace.careful(orders(wanted)) as (careful, descriptors):
             kept = (*more.pop("pass_fds", ()), *descriptors)
             result = await start(*careful, pass_fds=kept, **more)
     children_of(invocation).started(result[0].get_pid(), named(program))

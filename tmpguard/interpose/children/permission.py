@@ -13,7 +13,7 @@ from tmpguard.core.invocation import Invocation
 from .accounts import children_of
 
 if TYPE_CHECKING:
-    from tmpguard.kernel.containment import View
+    from tmpguard.kernel.containment import MountNamespace
 
 logger = logging.getLogger("tmpguard")
 
@@ -29,14 +29,14 @@ _TOLD_LIMIT: Final = 10_000
 
 def contained(
     invocation: Invocation, operation: str, program: Any, *, shared_memory: bool = False
-) -> View | None:
+) -> MountNamespace | None:
     """The namespace for a child that is to be contained; None for one that may see the real file system.
 
     Raises OSError(EPERM) for one that is refused, and OSError(ESTALE) when the invocation is over.
     """
     policy = invocation.guard.children
     if policy == "contain":
-        return children_of(invocation).view(operation, named(program), shared_memory=shared_memory)
+        return children_of(invocation).namespace(operation, named(program), shared_memory=shared_memory)
     if policy == "refuse":
         refuse(invocation, operation, program, _REFUSED)
     else:

@@ -27,7 +27,7 @@ from .commands import IGNORED, Start, entries_of, orders, quick, searched, start
 from .permission import contained, named, refuse
 
 if TYPE_CHECKING:
-    from tmpguard.kernel.containment import View
+    from tmpguard.kernel.containment import MountNamespace
 
 # --- fork_exec: subprocess, asyncio, multiprocessing ---------------------------------------------------
 
@@ -73,21 +73,21 @@ def fork_exec(
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     if parent == "multiprocessing.forkserver" and invocation.guard.children == "contain":
         refuse(invocation, operation, program, FORKSERVER)
-    view = contained(invocation, operation, program, shared_memory=bool(parent))
+    namespace = contained(invocation, operation, program, shared_memory=bool(parent))
     rest = _Rest(*more[: len(_Rest._fields)])
-    if view is None:
+    if namespace is None:
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     start = start_of(invocation, programs, args, directory, environment)
     command = None
     if rest.uid is None and rest.gid is None and rest.groups is None:
-        command = quick(invocation, view, start)
+        command = quick(invocation, namespace, start)
     if command is not None:
         process = original(command, command[:1], close_fds, pass_fds, None, environment, *more)
-        view.entering(process)
+        namespace.entering(process)
     else:
         _check_numbers(rest)
         tail = (*rest._replace(gid=None, groups=None, uid=None), *more[len(rest) :])
-        with _orders(start, rest) as given, view.careful(given) as (careful, descriptors):
+        with _orders(start, rest) as given, namespace.careful(given) as (careful, descriptors):
             kept = tuple(sorted({*pass_fds, *descriptors}))
             process = original(careful, [os.fsencode(careful[0])], close_fds, kept, None, None, *tail)
     children_of(invocation).started(process, program)
@@ -192,20 +192,20 @@ def _spawn(
         return original(path, argv, env, **more)  # which finds the words for it
     by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
     operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
-    view = contained(invocation, operation, path)
-    if view is None:
+    namespace = contained(invocation, operation, path)
+    if namespace is None:
         return original(path, argv, env, **more)
     name = os.fsencode(path)
     sought = original is originals.posix_spawnp and b"/" not in name
     start = start_of(invocation, searched(name) if sought else [name], argv, None, entries_of(env))
     if more.get("file_actions") is not None:
         more["file_actions"] = [_action(invocation, action) for action in more["file_actions"]]
-    command = quick(invocation, view, start)
+    command = quick(invocation, namespace, start)
     if command is not None:
         process: int = originals.posix_spawn(command[0], command, env, **more)
-        view.entering(process)
+        namespace.entering(process)
     else:
-        process = _spawn_carefully(view, start, path, more)
+        process = _spawn_carefully(namespace, start, path, more)
     children_of(invocation).started(process, named(path))
     return process
 
@@ -225,7 +225,7 @@ def _action(invocation: Invocation, action: Any) -> Any:
     return kind, fd, real, flags, mode
 
 
-def _spawn_carefully(view: View, start: Start, path: Any, more: dict[str, Any]) -> int:
+def _spawn_carefully(namespace: MountNamespace, start: Start, path: Any, more: dict[str, Any]) -> int:
     """Raises OSError with ``path`` where the program cannot be executed."""
     actions = list(more.pop("file_actions", None) or ())
     lowest = [action[1] for action in actions if action[0] == _CLOSE_FROM]
@@ -240,7 +240,7 @@ def _spawn_carefully(view: View, start: Start, path: Any, more: dict[str, Any]) 
             inherited=[writing],
             **({"close from": min(lowest)} if lowest else {}),
         )
-        with view.careful(given) as (command, descriptors):
+        with namespace.careful(given) as (command, descriptors):
             # A child gets to keep a descriptor by duplicating it to itself.
             actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in descriptors]
             process: int = originals.posix_spawn(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tmpguard.core.invocation import get_current
 
-from .view import known_view, refused
+from .view import known_view, pending
 
 _NAME: Final = "sqlite_errorcode"
 _PRIMARY: Final = 0xFF
@@ -40,7 +40,7 @@ class ErrorCode:
 
 
 def _tell(error: Any, code: int) -> None:
-    remedy, refused.remedy = refused.remedy, ""
+    remedy, pending.remedy = pending.remedy, ""
     if code & _PRIMARY == sqlite3.SQLITE_READONLY:
         remedy = _read_only() if code != sqlite3.SQLITE_READONLY_DBMOVED else ""
     if remedy:

@@ -14,13 +14,13 @@ from tmpguard.core.layout import TMP
 connecting: Final[ContextVar[tuple[str, Any] | None]] = ContextVar("tmpguard_connecting", default=None)
 
 
-class _Refused(threading.local):
-    """What was refused last in this thread, until an error tells it."""
+class _Pending(threading.local):
+    """The remedy of this thread's last refusal, until SQLite raises the error that it belongs to."""
 
     remedy = ""
 
 
-refused: Final = _Refused()
+pending: Final = _Pending()
 
 
 class View:
@@ -50,7 +50,7 @@ class View:
 
     def note(self, operation: str, code: int, path: Any, remedy: str) -> None:
         """Record a violation (C2.3); the error is SQLite's own, which gets ``remedy`` as a note (C2.4)."""
-        refused.remedy = remedy
+        pending.remedy = remedy
         self.invocation.note(operation, code, path, remedy)
 
 

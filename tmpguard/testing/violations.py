@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tmpguard.core.callers import LIBRARIES, Location
 from tmpguard.core.reports.report import Violation
 
-from .records import Finding
+from .records import Occurrence
 
 #: Lines of source shown before and after the one that is meant.
 AROUND: Final = 2
@@ -73,10 +73,10 @@ class Group(NamedTuple):
     times: int
 
 
-def grouped(findings: Iterable[Finding]) -> list[Group]:
-    """``findings``, those of the same line and route together."""
+def grouped(occurrences: Iterable[Occurrence]) -> list[Group]:
+    """``occurrences``, those of the same line and route together."""
     groups: dict[object, Group] = {}
-    for violation, route in findings:
+    for violation, route in occurrences:
         key = violation._replace(path="", remedy=""), route
         group = groups.get(key) or Group(violation, route, [], 0)
         if violation.path not in group.paths:
@@ -85,21 +85,23 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     return list(groups.values())
 
 
-def text_of(findings: Sequence[Finding], late: Sequence[Finding], root: str, *, marker: bool = True) -> str:
+def text_of(
+    occurrences: Sequence[Occurrence], late: Sequence[Occurrence], root: str, *, marker: bool = True
+) -> str:
     """What a test says that fails by these violations and late writes; an import, which has no ``marker``."""
-    parts = [_headline([*findings, *late], root)]
-    parts += [_group_text(group, root) for group in grouped(findings)]
+    parts = [_headline([*occurrences, *late], root)]
+    parts += [_group_text(group, root) for group in grouped(occurrences)]
     if late:
         parts.append("After the end of their request:")
         parts += [_group_text(group, root) for group in grouped(late)]
     return "\n\n".join([*parts, _ADVICE if marker else _ADVICE_AT_IMPORT])
 
 
-def _headline(findings: Sequence[Finding], root: str) -> str:
+def _headline(occurrences: Sequence[Occurrence], root: str) -> str:
     """What pytest's short summary shows."""
-    violation = findings[0].violation
+    violation = occurrences[0].violation
     by = "" if violation.location is None else f" at {place(violation.location, root)}"
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    more = f" (and {len(occurrences) - 1} more)" if len(occurrences) > 1 else ""
     return f"tmpguard: {error_name(violation.errno)} {violation.operation} {violation.path!r}{by}{more}"
 
 
