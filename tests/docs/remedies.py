@@ -6,7 +6,7 @@ from errno import ENOSPC
 
 from tests.docs.tables import with_table
 from tests.support import PROJECT
-from tmpguard.core.reports.remedies import TABLE, Row
+from tmpguard.core.reports.libraries import TABLE, Row
 
 PAGE = PROJECT / "docs" / "remedies.md"
 

@@ -21,25 +21,10 @@ after the end it gets ESTALE, and the operation is among the report's ``late_wri
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from tmpguard.core.mounts.table import Place
-
 from .invocation import Invocation
-from .layout import TMP
-from .spelling import printable
 
 
 class ColdStart(Invocation):
     """The invocation of a start: its report has ``cold_start`` true, and its remedies speak of a start."""
 
     cold_start = True
-    start_note = ", and what the start writes there is gone before the first request"
-
-    def remedy_for(self, place: Place | None, path: Any) -> str:
-        name = os.path.basename(printable(path).rstrip("/")) or "it"
-        return (
-            f"only {TMP} is writable{self.start_note}: "
-            f"make {name} while a request runs ({TMP}/{name}), or ship it with the project"
-        )

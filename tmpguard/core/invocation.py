@@ -47,8 +47,6 @@ class Invocation(Attachments, RefusalMixin):
     # A request that touches no file must pay next to nothing, so what only file work needs starts as a
     # class attribute and is made on first use.
     ended = False
-    #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
-    cold_start = False
     #: The volume behind its /tmp once there is one: what must not make one asks this and not ``volume``.
     mounted: Volume = NO_VOLUME
     #: May another invocation have the scratch directory when this one is over? Not where somebody may still

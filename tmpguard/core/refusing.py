@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from tmpguard.core.mounts.lookup import Namespace
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.reports import remedies
-from tmpguard.core.reports.report import Report, Violation
+from tmpguard.core.reports.report import NATIVE_OVERRUN, Report, Violation
 
 from .callers import Origin, is_bytecode, is_importing, locate
-from .layout import TMP, is_below
+from .layout import PACKAGE, is_below
 from .policy import Policy
 from .spelling import descriptor_path, printable, spelled
 
@@ -26,17 +26,14 @@ _LOOKUPS: Final = frozenset(
     for name in ("stat", "lstat", "access", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
 )
 
-#: The operation of a violation by code that writes to a descriptor below Python.
-EXCEEDED: Final = "quota exceeded by a native writer"
-
 
 class RefusalMixin:
     """The part of an invocation that refuses, and records what was refused."""
 
     guard: Policy
     _let_through = 0
-    #: What a remedy adds where it is a start, and no request.
-    start_note = ""
+    #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
+    cold_start = False
 
     if TYPE_CHECKING:
 
@@ -81,7 +78,7 @@ class RefusalMixin:
         ``there`` is nothing on the disk either, or the operation has no name. Returns where the guard only
         watches.
         """
-        remedy = f"not in the bundle: {why}" if there else ""
+        remedy = remedies.not_in_bundle(why) if there else ""
         if operation in _LOOKUPS:
             if there and not self.report.has_lookup(self._shown(path)):
                 location, library = locate()
@@ -109,16 +106,15 @@ class RefusalMixin:
 
     def stale(self, operation: str, path: Any = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
-        remedy = "the invocation that this code runs for is over"
-        self._record(operation, codes.ESTALE, self._shown(path), remedy, late=True)
-        return self._refusal(codes.ESTALE, path, None, remedy)
+        self._record(operation, codes.ESTALE, self._shown(path), remedies.OVER, late=True)
+        return self._refusal(codes.ESTALE, path, None, remedies.OVER)
 
     def _advice(self, operation: str, code: int, path: str, remedy: str) -> str:
         try:
             project = self.namespace.working_directory()
         except OSError:
             return remedy  # it is over, or the working directory is gone
-        return remedies.advice(operation, code, path, remedy, project=project, start_note=self.start_note)
+        return remedies.advice(operation, code, path, remedy, project=project, at_start=self.cold_start)
 
     def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
         message = os.strerror(code)
@@ -128,8 +124,7 @@ class RefusalMixin:
             refusal = OSError(code, message, spelled(path))
         else:
             refusal = OSError(code, message, spelled(path), None, spelled(second))
-        if remedy:
-            refusal.add_note(f"tmpguard: {remedy}")
+        remedies.add_note(refusal, remedy)
         return refusal
 
     def _record(
@@ -164,29 +159,22 @@ class RefusalMixin:
 
     def remedy_for(self, place: Place | None, path: Any) -> str:
         """What to do instead of writing to ``path``: "only /tmp is writable; write to /tmp/a.txt" (C2.4)."""
-        spelled = printable(path)
-        if place is not None and is_below(place.virtual, TMP + "/package"):
-            tail = place.virtual[len(TMP + "/package") :].lstrip("/")
-            return f"{TMP}/package is the read-only bundle; write to {TMP}/{tail}".rstrip("/")
-        if spelled.startswith("/"):
-            project = self.namespace.working_directory()
-            inside = is_below(spelled, project) and project != "/"
-            spelled = os.path.relpath(spelled, project) if inside else spelled.rstrip("/").rpartition("/")[2]
-        parts = [part for part in spelled.split("/") if part not in ("", ".", "..")]
-        return f"only /tmp is writable; write to {'/'.join([TMP, *parts])}"
+        name = printable(path)
+        if self.cold_start:
+            return remedies.at_start(name)
+        if place is not None and is_below(place.virtual, PACKAGE):
+            return remedies.in_bundle(place.virtual)
+        # A relative path is below the working directory by itself.
+        return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")
 
     def _exceeded(self, real: str) -> None:
         """A native writer took more than there is; the quota has found it out."""
         path = self.namespace.virtual_of(real.removesuffix(" (deleted)"))
-        self._record(EXCEEDED, codes.ENOSPC, path, self.exceeded_remedy())
+        self._record(NATIVE_OVERRUN, codes.ENOSPC, path, self.exceeded_remedy())
 
     def exceeded_remedy(self) -> str:
         """What to do about a native writer that took more than there is (C2.4)."""
-        size = self.guard.storage_size
-        return (
-            f"{EXCEEDED}: /tmp holds more than its {size} MB (storage_size={size}); "
-            "remove files or allow more"
-        )
+        return remedies.native_overrun(self.guard.storage_size)
 
     def exceeded(self, path: Any) -> OSError:
         """The error for it, where nobody else tells it to the application: when the file is closed."""

@@ -21,6 +21,7 @@ from tmpguard.core import originals
 from tmpguard.core.callers import is_importing
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import is_below
+from tmpguard.core.reports import remedies
 from tmpguard.core.spelling import descriptor_path
 from tmpguard.interpose.files.raw import Unopened
 from tmpguard.interpose.sqlite.fallback import Resolved
@@ -31,10 +32,6 @@ from .paths import text
 from .wrapper import is_number
 
 _IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", importing.__file__)
-_REMEDY: Final = (
-    "this call reached the file system by a reference that tmpguard could not replace; "
-    "build the guard before the module that holds it is imported, or call it through os or io"
-)
 
 
 def _opened(args: tuple[Any, ...]) -> list[tuple[Any, int]]:
@@ -158,7 +155,7 @@ def _refuse(invocation: Invocation, event: str, path: Any) -> None:
         # The interpreter does without its bytecode there; that is nothing to report.
         raise OSError(EROFS, os.strerror(EROFS), path)
     if not invocation.was_let_through():
-        invocation.refuse(event, EROFS, path, remedy=_REMEDY, advise=False)
+        invocation.refuse(event, EROFS, path, remedy=remedies.NOT_REPLACED, advise=False)
 
 
 def _may_change(invocation: Invocation, real: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tmpguard.core.callers import Location
 from tmpguard.core.context import unguarded
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports import remedies
 from tmpguard.core.reports.report import Report, Violation
 from tmpguard.core.storage.volume import NO_VOLUME
 
@@ -24,11 +25,6 @@ in_progress: Final[ContextVar[Entry | None]] = ContextVar("tmpguard_testing_entr
 #: What stands for a route where it is no request.
 START_UP: Final = "(start-up)"
 IMPORT: Final = "(import)"
-
-TMP_PATH_REMEDY: Final = (
-    "pytest's temporary directories are read-only for the application; if it may write there, say "
-    "writable_tmp_path=True in the marker or tmpguard_writable_tmp_path = true in the ini file"
-)
 
 
 class Occurrence(NamedTuple):
@@ -138,7 +134,7 @@ class TestRecord:
         """``violation``, with what to do where it is about the temporary directory of a test."""
         if self.settings is None or not self.settings.is_temporary(violation.path):
             return violation
-        return violation._replace(remedy=TMP_PATH_REMEDY)
+        return violation._replace(remedy=remedies.TEST_DIRECTORY)
 
     def is_allowed(self, violation: Violation) -> bool:
         return any(matches(violation) for matches in self.allowed)

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from tmpguard.core.errors import ConfigurationError
+from tmpguard.core.reports.remedies import NOTE
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
@@ -25,5 +26,5 @@ def _is_told(excinfo: Any) -> bool:
     value = getattr(excinfo, "value", None)
     notes = getattr(value, "__notes__", ())
     return isinstance(value, (OSError, ConfigurationError)) or any(
-        isinstance(note, str) and note.startswith("tmpguard: ") for note in notes
+        isinstance(note, str) and note.startswith(NOTE) for note in notes
     )

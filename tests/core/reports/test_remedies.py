@@ -20,8 +20,9 @@ from tests.remedies import frameworks, libraries, patterns, standard
 from tests.remedies.provoke import PROVOCATIONS, Places
 from tests.support import run_python
 from tmpguard.core.reports import remedies
+from tmpguard.core.reports.libraries import TABLE, Row, find
 
-ROWS = {row.name: row for row in remedies.TABLE}
+ROWS = {row.name: row for row in TABLE}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ NUMBA = "Numba: compiled functions (cache=True)"
 
 def test_every_row_is_provoked() -> None:
     assert all((frameworks, libraries, patterns, standard))  # the modules that fill the register
-    assert sorted([*PROVOCATIONS, MATPLOTLIB, NUMBA]) == sorted(row.name for row in remedies.TABLE)
+    assert sorted([*PROVOCATIONS, MATPLOTLIB, NUMBA]) == sorted(row.name for row in TABLE)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # libraries tell that they do without their cache
@@ -149,8 +150,8 @@ def test_names_with_braces_and_long_paths_are_no_trouble(places: Places, scratch
 def test_an_error_in_the_table_is_not_the_application_s(
     places: Places, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for broken in (remedies.Row("broken", "{nothing}"), remedies.Row("broken", "say", path="(")):
-        monkeypatch.setattr(remedies, "TABLE", (broken,))
+    for broken in (Row("broken", "{nothing}"), Row("broken", "say", path="(")):
+        monkeypatch.setattr("tmpguard.core.reports.libraries.TABLE", (broken,))
         with tmpguard.invocation(bundle=places.project, scratch_root=scratch_root) as invocation:
             assert refused("out.csv", invocation) == "only /tmp is writable; write to /tmp/out.csv"
 
@@ -168,7 +169,7 @@ def test_the_patterns_are_quick_on_any_path() -> None:
     for path in ("/" * 4096, "/.cache" * 500, "/tmp/tmp" * 500, "/instance" * 400 + "x", "/var/" * 800):
         begin = time.perf_counter()
         for code in (EROFS, ENOSPC):
-            remedies.find("open", code, path, "/srv/project")
+            find("open", code, path, "/srv/project")
         assert time.perf_counter() - begin < 0.5
 
 

@@ -16,7 +16,7 @@ import tmpguard
 from tests.interpose.children.conftest import Build
 from tests.support import PROJECT
 from tmpguard.config.options import CHILDREN as POLICIES
-from tmpguard.interpose.children.accounts import OVERRUN
+from tmpguard.core.reports.report import CHILD_OVERRUN
 
 PAGE = (PROJECT / "docs" / "children.md").read_text()
 MARK = "/tmp/of-the-request"
@@ -88,4 +88,4 @@ def test_the_default_and_the_names_are_right() -> None:
     assert '| `"allow"`, the default |' in PAGE
     assert tmpguard.Guard(bundle=None).children == "allow"
     assert all(f'`"{policy}"`' in PAGE for policy in POLICIES)
-    assert f"`{OVERRUN}`" in PAGE
+    assert f"`{CHILD_OVERRUN}`" in PAGE

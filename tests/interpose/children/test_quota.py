@@ -17,7 +17,7 @@ import pytest
 import tmpguard
 from tests.interpose.children.conftest import Build
 from tests.support import eventually
-from tmpguard.interpose.children.accounts import OVERRUN
+from tmpguard.core.reports.report import CHILD_OVERRUN
 
 MB = 1_048_576
 
@@ -97,7 +97,7 @@ def test_an_overrun_is_a_violation_and_nothing_can_be_written_until_it_is_gone(
 ) -> None:
     subprocess.run(fill(3 * MB), check=True)
     (violation,) = inside_any.report.violations
-    assert (violation.operation, violation.errno) == (OVERRUN, errno.ENOSPC)
+    assert (violation.operation, violation.errno) == (CHILD_OVERRUN, errno.ENOSPC)
     assert violation.operation == "quota exceeded by a child process"
     assert violation.path == "sh"
     assert violation.location is not None
@@ -113,9 +113,9 @@ def test_an_overrun_is_a_violation_and_nothing_can_be_written_until_it_is_gone(
     subprocess.run(["true"], check=True)
     os.truncate("/tmp/big", MB - 4096)
     Path("/tmp/more").write_bytes(b"x")
-    assert [violation.operation for violation in inside_any.report.violations].count(OVERRUN) == 1
+    assert [violation.operation for violation in inside_any.report.violations].count(CHILD_OVERRUN) == 1
     subprocess.run(fill(2 * MB, "again"), check=True)
-    assert [violation.operation for violation in inside_any.report.violations].count(OVERRUN) == 2
+    assert [violation.operation for violation in inside_any.report.violations].count(CHILD_OVERRUN) == 2
 
 
 def test_too_many_files_of_a_child_are_an_overrun(build_any: Build) -> None:
@@ -123,7 +123,7 @@ def test_too_many_files_of_a_child_are_an_overrun(build_any: Build) -> None:
         subprocess.run(["sh", "-c", "cd /tmp; touch a b c"], check=True)
         assert invocation.report.violations == ()
         subprocess.run(["touch", "/tmp/d"], check=True)
-        assert [violation.operation for violation in invocation.report.violations] == [OVERRUN]
+        assert [violation.operation for violation in invocation.report.violations] == [CHILD_OVERRUN]
         with pytest.raises(OSError, match="No space left"):
             open("/tmp/e", "w")
 
@@ -133,7 +133,7 @@ def test_an_overrun_of_a_child_that_nobody_waits_for_is_found_at_the_end(build_a
     with invocation:
         process = os.posix_spawn("/bin/sh", fill(2 * MB), os.environ)
         assert eventually(lambda: os.stat("/tmp").st_nlink and used() == MB)
-    assert [violation.operation for violation in invocation.report.violations] == [OVERRUN]
+    assert [violation.operation for violation in invocation.report.violations] == [CHILD_OVERRUN]
     os.waitpid(process, 0)
 
 

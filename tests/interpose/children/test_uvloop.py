@@ -11,7 +11,7 @@ import pytest
 
 import tmpguard
 from tests.interpose.children.conftest import Build
-from tmpguard.interpose.children.accounts import OVERRUN
+from tmpguard.core.reports.report import CHILD_OVERRUN
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -48,7 +48,7 @@ def test_contained(build: Build) -> None:
     with build(storage_size=1).invocation() as invocation:
         Path("/tmp/file.txt").write_text("text")
         run(main)
-        assert [violation.operation for violation in invocation.report.violations] == [OVERRUN]
+        assert [violation.operation for violation in invocation.report.violations] == [CHILD_OVERRUN]
 
 
 def test_refused(scratch_root: Path) -> None:

@@ -1,402 +1,139 @@
-"""What to do about a refusal, where the library that asked for it is known: one row of a table each (C2.4).
+"""What to do about a refusal, as text: the exception's note and the violation's ``remedy`` (C2.4).
 
-A row recognises a refusal by the modules between the call and the application's line, by the path, by the
-operation, or by several of these, and names the setting that moves the file. The first row that fits is
-taken: libraries come before patterns that many share. Asked for at a refusal only; never raises.
-
-docs/remedies.md shows the table, and a test provokes every row.
+All of these texts are made here, from plain values; who refuses chooses one. What is known of particular
+libraries stands in the table of :mod:`~tmpguard.core.reports.libraries`.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
-from errno import ENOSPC, EROFS, EXDEV
-from functools import cached_property
-from typing import Final, NamedTuple
+from errno import ENOSPC
+from typing import Final
 
-from tmpguard.core.callers import library_functions
-from tmpguard.core.layout import TMP, is_below
+from tmpguard.core.layout import PACKAGE, TMP, is_below
+
+from . import libraries
+from .report import NATIVE_OVERRUN
+
+#: What the note of an exception begins with.
+NOTE: Final = "tmpguard: "
 
 
-class Row(NamedTuple):
-    """What is recognised, and what to say.
+def add_note(error: BaseException, remedy: str) -> None:
+    """Add ``remedy`` to ``error`` as its note; nothing where there is none."""
+    if remedy:
+        error.add_note(f"{NOTE}{remedy}")
 
-    ``name`` says for people what it is, ``say`` what to do; it may name ``{to}``, a path below ``/tmp`` of
-    the same name. All else that is given has to fit: ``modules``, of which one (or something in it) is
-    between the call and the application's line, or is the call; ``path``, a regular expression searched in
-    the absolute path (``~`` stands for the home directory, but not for a project in it); ``operations``, of
-    which the operation's name begins with one; ``errnos``, of which the refusal has one.
+
+# --- a read-only file system ---------------------------------------------------------------------------
+
+_AT_START: Final = f"only {TMP} is writable, and what the start writes there is gone before the first request"
+
+
+def outside(path: str, project: str) -> str:
+    """A write outside ``/tmp``: "only /tmp is writable; write to /tmp/a.txt".
+
+    ``path`` is as the application gave it; ``project`` is the working directory.
     """
-
-    name: str
-    say: str
-    modules: tuple[str, ...] = ()
-    path: str = ""
-    operations: tuple[str, ...] = ()
-    errnos: tuple[int, ...] = (EROFS, EXDEV)
+    if path.startswith("/"):
+        inside = is_below(path, project) and project != "/"
+        path = os.path.relpath(path, project) if inside else path.rstrip("/").rpartition("/")[2]
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    return f"only {TMP} is writable; write to {'/'.join([TMP, *parts])}"
 
 
-_SHIP: Final = "or ship the files with the project"
-_SERVER: Final = "keep what must last in a database server"
+def in_bundle(virtual: str) -> str:
+    """A write to ``virtual``, a canonical path below ``/tmp/package``."""
+    tail = virtual[len(PACKAGE) :].lstrip("/")
+    return f"{PACKAGE} is the read-only bundle; write to {TMP}/{tail}".rstrip("/")
 
-#: More than this is not looked at: a path is no longer, and a regular expression is quick on it.
-_LONGEST: Final = 4096
 
-TABLE: Final[tuple[Row, ...]] = (
-    # --- science and models ---
-    Row(
-        "matplotlib: configuration and font cache",
-        "set MPLCONFIGDIR=/tmp/matplotlib before matplotlib is imported",
-        modules=("matplotlib",),
-        path=r"/matplotlib(/|$)|^~(/|$)",
-    ),
-    Row(
-        "Numba: compiled functions (cache=True)",
-        f"set NUMBA_CACHE_DIR=/tmp/numba before numba is imported, {_SHIP} and set NUMBA_CACHE_DIR to them",
-        modules=("numba",),
-    ),
-    Row(
-        "NLTK: corpora and models",
-        f"nltk.download(..., download_dir='/tmp/nltk_data') with NLTK_DATA=/tmp/nltk_data, {_SHIP} and set "
-        "NLTK_DATA to them",
-        modules=("nltk",),
-    ),
-    Row(
-        "tiktoken: encodings",
-        f"set TIKTOKEN_CACHE_DIR=/tmp/tiktoken, {_SHIP} and set TIKTOKEN_CACHE_DIR to them",
-        modules=("tiktoken",),
-    ),
-    Row(
-        "Sentence Transformers: models",
-        f"set SENTENCE_TRANSFORMERS_HOME=/tmp/sentence-transformers, {_SHIP} and load the model by its path",
-        modules=("sentence_transformers",),
-    ),
-    Row(
-        "Hugging Face: models and datasets",
-        f"set HF_HOME=/tmp/huggingface, {_SHIP}, set HF_HOME to them and HF_HUB_OFFLINE=1",
-        modules=("huggingface_hub", "transformers", "datasets", "diffusers"),
-    ),
-    Row(
-        "PyTorch: hub models",
-        f"set TORCH_HOME=/tmp/torch, {_SHIP} and set TORCH_HOME to them",
-        modules=("torch.hub", "torchvision"),
-    ),
-    Row(
-        "Triton: compiled kernels",
-        "set TRITON_CACHE_DIR=/tmp/triton",
-        modules=("triton",),
-    ),
-    Row(
-        "Keras: models and datasets",
-        f"set KERAS_HOME=/tmp/keras before keras is imported, {_SHIP} and set KERAS_HOME to them",
-        path=r"^~/\.keras(/|$)",
-    ),
-    Row(
-        "scikit-learn: datasets",
-        f"set SCIKIT_LEARN_DATA=/tmp/scikit_learn_data, {_SHIP} and set SCIKIT_LEARN_DATA to them",
-        modules=("sklearn.datasets",),
-    ),
-    Row(
-        "seaborn: datasets",
-        f"set SEABORN_DATA=/tmp/seaborn-data, {_SHIP} and set SEABORN_DATA to them",
-        modules=("seaborn",),
-    ),
-    Row(
-        "gensim: models and datasets",
-        f"set GENSIM_DATA_DIR=/tmp/gensim-data, {_SHIP} and set GENSIM_DATA_DIR to them",
-        path=r"/gensim-data(/|$)",
-    ),
-    Row(
-        "rembg: models",
-        f"set U2NET_HOME=/tmp/u2net, {_SHIP} and set U2NET_HOME to them",
-        path=r"^~/\.u2net(/|$)",
-    ),
-    Row(
-        "EasyOCR: models",
-        f"set EASYOCR_MODULE_PATH=/tmp/easyocr, {_SHIP} and set EASYOCR_MODULE_PATH to them",
-        path=r"/\.EasyOCR(/|$)",
-    ),
-    Row(
-        "Ultralytics: settings and models",
-        "set YOLO_CONFIG_DIR=/tmp/ultralytics, and load the model by the path that it is shipped at",
-        modules=("ultralytics",),
-    ),
-    Row(
-        "DeepFace: models",
-        f"set DEEPFACE_HOME=/tmp/deepface, {_SHIP} and set DEEPFACE_HOME to them",
-        path=r"/\.deepface(/|$)",
-    ),
-    Row(
-        "Stanza: models",
-        f"set STANZA_RESOURCES_DIR=/tmp/stanza, {_SHIP} and set STANZA_RESOURCES_DIR to them",
-        path=r"/stanza_resources(/|$)",
-    ),
-    Row(
-        "joblib: Memory and memory maps",
-        "give joblib.Memory a directory below /tmp, and set JOBLIB_TEMP_FOLDER=/tmp",
-        modules=("joblib.memory", "joblib._store_backends", "joblib._memmapping_reducer", "joblib.disk"),
-    ),
-    Row(
-        "pooch: downloaded data (SciPy, scikit-image and others)",
-        f"set XDG_CACHE_HOME=/tmp/.cache, {_SHIP} and give their path",
-        modules=("pooch",),
-    ),
-    Row(
-        "yfinance: time zones and cookies",
-        "yfinance.set_tz_cache_location('/tmp/yfinance')",
-        modules=("yfinance",),
-    ),
-    # --- caches and locks ---
-    Row(
-        "tldextract: the list of suffixes",
-        "set TLDEXTRACT_CACHE=/tmp/tldextract",
-        modules=("tldextract",),
-    ),
-    Row(
-        "diskcache: the cache's directory",
-        "diskcache.Cache('/tmp/cache'); it is empty in each request, a cache that must last needs a server",
-        modules=("diskcache",),
-    ),
-    Row(
-        "cachelib, Flask-Caching, Flask-Session: files",
-        "set CACHE_DIR or SESSION_FILE_DIR to a directory below /tmp; it is empty in each request, sessions "
-        "and caches that must last need a server (RedisCache)",
-        modules=("cachelib", "flask_caching", "flask_session"),
-    ),
-    Row(
-        "webassets: bundles and their cache",
-        "build the assets before deployment and set ASSETS_AUTO_BUILD=False (Environment.auto_build), or set "
-        "Environment.cache and .directory below /tmp",
-        modules=("webassets", "flask_assets"),
-    ),
-    Row(
-        "Jinja2: compiled templates",
-        "jinja2.FileSystemBytecodeCache('/tmp')",
-        modules=("jinja2.bccache",),
-    ),
-    Row(
-        "lock files (filelock, fasteners, portalocker)",
-        "put the lock below /tmp: {to}; it keeps only what runs in the same request apart",
-        modules=("filelock", "fasteners", "portalocker"),
-    ),
-    # --- logs ---
-    Row(
-        "logging: a file",
-        "log to stderr (logging.StreamHandler), which the platform collects; a file below /tmp is gone after "
-        "the request",
-        modules=("logging",),
-    ),
-    Row(
-        "Loguru: a file",
-        "logger.add(sys.stderr), which the platform collects; a file below /tmp is gone after the request",
-        modules=("loguru",),
-    ),
-    # --- Django ---
-    Row(
-        "Django: collected static files",
-        "run collectstatic before deployment; STATIC_ROOT is read-only afterwards",
-        modules=("django.contrib.staticfiles",),
-    ),
-    Row(
-        "Django: uploaded media",
-        "keep media in an object storage (STORAGES), or set MEDIA_ROOT=/tmp/media for what may be gone after "
-        "the request",
-        modules=("django.core.files.storage", "django.core.files.move"),
-    ),
-    Row(
-        "Django: uploads being received",
-        "set FILE_UPLOAD_TEMP_DIR=None, or to a directory below /tmp",
-        modules=("django.core.files.uploadedfile", "django.core.files.uploadhandler"),
-    ),
-    Row(
-        "Django: file-based cache",
-        "set LOCATION in CACHES to a directory below /tmp, or use a cache server",
-        modules=("django.core.cache.backends.filebased",),
-    ),
-    Row(
-        "Django: file-based sessions",
-        "set SESSION_ENGINE to the database's or the cache's; files (SESSION_FILE_PATH) do not last",
-        modules=("django.contrib.sessions.backends.file",),
-    ),
-    Row(
-        "Django: mails to files",
-        "set EMAIL_FILE_PATH=/tmp/mails, or EMAIL_BACKEND to one that sends them",
-        modules=("django.core.mail.backends.filebased",),
-    ),
-    Row(
-        "Django: migrations",
-        "make migrations before deployment",
-        modules=("django.core.management.commands.makemigrations",),
-    ),
-    Row(
-        "Django: SQLite",
-        f"{_SERVER} (DATABASES), or set NAME in DATABASES to a file below /tmp for what may be gone after "
-        "the request",
-        modules=("django.db",),
-        operations=("sqlite3",),
-    ),
-    # --- Flask, SQLAlchemy ---
-    Row(
-        "Flask-SQLAlchemy: SQLite in the instance folder",
-        f"{_SERVER}, or SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db', with poolclass=NullPool in "
-        "SQLALCHEMY_ENGINE_OPTIONS, for what may be gone after the request",
-        modules=("flask_sqlalchemy",),
-    ),
-    Row(
-        "SQLAlchemy: SQLite",
-        f"{_SERVER}, or create_engine('sqlite:////tmp/app.db', poolclass=NullPool) for what "
-        "may be gone after the request",
-        modules=("sqlalchemy",),
-        operations=("sqlite3",),
-    ),
-    Row(
-        "SQLite",
-        f"{_SERVER}; for what may be gone after the request copy the database to {{to}} first, or make it "
-        "there",
-        operations=("sqlite3",),
-    ),
-    Row(
-        "Flask, Werkzeug: uploads (UPLOAD_FOLDER)",
-        "set UPLOAD_FOLDER (what FileStorage.save() gets) to a directory below /tmp, and keep what must last "
-        "in an object storage",
-        modules=("werkzeug.datastructures",),
-    ),
-    Row(
-        "Flask: the instance folder",
-        "Flask(__name__, instance_path='/tmp/instance'); it is empty in each request, keep what must last "
-        "in a database server",
-        path=r"/instance(/|$)|/var/[^/]+-instance(/|$)",
-    ),
-    # --- the standard library ---
-    Row(
-        "urllib: urlretrieve",
-        "urlretrieve(url, '{to}'), or ship the file with the project",
-        modules=("urllib.request",),
-        operations=("open",),
-    ),
-    Row(
-        "tempfile: a directory other than /tmp",
-        "leave out dir= of tempfile, and unset TMPDIR: the default is /tmp",
-        modules=("tempfile",),
-    ),
-    Row(
-        "bytecode (__pycache__)",
-        "compile before deployment (python -m compileall), and set PYTHONDONTWRITEBYTECODE=1",
-        path=r"/__pycache__(/|$)",
-    ),
-    Row(
-        "dbm, shelve: a database",
-        f"{_SERVER}; for what may be gone after the request open it at {{to}}",
-        modules=("dbm",),
-    ),
-    # --- places ---
-    Row(
-        "beside an installed package",
-        "installed packages cannot be written: give the library a directory below /tmp, or let it write "
-        "before deployment and ship the file",
-        path=r"/(site|dist)-packages(/|$)",
-    ),
-    Row(
-        "the home directory: ~/.cache",
-        f"set XDG_CACHE_HOME=/tmp/.cache, {_SHIP} and set XDG_CACHE_HOME to them",
-        path=r"^~/\.cache(/|$)",
-    ),
-    Row(
-        "the home directory: ~/.config",
-        "set XDG_CONFIG_HOME=/tmp/.config",
-        path=r"^~/\.config(/|$)",
-    ),
-    Row(
-        "the home directory: ~/.local/share",
-        "set XDG_DATA_HOME=/tmp/.local/share",
-        path=r"^~/\.local/share(/|$)",
-    ),
-    Row(
-        "the home directory",
-        "set HOME=/tmp, or give the library a directory below /tmp",
-        path=r"^~(/|$)",
-    ),
-    # --- a full /tmp ---
-    Row(
-        "an upload that is spooled: Flask",
-        "an upload is spooled there: set MAX_CONTENT_LENGTH, or read request.stream",
-        modules=("werkzeug.formparser",),
-        errnos=(ENOSPC,),
-    ),
-    Row(
-        "an upload that is spooled: Django",
-        "an upload is spooled there: set FILE_UPLOAD_HANDLERS to one that hands it on, and refuse larger "
-        "ones by their Content-Length",
-        modules=("django.core.files.uploadhandler", "django.core.files.uploadedfile"),
-        errnos=(ENOSPC,),
-    ),
-    Row(
-        "an upload that is spooled: Starlette, FastAPI",
-        "an upload is spooled there: refuse larger ones by their Content-Length, or read request.stream()",
-        modules=("tempfile.SpooledTemporaryFile", "starlette.formparsers"),
-        errnos=(ENOSPC,),
-    ),
-    Row(
-        "temporary files that pile up",
-        "remove what tempfile made when it is no longer used: with tempfile.TemporaryDirectory()",
-        path=r"^/tmp/tmp[a-z0-9_]{8}(/|$)",
-        errnos=(ENOSPC,),
-    ),
+def at_start(path: str) -> str:
+    """A write outside ``/tmp`` while the application starts: no request would see what is written there."""
+    name = os.path.basename(path.rstrip("/")) or "it"
+    return f"{_AT_START}: make {name} while a request runs ({TMP}/{name}), or ship it with the project"
+
+
+#: A change that reached the file system by none of the functions that tmpguard has replaced.
+NOT_REPLACED: Final = (
+    "this call reached the file system by a reference that tmpguard could not replace; "
+    "build the guard before the module that holds it is imported, or call it through os or io"
 )
 
 
-class Refusal:
-    """One refusal as the rows look at it; what only some rows ask for is worked out on demand."""
-
-    def __init__(self, operation: str, code: int, path: str, project: str) -> None:
-        self.operation = operation
-        self.code = code
-        #: The absolute path, and the project's.
-        self.path = path
-        self.project = project
-
-    @cached_property
-    def functions(self) -> Sequence[str]:
-        return [self.operation, *library_functions()]
-
-    @cached_property
-    def at_home(self) -> str:
-        """The path with ``~`` for the home directory."""
-        home = os.path.expanduser("~").rstrip("/")
-        if not home.startswith("/") or not is_below(self.path, home) or is_below(self.path, self.project):
-            return self.path
-        return f"~{self.path[len(home) :]}"
-
-    def fits(self, row: Row) -> bool:
-        return (
-            self.code in row.errnos
-            and (not row.operations or self.operation.startswith(row.operations))
-            and (not row.modules or _has_one_of(self.functions, row.modules))
-            and (not row.path or re.search(row.path, self.at_home[:_LONGEST]) is not None)
-        )
+def not_in_bundle(why: str) -> str:
+    """A file that was not deployed; ``why`` names the rule."""
+    return f"not in the bundle: {why}"
 
 
-def _has_one_of(functions: Iterable[str], modules: tuple[str, ...]) -> bool:
-    return any(name.startswith(f"{module}.") for name in functions for module in modules)
+#: A file operation for an invocation that is over.
+OVER: Final = "the invocation that this code runs for is over"
+
+#: A test's own temporary directory.
+TEST_DIRECTORY: Final = (
+    "pytest's temporary directories are read-only for the application; if it may write there, say "
+    "writable_tmp_path=True in the marker or tmpguard_writable_tmp_path = true in the ini file"
+)
+
+# --- a full /tmp; sizes in MB --------------------------------------------------------------------------
 
 
-def find(operation: str, code: int, path: str, project: str) -> Row | None:
-    """The row for a refusal that the calling code meets, None where none fits. Both paths are absolute."""
-    refusal = Refusal(operation, code, path, project)
-    return next((row for row in TABLE if refusal.fits(row)), None)
+def full(size: int) -> str:
+    """The quota of ``size`` is used."""
+    return f"{TMP} is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
 
 
-def advice(operation: str, code: int, path: str, remedy: str, *, project: str, start_note: str = "") -> str:
-    """What to do about a refusal that the calling code meets: ``remedy``, unless a row knows better.
+def too_many_files(limit: int | None) -> str:
+    """There are as many files as ``max_files`` permits."""
+    return f"{TMP} has its {limit} files (max_files); remove some or allow more"
 
-    ``path`` is as the application gave it, ``project`` its working directory; ``start_note`` is added where
-    the refusal is one of a start and not of a request.
+
+def native_overrun(size: int) -> str:
+    """Native code has written past the quota of ``size``."""
+    return (
+        f"{NATIVE_OVERRUN}: {TMP} holds more than its {size} MB (storage_size={size}); "
+        "remove files or allow more"
+    )
+
+
+def child_overrun(size: int, files: int) -> str:
+    """Child processes have written past the quota: ``/tmp`` holds ``size`` bytes in ``files`` files."""
+    return (
+        f"what children write is measured when they are over: {TMP} holds {size} bytes in {files} files; "
+        "nothing more can be written until files are removed"
+    )
+
+
+# --- child processes -----------------------------------------------------------------------------------
+
+CHILDREN_REFUSED: Final = (
+    'children="refuse" lets no child process start: do it in Python, or give children="contain" '
+    "where the machine permits it"
+)
+
+FORK_SERVER: Final = (
+    "the fork server of multiprocessing serves all requests and cannot be contained: use the method "
+    '"spawn" or "fork"'
+)
+
+
+def not_contained(reason: str) -> str:
+    """The machine no longer permits what containing a child takes."""
+    return f"no child can be contained: {reason}"
+
+
+# --- known libraries -----------------------------------------------------------------------------------
+
+
+def advice(operation: str, code: int, path: str, remedy: str, *, project: str, at_start: bool = False) -> str:
+    """What to do about a refusal that the calling code meets: ``remedy``, unless the table knows better.
+
+    ``path`` is as the application gave it, ``project`` its working directory; ``at_start`` says that the
+    application starts and no request runs. Never raises.
     """
     try:
         absolute = os.path.normpath(os.path.join(project, path))
-        row = find(operation, code, absolute, project)
+        row = libraries.find(operation, code, absolute, project)
         if row is None:
             return remedy
         say = row.say.format(to=f"{TMP}/{os.path.basename(absolute)}")
@@ -404,4 +141,4 @@ def advice(operation: str, code: int, path: str, remedy: str, *, project: str, s
         return remedy
     if code == ENOSPC:
         return f"{remedy}; {say}"
-    return f"only {TMP} is writable{start_note}; {say}"
+    return f"{_AT_START if at_start else f'only {TMP} is writable'}; {say}"

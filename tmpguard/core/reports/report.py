@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 from tmpguard.core.callers import Location
 from tmpguard.core.storage.pages import Usage
 
+#: The operations of violations that are noticed when it is too late to refuse them (C3.5).
+NATIVE_OVERRUN: Final = "quota exceeded by a native writer"
+CHILD_OVERRUN: Final = "quota exceeded by a child process"
+
 #: Violations kept per invocation; more are only counted, so that a loop of refusals cannot fill the memory.
 KEPT: Final = 1000
 

@@ -12,14 +12,14 @@ from tmpguard.core.callers import Origin, locate
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import NotPermitted
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports import remedies
+from tmpguard.core.reports.report import CHILD_OVERRUN
 from tmpguard.core.storage.pages import Usage
 from tmpguard.core.storage.scratch import ScratchRoot
 from tmpguard.core.storage.wiper import wiper
 
 if TYPE_CHECKING:  # importing it takes a while, and most processes contain no children
     from tmpguard.kernel.containment import Containment, MountNamespace
-
-OVERRUN: Final = "quota exceeded by a child process"
 
 
 class Child(NamedTuple):
@@ -89,7 +89,7 @@ class Children:
         try:
             namespace = self.namespaces.get(invocation, shared_memory)
         except NotPermitted as exc:
-            invocation.refuse(operation, EPERM, program, remedy=f"no child can be contained: {exc}")
+            invocation.refuse(operation, EPERM, program, remedy=remedies.not_contained(str(exc)))
             return None
         if self._is_over():  # by another thread, meanwhile
             self.namespaces.close(invocation.guard.scratch)
@@ -129,11 +129,8 @@ class Children:
         over = usage.bytes > guard.quota_bytes or usage.files > (guard.max_files or usage.files)
         quota = self._invocation.quota
         if over and not self._over and not quota.overrun:
-            remedy = (
-                f"what children write is measured when they are over: /tmp holds {usage.bytes} bytes in "
-                f"{usage.files} files; nothing more can be written until files are removed"
-            )
-            self._invocation.note(OVERRUN, ENOSPC, child.program, remedy, child.origin)
+            remedy = remedies.child_overrun(usage.bytes, usage.files)
+            self._invocation.note(CHILD_OVERRUN, ENOSPC, child.program, remedy, child.origin)
         self._over = over
         quota.overrun = quota.overrun or usage.bytes > guard.quota_bytes
 

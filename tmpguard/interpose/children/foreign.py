@@ -13,12 +13,12 @@ from tmpguard.core import originals
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import error
 from tmpguard.core.invocation import get_current
+from tmpguard.core.reports import remedies
 from tmpguard.interpose.paths import reraise
 
 from .accounts import children_of, ended
 from .commands import check, entries_of, orders, quick, searched, start_of
 from .permission import contained, named, refuse
-from .spawn import FORKSERVER
 
 _SHELL: Final = "/bin/sh"
 
@@ -123,7 +123,7 @@ def fork_server(original: Callable[..., Any]) -> Callable[..., Any]:
         if invocation is not None:
             operation = "multiprocessing.Process"
             if invocation.guard.children == "contain":
-                refuse(invocation, operation, "forkserver", FORKSERVER)
+                refuse(invocation, operation, "forkserver", remedies.FORK_SERVER)
             else:
                 contained(invocation, operation, "forkserver")
         with unguarded():

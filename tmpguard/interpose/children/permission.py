@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tmpguard.core.callers import Location, locate
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports import remedies
 
 from .accounts import children_of
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from tmpguard.kernel.containment import MountNamespace
 
 logger = logging.getLogger("tmpguard")
-
-_REFUSED: Final = (
-    'children="refuse" lets no child process start: do it in Python, or give children="contain" '
-    "where the machine permits it"
-)
 
 #: The lines that were told that their children see the real file system.
 _told: Final[set[Location | None]] = set()
@@ -38,7 +34,7 @@ def contained(
     if policy == "contain":
         return children_of(invocation).namespace(operation, named(program), shared_memory=shared_memory)
     if policy == "refuse":
-        refuse(invocation, operation, program, _REFUSED)
+        refuse(invocation, operation, program, remedies.CHILDREN_REFUSED)
     else:
         _tell(operation, program)
     return None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports import remedies
 from tmpguard.interpose.files.raw import Unopened
 from tmpguard.interpose.files.target import locate
 from tmpguard.interpose.modes import CHANGING
@@ -72,7 +73,7 @@ def fork_exec(
     if parent == "multiprocessing.resource_tracker":  # it serves all requests, and past their end
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     if parent == "multiprocessing.forkserver" and invocation.guard.children == "contain":
-        refuse(invocation, operation, program, FORKSERVER)
+        refuse(invocation, operation, program, remedies.FORK_SERVER)
     namespace = contained(invocation, operation, program, shared_memory=bool(parent))
     rest = _Rest(*more[: len(_Rest._fields)])
     if namespace is None:
@@ -100,12 +101,6 @@ def _are_in_order(descriptors: Any) -> bool:
         type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
     )
     return numbers and all(one < other for one, other in pairwise(descriptors))
-
-
-FORKSERVER: Final = (
-    "the fork server of multiprocessing serves all requests and cannot be contained: use the method "
-    '"spawn" or "fork"'
-)
 
 
 def _program(args: Any, programs: Any) -> str:

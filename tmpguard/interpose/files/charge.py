@@ -10,6 +10,7 @@ from typing import Any
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports import remedies
 from tmpguard.core.storage.openfiles import file_bytes, may_write
 from tmpguard.core.storage.quota import Full, Quota
 
@@ -206,13 +207,12 @@ def full(invocation: Invocation) -> str:
     """What to do when ``/tmp`` is full (C2.4)."""
     if invocation.quota.overrun:
         return invocation.exceeded_remedy()
-    size = invocation.guard.storage_size
-    return f"/tmp is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
+    return remedies.full(invocation.guard.storage_size)
 
 
 def too_many(invocation: Invocation) -> str:
     """What to do when ``max_files`` are there (C2.4)."""
-    return f"/tmp has its {invocation.guard.max_files} files (max_files); remove some or allow more"
+    return remedies.too_many_files(invocation.guard.max_files)
 
 
 # --- past the end of the invocation (C4.5) ---------------------------------------------------------------

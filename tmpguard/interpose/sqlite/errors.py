@@ -11,6 +11,7 @@ from errno import EROFS
 from typing import Any, Final
 
 from tmpguard.core.invocation import get_current
+from tmpguard.core.reports import remedies
 
 from .view import known_view, pending
 
@@ -43,8 +44,7 @@ def _tell(error: Any, code: int) -> None:
     remedy, pending.remedy = pending.remedy, ""
     if code & _PRIMARY == sqlite3.SQLITE_READONLY:
         remedy = _read_only() if code != sqlite3.SQLITE_READONLY_DBMOVED else ""
-    if remedy:
-        error.add_note(f"tmpguard: {remedy}")
+    remedies.add_note(error, remedy)
 
 
 def _read_only() -> str:
