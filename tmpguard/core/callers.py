@@ -134,7 +134,8 @@ def is_observer() -> bool:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith((_PACKAGE, "<frozen ", *_STANDARD)) or "-packages/" in filename:
+        standard = filename.startswith(("<frozen ", *_STANDARD)) and "-packages/" not in filename
+        if not standard and not filename.startswith(_PACKAGE):
             return any(f"/{package}/" in filename for package in _OBSERVERS)
         frame = frame.f_back
     return False
