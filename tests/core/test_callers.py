@@ -2,11 +2,99 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from tests.support import PROJECT, run_python
+from tmpguard.core.callers import Caller, find_caller, is_importing
+
+LIBRARY = """
+class Cache:
+    def store(self, call):
+        return call()
+
+def save(call):
+    return Cache().store(call)
+"""
+
+
+def library(call: Callable[[], Caller]) -> Caller:
+    """The answer of ``call``, which a function of an installed package makes."""
+    names: dict[str, Any] = {"__name__": "shop.cache"}
+    exec(compile(LIBRARY, "/srv/site-packages/shop/cache.py", "exec"), names)
+    result = names["save"](call)
+    assert isinstance(result, Caller)
+    return result
+
+
+def test_the_functions_are_those_between_the_call_and_the_application_s_line() -> None:
+    (line, through), functions, importing = library(find_caller)
+    assert line is not None
+    assert (line.file, line.function) == (__file__, "library")
+    assert through is not None
+    assert str(through) == "/srv/site-packages/shop/cache.py:4 in Cache.store"
+    assert functions == ("shop.cache.Cache.store", "shop.cache.save")
+    assert not importing
+
+
+def test_a_library_that_called_the_application_is_not_on_the_way() -> None:
+    caller = library(lambda: find_caller())
+    (line, through), functions, _ = caller
+    assert line is not None
+    assert "<lambda>" in line.function
+    assert through is None
+    assert functions == ()
+
+
+class Hook(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """An import hook of the application's own, which asks who called it."""
+
+    asked: tuple[Caller, Caller, bool]
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self) if name == "shop_hooked" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.asked = find_caller(importing=True), find_caller(), is_importing()
+        sys.modules.pop(module.__name__)
+        raise ImportError(module.__name__)
+
+
+def test_an_import_is_found_beyond_the_application_s_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = Hook()
+    monkeypatch.setattr(sys, "meta_path", [hook, *sys.meta_path])
+    with pytest.raises(ImportError, match="shop_hooked"):
+        importlib.import_module("shop_hooked")
+    thorough, quick, importing = hook.asked
+    assert importing
+    assert thorough.importing
+    assert not quick.importing  # it was not asked for
+    for caller in (thorough, quick):
+        assert caller.origin[0] is not None
+        assert caller.origin[0].function == "Hook.exec_module"
+        assert caller.functions == ()
+
+
+def test_the_code_of_a_module_is_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_asking.py").write_text(
+        "from tmpguard.core.callers import find_caller, is_importing\n"
+        "def ask():\n"
+        "    return find_caller(importing=True).importing, is_importing()\n"
+        "ASKED = ask()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "shop_asking", raising=False)
+    assert importlib.import_module("shop_asking").ASKED == (False, False)
+    del sys.modules["shop_asking"]
+
 
 OBSERVING = """
 site, project, scratch = sys.argv[1:]

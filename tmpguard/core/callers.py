@@ -1,13 +1,14 @@
-"""Whose line is running: the application's, a library's or tmpguard's own, from the stack (C2.3)."""
+"""Who made the call that is running: the application, a library or tmpguard itself, from the stack (C2.3)."""
 
 from __future__ import annotations
 
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import chain
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -26,6 +27,21 @@ class Location(NamedTuple):
         return f"{self.file}:{self.line} in {self.function}"
 
 
+#: The application's line that is running, and the library's line that made the call, if one did.
+Origin = tuple[Location | None, Location | None]
+
+
+class Caller(NamedTuple):
+    """Who made the call that is refused: all that a refusal wants to know of the stack."""
+
+    origin: Origin
+    #: The library functions between the call and the application's line, the innermost first, each by the
+    #: names of its module and itself: ``tempfile.mkstemp``.
+    functions: tuple[str, ...]
+    #: Does an import ask? False where that was not to be found out.
+    importing: bool
+
+
 _PACKAGE: Final = SOURCE_ROOT + "/"
 
 
@@ -40,7 +56,6 @@ LIBRARIES: Final = _library_roots()
 _STANDARD: Final = tuple(root for root in LIBRARIES if not root.endswith("-packages/"))
 _IMPORTER: Final = "<frozen importlib._bootstrap>"
 _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
-
 
 #: The functions of ``os.path``, for whomever they ask.
 _PATH_MODULES: Final = frozenset(
@@ -65,8 +80,6 @@ def _kind(filename: str) -> str:
     return "application"
 
 
-Origin = tuple[Location | None, Location | None]
-
 #: The line that handed the running job to a thread in which no frame of the application may be found, and
 #: the invocation that it did so for: asgiref takes a job's context over into its caller's, where it stays.
 handed_on_by: Final[ContextVar[tuple[Callable[[], object], Origin] | None]] = ContextVar(
@@ -74,22 +87,56 @@ handed_on_by: Final[ContextVar[tuple[Callable[[], object], Origin] | None]] = Co
 )
 
 
+# --- whose line it is ----------------------------------------------------------------------------------
+
+
 def locate() -> Origin:
-    """The application's line that is running, and the library's line that made the call, if one did."""
-    library: Location | None = None
-    frame: FrameType | None = sys._getframe(1)
+    """The lines of the application and of the library that the running call comes from."""
+    passed, line = _walk(sys._getframe(1))
+    return _origin(passed, line)
+
+
+def find_caller(*, importing: bool = False) -> Caller:
+    """The same, and the library functions on the way.
+
+    ``importing`` asks whether an import is at work, which may have to be looked for beyond the line.
+    """
+    passed, line = _walk(sys._getframe(1))
+    functions = tuple(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}" for frame in passed)
+    asked = importing and _has_importer(chain(passed, _outwards(line)))
+    return Caller(_origin(passed, line), functions, asked)
+
+
+def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
+    """The libraries' frames from ``frame`` outwards, up to the application's, which is the second one."""
+    passed = []
     while frame is not None:
         kind = _kind(frame.f_code.co_filename)
         if kind == "application":
-            return _location(frame), library
-        if kind == "library" and library is None:
-            library = _location(frame)
+            break
+        if kind == "library":
+            passed.append(frame)
         frame = frame.f_back
+    return passed, frame
+
+
+def _origin(passed: list[FrameType], line: FrameType | None) -> Origin:
+    library = _location(passed[0]) if passed else None
+    if line is not None:
+        return _location(line), library
     handed_on = handed_on_by.get()
     if handed_on is None or handed_on[0]() is not get_current():
         return None, library
     origin, through = handed_on[1]
     return origin, library or through
+
+
+def _location(frame: FrameType) -> Location:
+    code = frame.f_code
+    return Location(code.co_filename, frame.f_lineno, code.co_qualname)
+
+
+# --- imports -------------------------------------------------------------------------------------------
 
 
 def is_bytecode(path: object) -> bool:
@@ -101,57 +148,65 @@ def is_bytecode(path: object) -> bool:
 
 
 def is_importing() -> bool:
-    """Does an import ask, the interpreter's or a hook of it such as pytest's?
+    """Does an import ask, the interpreter's or a hook of it such as pytest's?"""
+    return _has_importer(_outwards(sys._getframe(1)))
 
-    The code of a module is run by an import, but is no part of it; nor is :mod:`py_compile`, which lends the
-    importer's way of writing.
+
+def _has_importer(frames: Iterable[FrameType]) -> bool:
+    """Is the importer among ``frames``, the innermost first, before the code of a module?
+
+    That code is run by an import, but is no part of it; nor is :mod:`py_compile`, which lends the importer's
+    way of writing.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name != "<module>":
-        if frame.f_code.co_filename == _IMPORTER:
+    for frame in frames:
+        code = frame.f_code
+        if code.co_name == "<module>":
+            return False
+        if code.co_filename == _IMPORTER:
             return True
-        frame = frame.f_back
     return False
 
 
-def library_functions() -> Iterator[str]:
-    """The functions between the calling code and the application's line, the innermost first.
-
-    Each by the names of its module and itself: ``tempfile.mkstemp``.
-    """
-    frame: FrameType | None = sys._getframe(1)
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
-        kind = _kind(frame.f_code.co_filename)
-        if kind == "application":
-            return
-        if kind == "library":
-            yield f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        yield frame
         frame = frame.f_back
+
+
+# --- those who only look on ----------------------------------------------------------------------------
 
 
 def is_observer() -> bool:
     """Does a coverage tool or a debugger ask? They look at files from within the frames that they observe."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        standard = filename.startswith(("<frozen ", *_STANDARD)) and "-packages/" not in filename
-        if not standard and not filename.startswith(_PACKAGE):
-            return any(f"/{package}/" in filename for package in _OBSERVERS)
-        frame = frame.f_back
-    return False
+    filename = _first_file(_is_standard)
+    return any(f"/{package}/" in filename for package in _OBSERVERS)
 
 
 def is_reading_sources() -> bool:
     """Does a traceback, a debugger or the like ask for a source file? They are read as ever (C5.2)."""
-    frame: FrameType | None = sys._getframe(1)
+    return _first_file(_is_path_function) in _SOURCE_READERS or is_observer()
+
+
+def _first_file(is_passed: Callable[[str], bool]) -> str:
+    """The file of the innermost code outside the function that asks that is not passed by; "" for none."""
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith((_PACKAGE, "<frozen ")) and filename not in _PATH_MODULES:
-            return filename in _SOURCE_READERS or is_observer()
+        if not is_passed(filename):
+            return filename
         frame = frame.f_back
-    return False
+    return ""
 
 
-def _location(frame: FrameType) -> Location:
-    code = frame.f_code
-    return Location(code.co_filename, frame.f_lineno, code.co_qualname)
+@lru_cache(maxsize=4096)
+def _is_standard(filename: str) -> bool:
+    """Is it tmpguard's code, or the standard library's?"""
+    if filename.startswith(_PACKAGE):
+        return True
+    return filename.startswith(("<frozen ", *_STANDARD)) and "-packages/" not in filename
+
+
+@lru_cache(maxsize=4096)
+def _is_path_function(filename: str) -> bool:
+    """Is it tmpguard's code, or that of :mod:`os.path`, which asks for others?"""
+    return filename.startswith((_PACKAGE, "<frozen ")) or filename in _PATH_MODULES

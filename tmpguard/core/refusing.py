@@ -1,24 +1,21 @@
-"""What an invocation is refused: raised to the application, and told to the report and the log (C2)."""
+"""What an invocation is refused: raised to the application, recorded in the report and logged (C2)."""
 
 from __future__ import annotations
 
 import errno as codes
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tmpguard.core.mounts.lookup import Namespace
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.reports import remedies
 from tmpguard.core.reports.report import NATIVE_OVERRUN, Report, Violation
 
-from .callers import Origin, is_bytecode, is_importing, locate
+from .callers import Caller, find_caller, is_bytecode, locate
 from .layout import PACKAGE, is_below
 from .policy import Policy
 from .spelling import descriptor_path, printable, spelled
-
-#: Is a warning being logged by the running thread?
-_telling: Final = threading.local()
 
 #: The operations that ask whether there is a file, and do not read it.
 _LOOKUPS: Final = frozenset(
@@ -28,7 +25,11 @@ _LOOKUPS: Final = frozenset(
 
 
 class RefusalMixin:
-    """The part of an invocation that refuses, and records what was refused."""
+    """The part of an invocation that refuses, and records what was refused.
+
+    A ``path`` is whatever the application gave for one: it goes into errors as it is, and into the report as
+    text.
+    """
 
     guard: Policy
     _let_through = 0
@@ -43,35 +44,37 @@ class RefusalMixin:
         @property
         def report(self) -> Report: ...
 
+    # --- refusing --------------------------------------------------------------------------------------
+
     def refuse(
         self,
         operation: str,
         code: int,
-        path: Any,
-        second: Any = None,
+        path: object,
+        second: object = None,
         *,
-        about: Any = None,
+        about: object = None,
         remedy: str = "",
         advise: bool = True,
     ) -> None:
         """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
 
         ``path`` and ``second`` go into the error as the caller spelled them; ``about`` is the path to record
-        where the error bears another one or none. ``advise`` says whether the table of remedies may know a
-        better one. Returns where the guard only watches: the operation then
-        goes through (C2.5).
+        where the error bears another one or none. ``advise`` says whether the table of libraries may know a
+        better remedy. Returns where the guard only watches: the operation then goes through (C2.5).
         """
         subject = path if about is None else about
+        caller = find_caller(importing=code == codes.EROFS and is_bytecode(subject))
         # An import does without its bytecode where it cannot write: that is nothing to report.
-        if not (code == codes.EROFS and is_bytecode(subject) and is_importing()):
+        if not caller.importing:
             shown = self._shown(subject)
-            remedy = self._advice(operation, code, shown, remedy) if advise else remedy
-            self._record(operation, code, shown, remedy)
+            remedy = self._advice(operation, code, shown, remedy, caller) if advise else remedy
+            self._record(Violation(operation, shown, code, *caller.origin, remedy))
         if self.guard.enforce:
-            raise self._refusal(code, path, second, remedy)
+            raise _error(code, path, second, remedy)
         self._let_through = threading.get_ident()
 
-    def absent(self, operation: str, path: Any, why: str, *, there: bool = True) -> None:
+    def absent(self, operation: str, path: object, why: str, *, there: bool = True) -> None:
         """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
 
         Recorded as a violation, or among the look-ups where it was only asked whether it is there; not where
@@ -79,76 +82,44 @@ class RefusalMixin:
         watches.
         """
         remedy = remedies.not_in_bundle(why) if there else ""
-        if operation in _LOOKUPS:
-            if there and not self.report.has_lookup(self._shown(path)):
-                location, library = locate()
-                found = Violation(operation, self._shown(path), codes.ENOENT, location, library, remedy)
-                self.report.add_lookup(found)
-        elif operation and there:
-            self._record(operation, codes.ENOENT, self._shown(path), remedy)
+        if operation and there:
+            shown = self._shown(path)
+            if operation not in _LOOKUPS:
+                self._record(Violation(operation, shown, codes.ENOENT, *locate(), remedy))
+            elif not self.report.has_lookup(shown):
+                self.report.add_lookup(Violation(operation, shown, codes.ENOENT, *locate(), remedy))
         if self.guard.enforce:
-            raise self._refusal(codes.ENOENT, path, None, remedy)
+            raise _error(codes.ENOENT, path, None, remedy)
+
+    def stale(self, operation: str, path: object = None) -> OSError:
+        """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
+        late = Violation(operation, self._shown(path), codes.ESTALE, *locate(), remedies.OVER)
+        self._record(late, late=True)
+        return _error(codes.ESTALE, path, None, remedies.OVER)
 
     def was_let_through(self) -> bool:
-        """Has this thread just been let through by :meth:`refuse`? Asked by the backstop, and told once."""
+        """Has this thread just been let through by :meth:`refuse`? Asked by the backstop; true only once."""
         if self._let_through != threading.get_ident():
             return False
         self._let_through = 0
         return True
 
+    # --- recording -------------------------------------------------------------------------------------
+
     def note(
-        self, operation: str, code: int, path: Any, remedy: str = "", origin: Origin | None = None
+        self, operation: str, code: int, path: object, remedy: str = "", caller: Caller | None = None
     ) -> None:
-        """Record a violation whose error somebody else raises; ``origin`` is its line if not this."""
+        """Record a violation whose error somebody else raises; ``caller`` is who made it if not this call."""
+        caller = caller or find_caller()
         shown = self._shown(path)
-        advice = self._advice(operation, code, shown, remedy)
-        self._record(operation, code, shown, advice, origin=origin)
+        remedy = self._advice(operation, code, shown, remedy, caller)
+        self._record(Violation(operation, shown, code, *caller.origin, remedy))
 
-    def stale(self, operation: str, path: Any = None) -> OSError:
-        """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
-        self._record(operation, codes.ESTALE, self._shown(path), remedies.OVER, late=True)
-        return self._refusal(codes.ESTALE, path, None, remedies.OVER)
-
-    def _advice(self, operation: str, code: int, path: str, remedy: str) -> str:
-        try:
-            project = self.namespace.working_directory()
-        except OSError:
-            return remedy  # it is over, or the working directory is gone
-        return remedies.advice(operation, code, path, remedy, project=project, at_start=self.cold_start)
-
-    def _refusal(self, code: int, path: Any, second: Any, remedy: str) -> OSError:
-        message = os.strerror(code)
-        if path is None:
-            refusal = OSError(code, message)
-        elif second is None:
-            refusal = OSError(code, message, spelled(path))
-        else:
-            refusal = OSError(code, message, spelled(path), None, spelled(second))
-        remedies.add_note(refusal, remedy)
-        return refusal
-
-    def _record(
-        self,
-        operation: str,
-        code: int,
-        path: str,
-        remedy: str,
-        *,
-        late: bool = False,
-        origin: Origin | None = None,
-    ) -> None:
-        location, library = origin or locate()
-        violation = Violation(operation, path, code, location, library, remedy)
+    def _record(self, violation: Violation, *, late: bool = False) -> None:
         self.report.add(violation, late=late)
-        if hasattr(_telling, "now"):
-            return  # a logging handler that was itself refused must not start it over again
-        _telling.now = True
-        try:
-            self.guard.journal.tell(violation, late=late, refused=self.guard.enforce or late)
-        finally:
-            del _telling.now
+        self.guard.journal.log(violation, late=late, refused=self.guard.enforce or late)
 
-    def _shown(self, path: Any) -> str:
+    def _shown(self, path: object) -> str:
         """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""
         if path is None:
             return ""
@@ -157,8 +128,10 @@ class RefusalMixin:
             return self.namespace.path_of(path, real) if real else f"descriptor {path}"
         return printable(path)
 
-    def remedy_for(self, place: Place | None, path: Any) -> str:
-        """What to do instead of writing to ``path``: "only /tmp is writable; write to /tmp/a.txt" (C2.4)."""
+    # --- remedies --------------------------------------------------------------------------------------
+
+    def remedy_for(self, place: Place | None, path: object) -> str:
+        """What to do instead of writing to ``path``, which leads to ``place`` where that is known (C2.4)."""
         name = printable(path)
         if self.cold_start:
             return remedies.at_start(name)
@@ -167,15 +140,45 @@ class RefusalMixin:
         # A relative path is below the working directory by itself.
         return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")
 
+    def _advice(self, operation: str, code: int, path: str, remedy: str, caller: Caller) -> str:
+        try:
+            project = self.namespace.working_directory()
+        except OSError:
+            return remedy  # it is over, or the working directory is gone
+        return remedies.advice(
+            operation,
+            code,
+            path,
+            remedy,
+            project=project,
+            functions=caller.functions,
+            at_start=self.cold_start,
+        )
+
+    # --- native writers --------------------------------------------------------------------------------
+
     def _exceeded(self, real: str) -> None:
         """A native writer took more than there is; the quota has found it out."""
         path = self.namespace.virtual_of(real.removesuffix(" (deleted)"))
-        self._record(NATIVE_OVERRUN, codes.ENOSPC, path, self.exceeded_remedy())
+        self._record(Violation(NATIVE_OVERRUN, path, codes.ENOSPC, *locate(), self.exceeded_remedy()))
 
     def exceeded_remedy(self) -> str:
         """What to do about a native writer that took more than there is (C2.4)."""
         return remedies.native_overrun(self.guard.storage_size)
 
-    def exceeded(self, path: Any) -> OSError:
+    def exceeded(self, path: object) -> OSError:
         """The error for it, where nobody else tells it to the application: when the file is closed."""
-        return self._refusal(codes.ENOSPC, path, None, self.exceeded_remedy())
+        return _error(codes.ENOSPC, path, None, self.exceeded_remedy())
+
+
+def _error(code: int, path: object, second: object, remedy: str) -> OSError:
+    """The OSError of ``code`` with the paths that are given, and ``remedy`` as its note."""
+    message = os.strerror(code)
+    if path is None:
+        error = OSError(code, message)
+    elif second is None:
+        error = OSError(code, message, spelled(path))
+    else:
+        error = OSError(code, message, spelled(path), None, spelled(second))
+    remedies.add_note(error, remedy)
+    return error

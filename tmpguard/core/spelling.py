@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import cast
 
 from . import originals
 
 
-def spelled(path: Any) -> Any:
+def spelled(path: object) -> object:
     """A path as it stands in an error: as it was given, and what a PathLike gave for itself (C2.1)."""
     if path is None or isinstance(path, (str, bytes, int, bytearray, memoryview)):
         return path
-    return os.fspath(path)
+    return os.fspath(cast("os.PathLike[str]", path))
 
 
-def printable(path: Any) -> str:
+def printable(path: object) -> str:
     """A path as text, whatever it is."""
     try:
-        return os.fsdecode(path)
+        return os.fsdecode(cast("os.PathLike[str]", path))
     except TypeError:
         return repr(path)
 

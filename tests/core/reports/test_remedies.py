@@ -20,7 +20,7 @@ from tests.remedies import frameworks, libraries, patterns, standard
 from tests.remedies.provoke import PROVOCATIONS, Places
 from tests.support import run_python
 from tmpguard.core.reports import remedies
-from tmpguard.core.reports.libraries import TABLE, Row, find
+from tmpguard.core.reports.libraries import TABLE, Refusal, Row, find
 
 ROWS = {row.name: row for row in TABLE}
 
@@ -169,7 +169,7 @@ def test_the_patterns_are_quick_on_any_path() -> None:
     for path in ("/" * 4096, "/.cache" * 500, "/tmp/tmp" * 500, "/instance" * 400 + "x", "/var/" * 800):
         begin = time.perf_counter()
         for code in (EROFS, ENOSPC):
-            find("open", code, path, "/srv/project")
+            find(Refusal("open", code, path, "/srv/project"))
         assert time.perf_counter() - begin < 0.5
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from errno import ENOSPC, EROFS, EXDEV
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from tmpguard.core.callers import library_functions
 from tmpguard.core.layout import is_below
 
 
@@ -350,16 +349,27 @@ TABLE: Final[tuple[Row, ...]] = (
 class Refusal:
     """One refusal as the rows look at it; what only some rows ask for is worked out on demand."""
 
-    def __init__(self, operation: str, code: int, path: str, project: str) -> None:
+    def __init__(
+        self, operation: str, code: int, path: str, project: str, functions: Iterable[str] = ()
+    ) -> None:
         self.operation = operation
         self.code = code
         #: The absolute path, and the project's.
         self.path = path
         self.project = project
+        #: The library functions on the way to the call, ``tempfile.mkstemp``.
+        self.functions = functions
 
     @cached_property
-    def functions(self) -> Sequence[str]:
-        return [self.operation, *library_functions()]
+    def modules(self) -> set[str]:
+        """What the functions are in, the operation itself included: modules, packages and classes."""
+        found: set[str] = set()
+        for name in (self.operation, *self.functions):
+            container = name.rpartition(".")[0]
+            while container and container not in found:
+                found.add(container)
+                container = container.rpartition(".")[0]
+        return found
 
     @cached_property
     def at_home(self) -> str:
@@ -373,16 +383,11 @@ class Refusal:
         return (
             self.code in row.errnos
             and (not row.operations or self.operation.startswith(row.operations))
-            and (not row.modules or _has_one_of(self.functions, row.modules))
+            and (not row.modules or not self.modules.isdisjoint(row.modules))
             and (not row.path or re.search(row.path, self.at_home[:_LONGEST]) is not None)
         )
 
 
-def _has_one_of(functions: Iterable[str], modules: tuple[str, ...]) -> bool:
-    return any(name.startswith(f"{module}.") for name in functions for module in modules)
-
-
-def find(operation: str, code: int, path: str, project: str) -> Row | None:
-    """The row for a refusal that the calling code meets, None where none fits. Both paths are absolute."""
-    refusal = Refusal(operation, code, path, project)
+def find(refusal: Refusal) -> Row | None:
+    """The row for ``refusal``, None where none fits."""
     return next((row for row in TABLE if refusal.fits(row)), None)

@@ -35,6 +35,9 @@ LINES: Final = 1000
 
 logger = logging.getLogger("tmpguard")
 
+#: Is a violation being logged by the running thread?
+_logging: Final = threading.local()
+
 Key = tuple[str, int, int, bool]
 
 
@@ -67,14 +70,23 @@ class Journal:
         self._lock = threading.RLock()  # a garbage collection within may have something to tell, too
         self._lines: dict[Key, _Line] = {}
 
-    def tell(self, violation: Violation, *, late: bool, refused: bool) -> None:
-        """Log ``violation`` now, or count it for later."""
-        # No handler is called under the lock: one that is refused itself would come back here.
-        told = [(violation, late, refused, 0)]
-        if self.interval:
-            told = self._due(violation, late, refused)
-        for entry in told:
-            _log(*entry)
+    def log(self, violation: Violation, *, late: bool, refused: bool) -> None:
+        """Log ``violation`` now, or count it for later.
+
+        Does nothing within a logging handler that is itself refused, or it would start all over again.
+        """
+        if hasattr(_logging, "now"):
+            return
+        _logging.now = True
+        try:
+            # No handler is called under the lock: one that is refused itself would come back here.
+            told = [(violation, late, refused, 0)]
+            if self.interval:
+                told = self._due(violation, late, refused)
+            for entry in told:
+                _log(*entry)
+        finally:
+            del _logging.now
 
     def _due(self, violation: Violation, late: bool, refused: bool) -> list[Entry]:
         """What to log as ``violation`` comes in; nothing where it is only counted."""

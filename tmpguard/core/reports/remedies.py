@@ -7,12 +7,13 @@ libraries stands in the table of :mod:`~tmpguard.core.reports.libraries`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from errno import ENOSPC
 from typing import Final
 
 from tmpguard.core.layout import PACKAGE, TMP, is_below
 
-from . import libraries
+from .libraries import Refusal, find
 from .report import NATIVE_OVERRUN
 
 #: What the note of an exception begins with.
@@ -125,15 +126,25 @@ def not_contained(reason: str) -> str:
 # --- known libraries -----------------------------------------------------------------------------------
 
 
-def advice(operation: str, code: int, path: str, remedy: str, *, project: str, at_start: bool = False) -> str:
-    """What to do about a refusal that the calling code meets: ``remedy``, unless the table knows better.
+def advice(
+    operation: str,
+    code: int,
+    path: str,
+    remedy: str,
+    *,
+    project: str,
+    functions: Iterable[str] = (),
+    at_start: bool = False,
+) -> str:
+    """What to do about a refusal: ``remedy``, unless the table knows better.
 
-    ``path`` is as the application gave it, ``project`` its working directory; ``at_start`` says that the
-    application starts and no request runs. Never raises.
+    ``path`` is as the application gave it, ``project`` its working directory; ``functions`` are those of
+    libraries on the way to the call; ``at_start`` says that the application starts and no request runs.
+    Never raises.
     """
     try:
         absolute = os.path.normpath(os.path.join(project, path))
-        row = libraries.find(operation, code, absolute, project)
+        row = find(Refusal(operation, code, absolute, project, functions))
         if row is None:
             return remedy
         say = row.say.format(to=f"{TMP}/{os.path.basename(absolute)}")

@@ -8,7 +8,7 @@ from errno import ENOSPC, EPERM
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from tmpguard.core import originals
-from tmpguard.core.callers import Origin, locate
+from tmpguard.core.callers import Caller, find_caller
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import NotPermitted
 from tmpguard.core.invocation import Invocation
@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # importing it takes a while, and most processes contain no c
 
 
 class Child(NamedTuple):
-    """A running child: whose it is, the program, and the line that started it."""
+    """A running child: whose it is, the program, and who started it."""
 
     invocation: Invocation
     program: str
-    origin: Origin
+    caller: Caller
 
 
 #: The children that may write to an invocation's /tmp, by their process numbers, until they were waited for.
@@ -107,11 +107,11 @@ class Children:
         quota = self._invocation.quota
         if quota.balance >= 0:
             self._over = quota.overrun = False
-        self._last = watched[process] = Child(self._invocation, program, locate())
+        self._last = watched[process] = Child(self._invocation, program, find_caller())
 
     def finished(self, program: str) -> None:
         """A child was started that is already over."""
-        self._last = Child(self._invocation, program, locate())
+        self._last = Child(self._invocation, program, find_caller())
         self.look(self._last)
 
     def look(self, child: Child) -> None:
@@ -130,7 +130,7 @@ class Children:
         quota = self._invocation.quota
         if over and not self._over and not quota.overrun:
             remedy = remedies.child_overrun(usage.bytes, usage.files)
-            self._invocation.note(CHILD_OVERRUN, ENOSPC, child.program, remedy, child.origin)
+            self._invocation.note(CHILD_OVERRUN, ENOSPC, child.program, remedy, child.caller)
         self._over = over
         quota.overrun = quota.overrun or usage.bytes > guard.quota_bytes
 
