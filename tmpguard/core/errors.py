@@ -13,6 +13,6 @@ class NotPermitted(Exception):
     """The machine does not permit a step that containing children takes: the text says which."""
 
 
-def error(code: int) -> OSError:
+def os_error(code: int) -> OSError:
     """The OSError of ``code``; the wrapper that lets it out adds the caller's own spelling of the path."""
     return OSError(code, os.strerror(code))

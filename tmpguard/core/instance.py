@@ -33,7 +33,7 @@ from tmpguard.core.storage.wiper import wiper
 
 from . import originals
 from .context import unguarded
-from .errors import error
+from .errors import os_error
 from .invocation import Invocation, get_current
 from .layout import TMP, is_below
 from .policy import Policy
@@ -91,7 +91,7 @@ class Instance:
     def _mounted(self) -> Volume:
         if self.volume is NO_VOLUME:
             if self.ended:
-                raise error(ESTALE)
+                raise os_error(ESTALE)
             self.volume = volume = Volume(self._guard)
             assert volume.directory is not None
             self._made[:] = [volume.directory]

@@ -22,7 +22,7 @@ from tmpguard.core.storage.wiper import wiper
 from . import attachments, context, hooks
 from .attachments import Attachments
 from .context import activate, restore, unguarded
-from .errors import error
+from .errors import os_error
 from .policy import Policy
 from .refusing import RefusalMixin
 
@@ -185,13 +185,13 @@ class Invocation(Attachments, RefusalMixin):
         with _lock:
             if self.mounted is NO_VOLUME:
                 if self.ended:
-                    raise error(codes.ESTALE)
+                    raise os_error(codes.ESTALE)
                 volume = Volume(self.guard)
                 self.mounted = volume
                 if self._was_ended():
                     if self._finish():
                         wiper.put(self._clean_up, self.guard.scratch)
-                    raise error(codes.ESTALE)
+                    raise os_error(codes.ESTALE)
             return self.mounted
 
     def _was_ended(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from errno import EROFS
 from typing import Any
 
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation, get_current
 
 from .paths import alive, is_odd, like, place, readable
@@ -65,4 +65,4 @@ def _real(path: Any) -> Any:
         return like(path, readable(invocation, path, operation="ssl.SSLContext"))
     except OSError as exc:
         code = exc.errno
-    raise error(code or 0)
+    raise os_error(code or 0)

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from tmpguard.core import originals
 from tmpguard.core.callers import is_observer
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.layout import SOURCE_ROOT
 from tmpguard.core.mounts.table import NotInBundle, Place
@@ -83,10 +83,10 @@ def base_of(invocation: Invocation, dir_fd: int | None, name: str = ".") -> str 
         originals.stat("/", dir_fd=dir_fd)  # a number that is too large is told all the same
         return None
     if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
-        raise error(ENOTDIR)
+        raise os_error(ENOTDIR)
     real = descriptor_path(dir_fd)
     if not real.startswith("/"):
-        raise error(ENAMETOOLONG)  # too deep for the kernel to tell where it is
+        raise os_error(ENAMETOOLONG)  # too deep for the kernel to tell where it is
     return invocation.namespace.path_of(dir_fd, real)
 
 
@@ -127,7 +127,7 @@ def entry(invocation: Invocation, path: Any, dir_fd: int | None = None, operatio
     except NotInBundle as exc:
         why = exc.why
     invocation.absent(operation, path, why)
-    raise error(ENOENT)
+    raise os_error(ENOENT)
 
 
 def readable(
@@ -245,7 +245,7 @@ def stop(
     if code == EROFS:
         refuse(invocation, operation, given, where, second)
     elif code:
-        raise error(code)
+        raise os_error(code)
 
 
 def put_name(exc: OSError, given: Any, names: bool) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.quota import Full
@@ -66,11 +66,11 @@ def bind(self: _Socket, address: Any, /) -> None:
     if not where.parent.writable:
         code = making_error(where, directory=False)
         if code != EROFS:
-            raise error(EADDRINUSE if code == EEXIST else code)
+            raise os_error(EADDRINUSE if code == EEXIST else code)
         remedy = invocation.remedy_for(where, address)
         invocation.refuse("socket.bind", EROFS, None, about=address, remedy=remedy)
     if where.last:
-        raise error(EADDRINUSE)
+        raise os_error(EADDRINUSE)
     with _short(where.real) as real:
         bound = _bind(invocation, self, address, where, real)
         # Whoever asks for the address is told the one that was given, as by the kernel.
@@ -110,7 +110,7 @@ def _make(sock: _Socket, path: str, real: str) -> str:
     try:
         originals.link(f"{directory}/{passing}", path, follow_symlinks=False)
     except FileExistsError:  # made by another thread since it was looked for
-        raise error(EADDRINUSE) from None
+        raise os_error(EADDRINUSE) from None
     finally:
         originals.unlink(f"{directory}/{passing}")
     return address

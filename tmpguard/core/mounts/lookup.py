@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tmpguard.core import originals
 from tmpguard.core.callers import is_reading_sources
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.layout import PACKAGE, TMP, is_below
 
 from .table import Bundled, Mount, MountTable, NotInBundle, Place
@@ -160,15 +160,15 @@ class Namespace:
             head = path.rstrip("/").removesuffix(where.last)
             holder = self._resolve(head or ".", base, follow=True)
             if not modes.S_ISDIR(originals.stat(holder.real).st_mode):
-                raise error(ENOTDIR)
+                raise os_error(ENOTDIR)
             where = where._replace(parent=holder.mount)
         return where
 
     def _resolve(self, path: str, base: str | None, *, follow: bool) -> Place:
         if not path:
-            raise error(ENOENT)
+            raise os_error(ENOENT)
         if len(path) >= PATH_MAX // 4 and len(os.fsencode(path)) >= PATH_MAX:
-            raise error(ENAMETOOLONG)
+            raise os_error(ENAMETOOLONG)
         last = _last_kind(path)
         slash = path.endswith("/") and last != "/"
         here = "/" if path.startswith("/") else base or self.working_directory()
@@ -239,7 +239,7 @@ class Namespace:
             if modes.S_ISLNK(mode):
                 links += 1
                 if links > MAX_LINKS:
-                    raise error(ELOOP)
+                    raise os_error(ELOOP)
                 target = originals.readlink(real)
                 if table.deployed is not None and child.startswith(PACKAGE) and is_below(child, PACKAGE):
                     self._check_link(child, target)
@@ -256,7 +256,7 @@ class Namespace:
                 if not mount.writable and rule is None:
                     self.directories[child] = real
             elif names:
-                raise error(ENOTDIR)
+                raise os_error(ENOTDIR)
             here = child
         return here, None
 
@@ -295,7 +295,7 @@ class Namespace:
             return self._magic_place(link, target)
         kind = originals.stat(link).st_mode
         if (slash or not is_last) and not modes.S_ISDIR(kind):
-            raise error(ENOTDIR)
+            raise os_error(ENOTDIR)
         # The kernel does not follow a link that a descriptor stands for.
         if modes.S_ISLNK(kind) or (is_last and not _may_be_reached(target)):
             return self._magic_place(link, target)
@@ -307,9 +307,9 @@ class Namespace:
         Raises OSError as the look-up does.
         """
         if not modes.S_ISDIR(originals.stat(virtual).st_mode):
-            raise error(ENOTDIR)
+            raise os_error(ENOTDIR)
         if not is_last:
-            raise error(ENOENT)
+            raise os_error(ENOENT)
 
     def _magic_place(self, virtual: str, target: str) -> Place:
         """A pipe, a socket or an unlinked file behind a descriptor: the link itself is the only way to it."""

@@ -11,7 +11,7 @@ from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 
 from .programs import surely_runs
@@ -130,7 +130,7 @@ def check(invocation: Invocation, start: Start) -> None:
     Raises OSError: of the kernel's reasons those that depend on the files.
     """
     first: OSError | None = None
-    last = error(ENOENT)
+    last = os_error(ENOENT)
     for program in start.programs:
         try:
             _check_file(invocation, os.fsdecode(os.path.join(start.directory, program)))
@@ -145,9 +145,9 @@ def check(invocation: Invocation, start: Start) -> None:
 def _check_file(invocation: Invocation, path: str) -> None:
     real = invocation.namespace.resolve(path, follow=True).real
     if not modes.S_ISREG(originals.stat(real).st_mode):
-        raise error(EACCES)
+        raise os_error(EACCES)
     if not originals.access(real, os.X_OK, effective_ids=True):
-        raise error(EACCES)
+        raise os_error(EACCES)
     with suppress(PermissionError), originals.open(real, "rb") as file:
         if file.read(2) not in (b"#!", b"\x7fE"):
-            raise error(ENOEXEC)
+            raise os_error(ENOEXEC)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.context import unguarded
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import get_current
 from tmpguard.core.reports import remedies
 from tmpguard.interpose.paths import reraise
@@ -68,7 +68,7 @@ async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str,
     try:
         where = invocation.namespace.resolve(os.fsdecode(wanted.directory), follow=True)
         if not modes.S_ISDIR(originals.stat(where.real).st_mode):
-            raise error(ENOTDIR)
+            raise os_error(ENOTDIR)
     except OSError as exc:
         reraise(exc, directory)
     try:

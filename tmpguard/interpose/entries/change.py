@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.lookup import PATH_MAX
 from tmpguard.core.mounts.table import Place
@@ -55,7 +55,7 @@ def _make(
             where = entry(invocation, given, dir_fd, operation)
             if where.last or where.virtual in invocation.guard.mounts.points:
                 originals.lstat(where.real)
-                raise error(EEXIST)
+                raise os_error(EEXIST)
             if not where.parent.writable:
                 stop(invocation, operation, making_error(where, directory=directory), given, where)
             real = where.real
@@ -111,7 +111,7 @@ def symlink(
         return originals.symlink(src, dst, target_is_directory, dir_fd=dir_fd)  # says so before it looks
     try:
         if not 0 < len(os.fsencode(src)) < PATH_MAX:
-            raise error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
+            raise os_error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
         _make(invocation, "os.symlink", dst, dir_fd, call)
     except OSError as exc:
         exc.filename, exc.filename2 = spelled(src), spelled(dst)
@@ -180,11 +180,11 @@ def _remove(
             where = entry(invocation, given, dir_fd, operation)
             if where.last:
                 originals.lstat(where.real)
-                raise error(code_of(where))
+                raise os_error(code_of(where))
             if not where.parent.writable:
                 stop(invocation, operation, code_of(where), given, where)
             elif where.virtual in invocation.guard.mounts.points:
-                raise error(EBUSY if call is originals.rmdir else EISDIR)
+                raise os_error(EBUSY if call is originals.rmdir else EISDIR)
             real = where.real
             if not where.parent.charged:
                 call(real)
@@ -258,7 +258,7 @@ def _rename(
         if source.virtual == target.virtual and source.virtual in points:
             return  # it has that name
         if source.virtual in points or target.virtual in points:
-            raise error(mount_point_error(source, target))
+            raise os_error(mount_point_error(source, target))
         if target.parent.charged and source.parent.charged:
             _rename_charged(invocation, source.real, target.real, call)
         else:

@@ -9,7 +9,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 from typing import Any
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.interpose.paths import (
     alive_to_read,
@@ -28,7 +28,7 @@ def getcwd(invocation: Invocation) -> str:
     namespace = invocation.namespace
     here = namespace.working_directory()
     if not is_directory(place(invocation, here).real):
-        raise error(ENOENT)
+        raise os_error(ENOENT)
     return here
 
 
@@ -50,9 +50,9 @@ def chdir(invocation: Invocation, path: Any) -> None:
     try:
         where = place(invocation, path, operation="os.chdir")
         if not modes.S_ISDIR(_stat(where.real).st_mode):
-            raise error(ENOTDIR)
+            raise os_error(ENOTDIR)
         if not originals.access(where.real, os.X_OK):
-            raise error(EACCES)
+            raise os_error(EACCES)
     except OSError as exc:
         reraise(exc, path)
     invocation.namespace.cwd = where.virtual
@@ -64,7 +64,7 @@ def fchdir(invocation: Invocation, fd: Any) -> None:
     fcntl.fcntl(fd, fcntl.F_GETFD)  # has the words for what is none
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
-        raise error(ENOTDIR)
+        raise os_error(ENOTDIR)
     if not originals.access(".", os.X_OK, dir_fd=descriptor):
-        raise error(EACCES)
+        raise os_error(EACCES)
     invocation.namespace.cwd = base_of(invocation, descriptor)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import appends, may_write
 from tmpguard.interpose.paths import alive
@@ -53,7 +53,7 @@ def copy_file_range(
         except OSError as exc:
             if exc.errno != EINVAL:  # a negative offset, told after it
                 raise
-        raise error(EXDEV)
+        raise os_error(EXDEV)
     negative = any(offset is not None and offset < 0 for offset in (offset_src, offset_dst))
     if negative or not is_charged(invocation, "os.copy_file_range", dst):
         return call(count)  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ def splice(
         elif hung_up:
             return call(count)  # type: ignore[no-any-return]
         elif not waits:
-            raise error(EAGAIN)
+            raise os_error(EAGAIN)
         else:
             _await_writer(src)  # without the lock, which whoever is going to write may need
 
@@ -163,7 +163,7 @@ def ioctl(invocation: Invocation, fd: Any, request: int, *args: Any, **more: Any
         ours = [invocation.owns(number) for number in (source, descriptor)]
         if any(ours):
             alive(invocation, "fcntl.ioctl", descriptor)
-            raise error(EOPNOTSUPP if all(ours) else EXDEV)
+            raise os_error(EOPNOTSUPP if all(ours) else EXDEV)
     return originals.fcntl_ioctl(fd, request, *args, **more)
 
 

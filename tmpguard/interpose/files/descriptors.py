@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import fill_holes
 from tmpguard.core.storage.quota import Full
@@ -256,14 +256,14 @@ def truncate(invocation: Invocation, path: Any, length: int) -> None:
         return originals.truncate(path, length)
     try:
         if length < 0:
-            raise error(EINVAL)
+            raise os_error(EINVAL)
         where = place(invocation, path, operation="os.truncate")
         if not where.mount.writable:
             code = truncate_error(where, length)
             if code == EROFS:
                 refuse(invocation, "os.truncate", path, where)
             elif code:
-                raise error(code)
+                raise os_error(code)
         if not where.mount.charged:
             return originals.truncate(where.real, length)
         if not modes.S_ISREG(originals.stat(where.real).st_mode):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tmpguard.core import originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.pages import allocated
@@ -66,7 +66,7 @@ def _check_last(invocation: Invocation, file: Any, dir_fd: int | None, flags: in
     where = entry(invocation, file, dir_fd, operation)
     if where.last or where.slash:
         check_search(where)  # whether it may be searched is told before
-        raise error(EEXIST if where.last and flags & os.O_EXCL else EISDIR)
+        raise os_error(EEXIST if where.last and flags & os.O_EXCL else EISDIR)
 
 
 def _follows(flags: int) -> bool:

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from tmpguard.core import hooks, originals
-from tmpguard.core.errors import error
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.quota import Full
@@ -199,7 +199,7 @@ def _temporary(view: View) -> str:
                 where = place(view.invocation, directory)
                 if where.mount.writable and modes.S_ISDIR(originals.stat(where.real).st_mode):
                     return f"{where.virtual}/etilqs_{secrets.token_hex(8)}"
-    raise error(EROFS)
+    raise os_error(EROFS)
 
 
 def _parameters(name: int) -> bytes:
