@@ -8,14 +8,16 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from . import hooks, originals
 
-_all: Final[weakref.WeakSet[Background]] = weakref.WeakSet()
+Job = TypeVar("Job")
+
+_all: Final[weakref.WeakSet[Background[Any]]] = weakref.WeakSet()
 
 
-class Background:
+class Background(Generic[Job]):
     """One thread per process, started by the first job. To queue one never raises and never waits."""
 
     def __init__(self, name: str) -> None:
@@ -24,7 +26,7 @@ class Background:
         _all.add(self)
 
     def _start(self) -> None:
-        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.RLock()  # a garbage collection within may queue a job, too
 
@@ -53,11 +55,11 @@ class Background:
         """What the thread does."""
         raise NotImplementedError
 
-    def _do(self, job: Any) -> None:
+    def _do(self, job: Job) -> None:
         """Do one job. Never raises."""
         raise NotImplementedError
 
-    def _marker(self, done: Callable[[], None]) -> Any:
+    def _marker(self, done: Callable[[], None]) -> Job:
         """The job that calls ``done``."""
         raise NotImplementedError
 

@@ -24,7 +24,7 @@ get_current: Final = _current.get
 set_current: Final = _current.set
 
 
-def activate(invocation: Any) -> Any:
+def activate(invocation: object) -> Any:
     """Make ``invocation`` the current one; returns the one before, which goes to :func:`deactivate`."""
     before = get_current()
     set_current(invocation)

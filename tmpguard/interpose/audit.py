@@ -148,7 +148,7 @@ def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
     return _may_change(invocation, name)
 
 
-def _refuse(invocation: Invocation, event: str, path: Any) -> None:
+def _refuse(invocation: Invocation, event: str, path: object) -> None:
     if sys._getframe(2).f_code.co_filename in _IMPORTERS and is_importing():
         if not invocation.guard.enforce:
             return

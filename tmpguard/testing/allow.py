@@ -7,7 +7,6 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.reports.report import Violation
@@ -19,7 +18,7 @@ Matcher = Callable[[Violation], bool]
 _ERRNO_NAME = re.compile(r"E[A-Z0-9]+")
 
 
-def matchers_of(allow: Any, directory: str) -> tuple[Matcher, ...]:
+def matchers_of(allow: object, directory: str) -> tuple[Matcher, ...]:
     """The matchers of ``allow=[...]``: errno names (``"EROFS"``), errno numbers, patterns of paths.
 
     ``directory`` is what a relative path of a violation is relative to.
@@ -34,7 +33,7 @@ def matchers_of(allow: Any, directory: str) -> tuple[Matcher, ...]:
     return tuple(_matcher(item, directory) for item in allow)
 
 
-def _matcher(item: Any, directory: str) -> Matcher:
+def _matcher(item: object, directory: str) -> Matcher:
     if isinstance(item, os.PathLike):
         item = os.fspath(item)
     if isinstance(item, str) and item.isdigit():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.reports.remedies import NOTE
@@ -21,7 +20,7 @@ def hide() -> None:
             vars(module)["__tracebackhide__"] = _is_told
 
 
-def _is_told(excinfo: Any) -> bool:
+def _is_told(excinfo: object) -> bool:
     """Is it an error by which tmpguard, or the file system, tells the application something?"""
     value = getattr(excinfo, "value", None)
     notes = getattr(value, "__notes__", ())

@@ -165,7 +165,7 @@ def test_work_that_begins_at_the_exit_is_handed_out_too(scratch_root: Path) -> N
 
 
 def test_where_no_thread_can_be_started_the_job_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Jobs(Background):
+    class Jobs(Background[list[str]]):
         def _do(self, job: list[str]) -> None:
             job.append(threading.current_thread().name)
 

@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from tmpguard.core import hooks
 from tmpguard.core.background import Background
@@ -32,7 +33,7 @@ logger = logging.getLogger("tmpguard")
 Job = Callable[[], None]
 
 
-class Reporter(Background):
+class Reporter(Background[Job]):
     """Calls back with one report after the other."""
 
     def _start(self) -> None:
@@ -44,7 +45,7 @@ class Reporter(Background):
         if self._jobs.qsize() >= WAITING:
             self._drop(guard)
             return
-        self._jobs.put((guard, report))
+        self._jobs.put(partial(self._call, guard, report))
         self._wake()
 
     def _drop(self, guard: Policy) -> None:
@@ -59,19 +60,15 @@ class Reporter(Background):
                 WAITING,
             )
 
-    def _marker(self, done: Job) -> Any:
-        return None, done
+    def _marker(self, done: Job) -> Job:
+        return done
 
     def _run(self) -> None:
         while True:
             self._do(self._jobs.get())
 
-    def _do(self, item: Any) -> None:
-        guard, what = item
-        if guard is None:
-            what()
-        else:
-            self._call(guard, what)
+    def _do(self, job: Job) -> None:
+        job()
 
     def _call(self, guard: Policy, report: Report) -> None:
         callback = guard.on_report

@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from contextvars import Context
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core import hooks
 
@@ -144,7 +144,7 @@ hooks.register(hooks.Step.FORGET_LOGGED_LINES, restart)
 hooks.register(hooks.Step.SUM_UP_LOG, _finish)
 
 
-def _fields(violation: Violation, late: bool, refused: bool, repeated: int) -> dict[str, Any]:
+def _fields(violation: Violation, late: bool, refused: bool, repeated: int) -> dict[str, object]:
     location, library = violation.location, violation.library
     fields = {
         "operation": violation.operation,

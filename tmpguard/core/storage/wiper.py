@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core.background import Background
 
@@ -17,7 +17,11 @@ _IDLE: Final = 0.5
 logger = logging.getLogger("tmpguard")
 
 
-class Wiper(Background):
+#: What to do, and the root that may be empty afterwards.
+Job = tuple[Callable[[], None], ScratchRoot | None]
+
+
+class Wiper(Background[Job]):
     """Does one job after the other, and removes the directories that are empty then."""
 
     def _start(self) -> None:
@@ -34,7 +38,7 @@ class Wiper(Background):
         self._jobs.put((job, root))
         self._wake()
 
-    def _marker(self, done: Callable[[], None]) -> Any:
+    def _marker(self, done: Callable[[], None]) -> Job:
         return done, None
 
     def _run(self) -> None:
@@ -47,7 +51,7 @@ class Wiper(Background):
             else:
                 self._do(item)
 
-    def _do(self, item: Any) -> None:
+    def _do(self, item: Job) -> None:
         job, root = item
         try:
             job()

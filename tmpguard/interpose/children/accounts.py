@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat as modes
 import threading
 from errno import ENOSPC, EPERM
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from tmpguard.core import originals
 from tmpguard.core.callers import Caller, find_caller
@@ -155,7 +155,7 @@ def children_of(invocation: Invocation) -> Children:
     return invocation.attached(Children, make)
 
 
-def ended(process: Any) -> None:
+def ended(process: int) -> None:
     """The child with that number was waited for."""
     child = watched.pop(process, None)
     if child is not None:

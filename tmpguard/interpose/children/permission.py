@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from errno import EPERM
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tmpguard.core.callers import Location, locate
 from tmpguard.core.invocation import Invocation
@@ -24,7 +24,7 @@ _TOLD_LIMIT: Final = 10_000
 
 
 def contained(
-    invocation: Invocation, operation: str, program: Any, *, shared_memory: bool = False
+    invocation: Invocation, operation: str, program: object, *, shared_memory: bool = False
 ) -> MountNamespace | None:
     """The namespace for a child that is to be contained; None for one that may see the real file system.
 
@@ -40,13 +40,13 @@ def contained(
     return None
 
 
-def refuse(invocation: Invocation, operation: str, program: Any, remedy: str) -> None:
+def refuse(invocation: Invocation, operation: str, program: object, remedy: str) -> None:
     """Refuse a child with EPERM; returns where the guard only watches."""
     invocation.refuse(operation, EPERM, program, remedy=remedy)
     invocation.was_let_through()  # no change of a file comes of it, for which that would be meant
 
 
-def _tell(operation: str, program: Any) -> None:
+def _tell(operation: str, program: object) -> None:
     """Say once for each line that its children are on their own."""
     location, library = locate()
     line = location or library
@@ -61,6 +61,6 @@ def _tell(operation: str, program: Any) -> None:
         )
 
 
-def named(program: Any) -> str:
+def named(program: object) -> str:
     """A program as it is shown."""
     return os.fsdecode(program) if isinstance(program, (bytes, str, os.PathLike)) else repr(program)

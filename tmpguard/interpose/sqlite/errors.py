@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from errno import EROFS
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core.invocation import get_current
 from tmpguard.core.reports import remedies
@@ -25,22 +25,22 @@ _REFUSALS: Final = frozenset(
 class ErrorCode:
     """Stands for :attr:`sqlite3.Error.sqlite_errorcode`."""
 
-    def __get__(self, error: Any, kind: type | None = None) -> Any:
+    def __get__(self, error: sqlite3.Error | None, kind: type | None = None) -> object:
         if error is not None and _NAME in vars(error):
             return vars(error)[_NAME]
         raise AttributeError(f"{kind.__name__ if kind else 'Error'!r} object has no attribute {_NAME!r}")
 
-    def __set__(self, error: Any, code: Any) -> None:
+    def __set__(self, error: sqlite3.Error, code: object) -> None:
         vars(error)[_NAME] = code
         if isinstance(code, int) and code & _PRIMARY in _REFUSALS and get_current() is not None:
             _tell(error, code)
 
-    def __delete__(self, error: Any) -> None:
+    def __delete__(self, error: sqlite3.Error) -> None:
         if vars(error).pop(_NAME, None) is None:
             raise AttributeError(_NAME)
 
 
-def _tell(error: Any, code: int) -> None:
+def _tell(error: sqlite3.Error, code: int) -> None:
     remedy, pending.remedy = pending.remedy, ""
     if code & _PRIMARY == sqlite3.SQLITE_READONLY:
         remedy = _read_only() if code != sqlite3.SQLITE_READONLY_DBMOVED else ""

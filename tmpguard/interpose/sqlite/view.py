@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import weakref
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.layout import TMP
 
 #: What is being connected to: the operation, and the name as the application gave it.
-connecting: Final[ContextVar[tuple[str, Any] | None]] = ContextVar("tmpguard_connecting", default=None)
+connecting: Final[ContextVar[tuple[str, object] | None]] = ContextVar("tmpguard_connecting", default=None)
 
 
 class _Pending(threading.local):
@@ -35,20 +35,20 @@ class View:
         #: Are names that start with "file:" URIs, even where nobody said so?
         self.uses_uris = uses_uris
         #: What was opened for writing in vain: canonical paths, and as the application gave them.
-        self.read_only: dict[str, Any] = {}
+        self.read_only: dict[str, object] = {}
         #: Paths as the statements gave them, by the canonical ones.
         self.spelled: dict[str, str] = {}
         invocation.reusable = False  # what SQLite has open may outlast it
         self._owner = owner
 
-    def given(self, virtual: str, is_main: bool) -> tuple[str, Any]:
+    def given(self, virtual: str, is_main: bool) -> tuple[str, object]:
         """The operation that opens ``virtual``, a database itself where it ``is_main``, and the path as the
         application gave it."""
         if not is_main:
             return "sqlite3 open", virtual or TMP
         return connecting.get() or ("sqlite3 ATTACH", self.spelled.get(virtual, virtual))
 
-    def note(self, operation: str, code: int, path: Any, remedy: str) -> None:
+    def note(self, operation: str, code: int, path: object, remedy: str) -> None:
         """Record a violation (C2.3); the error is SQLite's own, which gets ``remedy`` as a note (C2.4)."""
         pending.remedy = remedy
         self.invocation.note(operation, code, path, remedy)
