@@ -42,11 +42,11 @@ _PAGE: Final = """<!doctype html>
 def page(data: Data) -> str:
     """The page of the report ``data`` (see ``summary.build``). All that comes from the run is escaped."""
     main = [
-        _findings("Violations", data["violations"], "what the real platform would refuse, by line")
+        _violations("Violations", data["violations"], "what the real platform would refuse, by line")
         if _is_guarded(data["totals"])
         else "",
         _usage("Routes", "route", data["routes"]),
-        _findings("Late writes", data["late_writes"], "file operations after the end of the request")
+        _violations("Late writes", data["late_writes"], "file operations after the end of the request")
         if data["late_writes"]
         else "",
         _usage("Tests", "test", data["tests"]),
@@ -150,7 +150,7 @@ def _total(name: str, value: str, more: str) -> str:
 # --- violations ----------------------------------------------------------------------------------------
 
 
-def _findings(title: str, groups: list[Data], about: str) -> str:
+def _violations(title: str, groups: list[Data], about: str) -> str:
     if not groups:
         none = '<p class="none">None: every write went to /tmp, and fitted.</p>'
         return f"<section>\n<h2>{title}</h2>\n{none}\n</section>"
