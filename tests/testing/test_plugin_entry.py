@@ -21,7 +21,10 @@ def test_the_entry_point_is_the_small_module_beside_the_package() -> None:
     assert entry.value == "tmpguard.pytest_plugin"
 
 
-def test_a_run_that_does_not_use_it_imports_nothing_of_it(pytester: pytest.Pytester) -> None:
+def test_a_run_that_does_not_use_it_imports_nothing_of_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins may import what they like
     pytester.makepyfile(
         """
         import sys
@@ -40,7 +43,7 @@ def test_a_run_that_does_not_use_it_imports_nothing_of_it(pytester: pytest.Pytes
             assert type(os.stat).__name__ == "builtin_function_or_method"
         """
     )
-    result = pytester.runpytest_subprocess(*ALONE, "-p", "no:cov", "-p", "no:xdist")
+    result = pytester.runpytest_subprocess(*ALONE, "-p", "tmpguard.pytest_plugin")
     result.assert_outcomes(passed=2)
     result.stdout.no_fnmatch_line("*= tmpguard =*")
 
