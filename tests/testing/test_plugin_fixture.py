@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import Run
+from tests.testing.conftest import ARGUMENTS
 
 pytest_plugins = ["pytester"]
 
@@ -220,3 +221,119 @@ def test_a_session_without_the_option_leaves_other_tests_alone(
         """
     )
     run().assert_outcomes(passed=2)
+
+
+def test_a_wait_that_is_interrupted_ends_the_request(pytester: pytest.Pytester, run: Run) -> None:
+    """By Ctrl-C, or by a plugin for timeouts; the client's shutdown does not wait for the request either."""
+    pytester.makepyfile(
+        """
+        import asyncio
+        import signal
+        import pytest
+
+        ended = []
+
+        async def app(scope, receive, send):
+            assert scope["type"] == "http", "no lifespan"
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(True)
+
+        def interrupt(number, frame):
+            raise TimeoutError("too slow")
+
+        def test_slow(tmpguard):
+            client = tmpguard.client(app)
+            before = signal.signal(signal.SIGALRM, interrupt)
+            try:
+                with pytest.raises(TimeoutError, match="too slow"):
+                    signal.setitimer(signal.ITIMER_REAL, 0.2)
+                    client.get("/")
+            finally:
+                signal.signal(signal.SIGALRM, before)
+
+        def test_it_has_ended():
+            assert ended == [True]
+        """
+    )
+    run().assert_outcomes(passed=2)
+
+
+def test_an_exit_of_the_application_leaves_the_client_usable(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        async def app(scope, receive, send):
+            assert scope["type"] == "http", "no lifespan"
+            if scope["path"] == "/exit":
+                raise SystemExit("over")
+            if scope["path"] == "/skip":
+                pytest.skip("not here")
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+        def test_exit(tmpguard):
+            client = tmpguard.client(app)
+            with pytest.raises(SystemExit, match="over"):
+                client.get("/exit")
+            assert client.get("/").status_code == 204
+            client.get("/skip")
+        """
+    )
+    run().assert_outcomes(skipped=1)
+
+
+def test_a_flask_project_needs_neither_anyio_nor_httpx(pytester: pytest.Pytester) -> None:
+    """But for the clients: httpx for each, and anyio for those of ASGI applications."""
+    pytester.makeconftest(
+        """
+        import sys
+
+        class Missing:
+            names = {"anyio", "httpx", "httpx2"}
+
+            def find_spec(self, name, path=None, target=None):
+                if name in self.names:
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        """
+    )
+    pytester.makepyfile(
+        """
+        import flask
+        import pytest
+        from conftest import Missing
+
+        app = flask.Flask(__name__)
+
+        @app.get("/")
+        def index():
+            with open("/tmp/file", "wb") as file:
+                file.write(bytes(5000))
+            return "done"
+
+        async def asgi(scope, receive, send):
+            raise AssertionError
+
+        def test_the_framework_s_own_client(tmpguard):
+            assert tmpguard.last is None
+            assert app.test_client().get("/").text == "done"
+            assert tmpguard.violations == []
+            assert tmpguard.last.peak_bytes == 8192
+
+        def test_without_httpx(tmpguard):
+            with pytest.raises(ValueError, match=r"need httpx: pip install 'tmpguard\\[testing\\]'"):
+                tmpguard.client(app)
+
+        def test_without_anyio(tmpguard, monkeypatch):
+            monkeypatch.setattr(Missing, "names", {"anyio"})
+            assert tmpguard.client(app).get("/").text == "done"
+            with pytest.raises(ValueError, match=r"need anyio: pip install 'tmpguard\\[testing\\]'"):
+                tmpguard.client(asgi)
+        """
+    )
+    result = pytester.runpytest_subprocess(*ARGUMENTS, "-p", "no:anyio", "--tmpguard")
+    result.assert_outcomes(passed=3)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from tmpguard.config.options import OPTIONS, unknown_option
@@ -12,19 +12,9 @@ from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
 from tmpguard.guard import Guard
 
-from .applications import GuardedASGI, GuardedWSGI
+from .applications import GuardedWSGI
+from .http import httpx
 from .interface import checked_interface
-from .lifespan import running
-from .loop import LoopThread
-from .startup import Start, StartingASGI
-
-try:
-    import httpx
-except ModuleNotFoundError:  # pragma: no cover - depends on what is installed
-    try:
-        import httpx2 as httpx  # type: ignore[import-not-found, no-redef]
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError("tmpguard's clients need httpx: pip install httpx") from exc
 
 #: The options of the guard, those of the transport, and what else a client takes that httpx does not.
 _GUARD: Final = (*OPTIONS, "writable_tmp_path")
@@ -59,27 +49,17 @@ def split_options(options: Options, client: type) -> tuple[Options, Options, Opt
     return guards, others, transports
 
 
-class _LoopTransport(httpx.BaseTransport):
-    """Sends requests to an ASGI application that lives in the loop of another thread."""
-
-    def __init__(self, app: Any, start: Start, guarded: Callable[[Any], Any], **options: Any) -> None:
-        self._options = options
-        self._guarded = guarded
-        self._loop = LoopThread(lambda: running(StartingASGI(app, start)))
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.read()  # a body that comes from an iterator is read here, in its own thread
-        return self._loop.run(self._send(request))
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        transport = httpx.ASGITransport(self._guarded(self._loop.value), **self._options)
-        response = await transport.handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        body = b"".join([part async for part in response.stream])
-        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(body))
-
-    def close(self) -> None:
-        self._loop.close()
+@contextmanager
+def _needing_anyio() -> Iterator[None]:
+    """For the import of what ASGI applications need: clients of WSGI applications do without it."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name != "anyio":
+            raise
+        raise ConfigurationError(
+            "clients of ASGI applications need anyio: pip install 'tmpguard[testing]'"
+        ) from exc
 
 
 class Clients:
@@ -99,12 +79,9 @@ class Clients:
         if interface == "wsgi":
             transport = httpx.WSGITransport(GuardedWSGI(app, lambda test: guard), **transports)
         else:
-            transport = _LoopTransport(
-                app,
-                lambda: self._start(guard),
-                lambda app: GuardedASGI(app, lambda test: guard),
-                **transports,
-            )
+            with _needing_anyio():
+                from .asgi_client import LoopTransport
+            transport = LoopTransport(app, guard, lambda: self._start(guard), **transports)
         try:
             return httpx.Client(transport=transport, **others)
         except BaseException:
@@ -121,7 +98,8 @@ class Clients:
             )
         guards, others, transports = split_options(options, httpx.AsyncClient)
         guard = self._guard(guards)
-        async with running(StartingASGI(app, lambda: self._start(guard))) as served:
-            transport = httpx.ASGITransport(GuardedASGI(served, lambda test: guard), **transports)
-            async with httpx.AsyncClient(transport=transport, **others) as client:
-                yield client
+        with _needing_anyio():
+            from .asgi_client import running_transport
+        opened = running_transport(app, guard, lambda: self._start(guard), **transports)
+        async with opened as transport, httpx.AsyncClient(transport=transport, **others) as client:
+            yield client

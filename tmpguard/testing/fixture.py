@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,21 @@ if TYPE_CHECKING:
 class TmpGuard:
     """What a test that takes the fixture ``tmpguard`` gets. See docs/pytest.md."""
 
-    def __init__(self, test: TestRecord, stack: ExitStack, clients: Clients) -> None:
+    def __init__(
+        self, test: TestRecord, stack: ExitStack, start: Callable[[Guard], Invocation | None]
+    ) -> None:
+        assert test.settings is not None
         self._test = test
+        self._settings = test.settings
         self._stack = stack
-        self._clients = clients
-        self._options = {} if test.settings is None else test.settings.options
+        self._start = start
+
+    @functools.cached_property
+    def _clients(self) -> Clients:
+        """Made when the first client is asked for: the rest of the fixture works without httpx."""
+        from .client import Clients
+
+        return Clients(self._settings.guard, self._start)
 
     def client(self, app: Any, **options: Any) -> httpx.Client:
         """An ``httpx.Client`` of an ASGI or WSGI application; each request of it is an invocation.
@@ -69,15 +80,11 @@ class TmpGuard:
 
     def allow(self, *expected: Any) -> None:
         """Expect these violations from now on, as ``@pytest.mark.tmpguard(allow=[...])`` does."""
-        self._test.allowed += matchers_of(expected, directory_of(self._options))
+        self._test.allowed += matchers_of(expected, directory_of(self._settings.options))
 
 
 @contextmanager
 def opened(test: TestRecord, start: Callable[[Guard], Invocation | None]) -> Iterator[TmpGuard]:
     """The fixture of ``test``, whose clients are closed at the end."""
-    from .client import Clients
-
-    assert test.settings is not None
-    settings = test.settings
     with ExitStack() as stack:
-        yield TmpGuard(test, stack, Clients(settings.guard, start))
+        yield TmpGuard(test, stack, start)

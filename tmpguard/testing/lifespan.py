@@ -1,4 +1,8 @@
-"""The start-up and the shutdown of an ASGI application, as a server asks for them."""
+"""The start-up and the shutdown of an ASGI application, as a server asks for them.
+
+The package asgi-lifespan (2.1.0) does not replace this: it waits for its timeout where the application sends
+``lifespan.startup.failed`` or returns, and on trio it raises groups of exceptions.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +40,9 @@ class _Lifespan:
         try:
             await self._app(scope, self._receive, self._send)
         except Exception as exc:
-            if self._asked:  # else it has no lifespan, and says so in this way
+            if self._asked:  # else it has no lifespan, and refuses the scope in this way
                 phase = "shutdown" if self._events["startup"].is_set() else "startup"
-                self._failures[phase] = exc  # which says more than a message about it
+                self._failures[phase] = exc  # says more than the message about it
         finally:
             for event in self._events.values():
                 event.set()
@@ -122,7 +126,7 @@ class WithState:
 async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
     """``app`` between its start-up and its shutdown.
 
-    An application without a lifespan is none the worse. Raises what its start-up raised.
+    An application without a lifespan is served all the same. Raises what its start-up or shutdown raised.
     """
     lifespan = _Lifespan(app)
     await lifespan.start()
