@@ -1,8 +1,11 @@
 """Reads a YAML file into nodes that know their line, and builds no object that the file names.
 
-Only what a project file can be is taken: one document of UTF-8 text of at most a megabyte, without keys that
-stand twice, and without aliases that expand to more than there is. Scalars are resolved as YAML 1.2 does it,
-which is what the deploying tools read: ``0100`` is a hundred, ``yes`` a string.
+A project file is one document of UTF-8 text of at most a megabyte, without duplicate keys; anything else is
+an error. Scalars are resolved as YAML 1.2 does it, which is what the deploying tools read: ``0100`` is a
+hundred, ``yes`` a string.
+
+An alias is the very node that it names. The size of a file therefore limits what reading it costs, whatever
+its aliases expand to, as long as nobody walks through a whole tree of nodes.
 
 PyYAML is imported when the first such file is read and not before.
 """
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 LARGEST: Final = 1 << 20
 #: Mappings and lists inside one another.
 DEEPEST: Final = 100
-#: Values that all the aliases of a file together may stand for.
-_EXPANDED: Final = 10_000
 
 _TAG: Final = "tag:yaml.org,2002:"
 _INTEGER: Final = re.compile(r"[-+]?[0-9]+")
@@ -159,11 +160,10 @@ class _Builder:
 
     def __init__(self, file: File) -> None:
         self.file = file
-        #: The mappings and lists that are open: each with its children so far, its anchor and its weight.
+        #: The mappings and lists that are open: each with its children so far and its anchor.
         self._open: list[tuple[Node, list[Node], str | None]] = []
-        self._anchors: dict[str, tuple[Node, int] | None] = {}
-        self._weights: list[int] = []
-        self._expanded = 0
+        #: What each anchor names; None while that is open.
+        self._anchors: dict[str, Node | None] = {}
         self._top: Node | None = None
 
     def build(self, text: str) -> Node:
@@ -193,22 +193,21 @@ class _Builder:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
             tag, value = _scalar(event)
-            self._put(Node(self.file, line, tag, value), event.anchor, 1)
+            self._put(Node(self.file, line, tag, value), event.anchor)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if len(self._open) >= DEEPEST:
                 raise self._too_deep(line)
             kind: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
             self._open.append((Node(self.file, line, _own_tag(event.tag), kind), [], event.anchor))
-            self._weights.append(1)
             if event.anchor is not None:
-                self._anchors[event.anchor] = None  # what it names is not complete
+                self._anchors[event.anchor] = None
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             node, children, anchor = self._open.pop()
             if isinstance(node.value, dict):
                 self._fill(node, children)
             else:
                 node.value = children
-            self._put(node, anchor, self._weights.pop())
+            self._put(node, anchor)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor, line)
         elif isinstance(event, yaml.DocumentStartEvent) and self._top is not None:
@@ -217,12 +216,11 @@ class _Builder:
     def _too_deep(self, line: int) -> ConfigurationError:
         return self.file.error(line, "", f"is nested deeper than {DEEPEST} mappings and lists")
 
-    def _put(self, node: Node, anchor: str | None, weight: int) -> None:
+    def _put(self, node: Node, anchor: str | None = None) -> None:
         if anchor is not None:
-            self._anchors[anchor] = node, weight
+            self._anchors[anchor] = node
         if self._open:
             self._open[-1][1].append(node)
-            self._weights[-1] += weight
         else:
             self._top = node
 
@@ -232,10 +230,7 @@ class _Builder:
         target = self._anchors[anchor]
         if target is None:
             raise self.file.error(line, "", f"*{anchor} stands inside what it names")
-        self._expanded += target[1]
-        if self._expanded > _EXPANDED:
-            raise self.file.error(line, "", f"its aliases stand for more than {_EXPANDED:,} values")
-        self._put(*target[:1], None, target[1])
+        self._put(target)
 
     def _fill(self, node: Node, children: list[Node]) -> None:
         first: dict[object, int] = {}
