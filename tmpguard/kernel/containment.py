@@ -1,14 +1,12 @@
 """Child processes that see an invocation's files as /tmp: its mount namespace, and what enters it.
 
-The namespace of an invocation is made when its first child is started, by one of three ways, and is held by
+The namespace of an invocation is made when its first child is started, in one of two ways, and is held by
 descriptors of it, so that no process has to stay for it:
 
 ``bwrap``
     bubblewrap mounts what there is to see.
 ``python``
     the same by system calls, from :mod:`~tmpguard.kernel.trampoline` in a fresh interpreter (Linux 5.12).
-``unshare``
-    the same by the commands unshare and mount of util-linux.
 
 A child enters it by nsenter of util-linux where all is known that could go wrong, by the trampoline where
 not, or where there is no nsenter. Either enters the namespace and becomes the program: so the process that
@@ -37,10 +35,10 @@ from tmpguard.core.layout import TMP
 from tmpguard.core.mounts.table import Bind, MountTable
 
 from .descriptors import raised
-from .namespaces import COMMANDS, PATIENCE, Wanted, held
+from .namespaces import PATIENCE, Wanted, by_bwrap, held
 
 #: The ways in the order in which they are tried, and whether nsenter is used at all: tests choose their own.
-WAYS: tuple[str, ...] = ("bwrap", "python", "unshare")
+WAYS: tuple[str, ...] = ("bwrap", "python")
 NSENTER = True
 
 _SHARED_MEMORY: Final = Bind("/dev/shm", "/dev/shm", True)
@@ -120,8 +118,8 @@ class Containment:
     def _make(self, means: Means, directory: str, shared_memory: bool = False) -> MountNamespace:
         binds = [*self._binds, _SHARED_MEMORY] if shared_memory else self._binds
         wanted = Wanted(directory, binds, self._read_only, means.own_user)
-        if means.way != "python":
-            with held(COMMANDS[means.way](wanted)) as process:
+        if means.way == "bwrap":
+            with held(by_bwrap(wanted)) as process:
                 return MountNamespace(process, self.interpreter, means.nsenter)
         mounts = [(directory, TMP, True), *wanted.binds]
         orders = {

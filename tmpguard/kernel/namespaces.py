@@ -1,7 +1,7 @@
-"""Makes a mount namespace by one of three ways, and holds it as long as it takes to get descriptors of it.
+"""Makes a mount namespace, and holds it for as long as it takes to get descriptors of it.
 
-Each way starts a process that makes the namespace, says ``ready`` and its number, and ends when its standard
-input does; whatever else it says is the reason why it could not.
+A process makes it, prints ``ready`` and its number, and ends when its standard input does. Anything else that
+it prints is the reason why it could not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import selectors
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final, NamedTuple
 
@@ -75,20 +75,15 @@ def _line(pipe: IO[bytes]) -> str:
         return pipe.readline().decode(errors="replace").strip() if selector.select(PATIENCE) else ""
 
 
-def program(name: str) -> str:
-    """The path of a program that a way needs. Raises NotPermitted where it is not installed."""
-    path = shutil.which(name)
-    if path is None:
-        raise NotPermitted("it is not installed" if name == "bwrap" else f"{name} is not installed")
-    return path
-
-
 # --- bubblewrap ----------------------------------------------------------------------------------------
 
 
 def by_bwrap(wanted: Wanted) -> list[str]:
-    """The command of bubblewrap."""
-    command = [program("bwrap")]
+    """The command of bubblewrap. Raises NotPermitted where it is not installed."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise NotPermitted("it is not installed")
+    command = [bwrap]
     if wanted.own_user:
         command.append("--unshare-user")
     hold = _HOLD
@@ -110,60 +105,6 @@ def by_bwrap(wanted: Wanted) -> list[str]:
     return [*command, "--", "/bin/sh", "-c", hold]
 
 
-# --- util-linux ----------------------------------------------------------------------------------------
-
-
-def by_unshare(wanted: Wanted) -> list[str]:
-    """The command of util-linux's unshare, with a script of mount commands."""
-    unshare, _ = program("unshare"), program("mount")
-    commands = list(_mount_commands(wanted))
-    if not wanted.own_user:
-        return [unshare, "--mount", "--", "/bin/sh", "-c", _script([*commands, _HOLD])]
-    # mount wants to be run by the superuser, even where it needs no privilege but the namespace's. So there
-    # is an outer namespace with one, and within it the one that is kept, which has the user's own number.
-    # To give it that, /proc has to be written: it becomes read-only last, from outside.
-    last = [command for command in commands if command[-1] == "/proc" and "--rbind" not in command]
-    commands = [command for command in commands if command not in last]
-    user, group = f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"
-    inner = [unshare, "--user", user, group, "--mount", "--", "/bin/sh", "-c", "echo $$; read line"]
-    within = [f'{program("nsenter")} --mount="/proc/$inner/ns/mnt" {shlex.join(command)}' for command in last]
-    finish = _script(["read inner", *within, "echo ready $inner"])
-    outer = [unshare, "--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c"]
-    return [*outer, _script([*commands, f"{shlex.join(inner)} | {{\n{finish}\n}}"])]
-
-
-def _script(steps: Sequence[str | list[str]]) -> str:
-    return "\n".join(["set -e", *(step if isinstance(step, str) else shlex.join(step) for step in steps)])
-
-
-def _mount_commands(wanted: Wanted) -> Iterator[list[str]]:
-    """Those below /tmp are mounted where the scratch directory lies; all of it is mounted on /tmp at last."""
-    before = list(mounted())
-    scratch = wanted.scratch
-    yield _bind(scratch, scratch)
-    writable = [scratch]
-    for bind in wanted.binds:
-        place = scratch + bind.target[len(TMP) :] if is_below(bind.target, TMP) else bind.target
-        yield _bind(bind.source, place)
-        if bind.writable:
-            writable.append(place)
-            continue
-        around = max((mount for mount in before if is_below(bind.source, mount.path)), key=_depth)
-        yield _read_only(place, around.options)
-        for mount in before:
-            if mount.path != bind.source and is_below(mount.path, bind.source):
-                yield _read_only(place + mount.path[len(bind.source.rstrip("/")) :], mount.options)
-    if wanted.read_only:
-        for mount in before:
-            if not any(is_below(mount.path, place) for place in writable):
-                yield _read_only(mount.path, mount.options)
-    yield _bind(scratch, TMP)
-
-
-def _bind(source: str, target: str) -> list[str]:
-    return ["mount", "--no-mtab", "--rbind", source, target]
-
-
 def _read_only(path: str, options: str) -> list[str]:
     return ["mount", "--no-mtab", "-o", f"remount,bind,ro{options}", path]
 
@@ -181,10 +122,6 @@ class Mounted(NamedTuple):
 
 #: A mount keeps them when it becomes read-only; a user namespace may not even drop them.
 _KEPT: Final = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"})
-
-
-def _depth(mount: Mounted) -> int:
-    return len(mount.path)
 
 
 def mounted() -> Iterator[Mounted]:
@@ -219,6 +156,3 @@ def _unescaped(name: bytes) -> bytes:
     for character in b" \t\n\\":
         name = name.replace(b"\\%03o" % character, bytes([character]))
     return name
-
-
-COMMANDS: Final[dict[str, Callable[[Wanted], list[str]]]] = {"bwrap": by_bwrap, "unshare": by_unshare}

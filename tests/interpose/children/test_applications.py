@@ -79,7 +79,7 @@ import os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 import tmpguard
 from tmpguard.kernel import containment
-for way, nsenter in (("bwrap", True), ("python", False), ("unshare", True)):
+for way, nsenter in (("bwrap", True), ("python", True), ("python", False)):
     containment.WAYS, containment.NSENTER = (way,), nsenter
     try:
         guard = tmpguard.Guard(children="contain", bundle=None, storage_size=1)
@@ -140,6 +140,6 @@ def test_a_user_without_privileges_keeps_its_number_in_contained_children(
     line = f"3 ['{user}', '{group}', 'text{user}'] 1 "
     for said in done.stdout.splitlines():
         way, _, rest = said.partition(" ")
-        assert way in ("bwrap", "python", "unshare")
+        assert way in ("bwrap", "python")
         assert rest.startswith(line), said
         assert sorted(eval(rest[len(line) :])) == ["x", "z"]

@@ -208,12 +208,12 @@ def test_anything_else_is_refused_with_what_is_allowed() -> None:
 
 def test_a_guard_that_cannot_contain_says_which_steps_were_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(containment, "WAYS", ("bwrap", "unshare"))
+    monkeypatch.setattr(containment, "WAYS", ("bwrap",))
     with pytest.raises(tmpguard.ConfigurationError) as refused:
         tmpguard.Guard(children="contain", bundle=None)
     assert str(refused.value) == (
-        'children="contain" is not permitted here (bwrap: it is not installed; unshare: unshare is not '
-        'installed): give children="refuse" or children="allow"'
+        'children="contain" is not permitted here (bwrap: it is not installed): '
+        'give children="refuse" or children="allow"'
     )
 
 
@@ -237,7 +237,6 @@ def test_a_machine_that_permits_no_namespaces_is_told_of() -> None:
     assert message.startswith('children="contain" is not permitted here (')
     assert "python: unshare(CLONE_NEWNS): No space left on device" in message
     assert "python: unshare(CLONE_NEWUSER | CLONE_NEWNS): No space left on device" in message
-    assert "unshare: unshare: unshare failed: No space left on device" in message
 
 
 def test_a_server_in_which_python_is_embedded_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
