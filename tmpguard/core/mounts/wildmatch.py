@@ -1,8 +1,13 @@
-"""Git's patterns where pathspec reads them otherwise: sets in brackets, some escapes, runs of stars.
+"""Git's patterns where pathspec reads them differently: sets in brackets, some escapes, runs of stars.
 
-Patterns are text with one character for each byte (:func:`tmpguard.ignore.byte_text`). Sets become characters
-of a private range of Unicode, which pathspec passes on as they are, and which stand for their expressions in
-what it makes of the pattern.
+Reason to keep it: pathspec 1.1.1, the newest when it was last tried, has no character classes
+(``[[:alpha:]]``), lets sets match a slash, and refuses ranges such as ``[z-a]`` and escapes such as ``\\/``,
+which git reads. Of the 149 lines that tests/core/mounts/test_ignore_git.py asks git about one by one,
+pathspec alone answers 26 differently and refuses 10.
+
+Patterns are text with one character for each byte (``ignore.byte_text``). Sets become characters of a private
+range of Unicode. pathspec passes these on as they are, and in what it makes of the pattern they stand for
+their expressions.
 """
 
 from __future__ import annotations
