@@ -14,7 +14,7 @@ import pytest
 
 import tmpguard
 from tmpguard.core import originals
-from tmpguard.core.reports import log as journal
+from tmpguard.core.reports import log
 from tmpguard.core.storage.scratch import PREFIX
 
 
@@ -38,7 +38,7 @@ def leaves_nothing_behind() -> Iterator[None]:
     yield
     assert tmpguard.current() is None, "an invocation is still bound"
     assert tmpguard.drain(timeout=30), "the background thread is stuck"
-    journal.restart()  # nothing to sum up at the end of the run
+    log.restart()  # nothing to sum up at the end of the run
     tmpguard.uninstall()
     for function in (os.stat, os.lstat, os.mkdir, os.open, os.unlink, open):
         assert type(function).__name__ == "builtin_function_or_method", f"{function} is still patched"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import textwrap
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support import PROJECT, Run
 from tests.testing.sample_report import report
-from tmpguard import pytest_plugin
+from tmpguard import pytest_plugin, testing
 from tmpguard.config.options import OPTIONS
 from tmpguard.testing.fixture import TmpGuard
 from tmpguard.testing.settings import LATE_WRITES, MARKER_ONLY
@@ -107,3 +108,8 @@ def test_the_examples_work(pytester: pytest.Pytester, run: Run) -> None:
 
 def test_the_readme_leads_to_the_page() -> None:
     assert "(docs/pytest.md)" in (PROJECT / "README.md").read_text()
+
+
+def test_the_table_of_the_package_has_each_of_its_modules() -> None:
+    named = set(re.findall(r"^``(\w+)``", testing.__doc__ or "", re.MULTILINE))
+    assert named == {module.name for module in pkgutil.iter_modules(testing.__path__)}

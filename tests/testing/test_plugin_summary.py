@@ -9,7 +9,7 @@ import pytest
 
 import tmpguard
 from tests.support import Run
-from tmpguard.core.reports import log as journal
+from tmpguard.core.reports import log
 from tmpguard.testing import summary
 
 pytest_plugins = ["pytester"]
@@ -239,4 +239,4 @@ def test_nothing_is_said_after_the_summary(pytester: pytest.Pytester, app: None,
     )
     result = run()
     result.stdout.fnmatch_lines(["*app.py:12 in act: open EROFS (3x)"])
-    assert not [line for kept in list(journal._journals) for line in kept._lines.values() if line.count]
+    assert not [line for kept in list(log._journals) for line in kept._lines.values() if line.count]

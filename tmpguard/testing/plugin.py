@@ -13,11 +13,10 @@ import pytest
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
-from tmpguard.core.reports import log as journal
+from tmpguard.core.reports import log
 from tmpguard.guard import Guard
 
-from . import body, patches, records, summary, tracebacks
-from . import output as files
+from . import body, output, patches, records, summary, tracebacks
 from .fixture import TmpGuard, opened
 from .records import IMPORT, Recorder, TestRecord
 from .settings import Settings
@@ -63,7 +62,7 @@ class Plugin:
     def pytest_unconfigure(self) -> None:
         if records.stop(self.recorder):
             patches.uninstall()
-            journal.restart()  # the summary has told of what it would sum up at the exit
+            log.restart()  # the summary has reported what the log would sum up at the exit
 
     # --- a test ------------------------------------------------------------------------------------------
 
@@ -199,7 +198,7 @@ class Plugin:
         # The terminal reporter calls this hook's others, and then for the summary.
         self.data = summary.build(self._entries, str(self.config.rootpath))
         if self.settings.report:
-            self._written = files.write(self.data, self.settings.report)
+            self._written = output.write(self.data, self.settings.report)
 
     def add(self, entries: list[dict[str, Any]]) -> None:
         """What a worker of pytest-xdist found goes into the report, too; an import, which all do, once."""

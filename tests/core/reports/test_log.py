@@ -17,7 +17,7 @@ import pytest
 
 import tmpguard
 from tests.support import run_python
-from tmpguard.core.reports import log as journal
+from tmpguard.core.reports import log
 
 
 @pytest.fixture
@@ -105,11 +105,11 @@ def test_the_count_is_given_by_the_first_record_after_the_interval(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
     with guard.invocation():
         for _ in range(50):
             attempt("/etc/new")
-        now += journal.INTERVAL
+        now += log.INTERVAL
         attempt("/etc/last")
         attempt("/etc/counted")
     assert said(caplog) == [("/etc/new", 0), ("/etc/last", 49)]
@@ -123,10 +123,10 @@ def test_after_a_quiet_interval_a_line_is_logged_at_once_again(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
     with guard.invocation():
         attempt("/etc/first")
-        now += journal.INTERVAL + 1
+        now += log.INTERVAL + 1
         attempt("/etc/second")
     assert said(caplog) == [("/etc/first", 0), ("/etc/second", 0)]
 
@@ -185,7 +185,7 @@ def violate(lines: Callable[[int], int], count: int) -> None:
 def test_so_many_lines_are_remembered_and_none_of_their_counts_is_lost(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "LINES", 20)
+    monkeypatch.setattr(log, "LINES", 20)
     with guard.invocation():
         for _ in range(3):
             violate(lambda _: 0, 1)
