@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.support import Run
+from tests.support import Run, run_python
 
 pytest_plugins = ["pytester"]
 
@@ -15,27 +15,41 @@ WITH_ASYNCIO = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:anyi
 ALONE = (*WITH_ASYNCIO, "-p", "no:asyncio")
 """For a run in a process of its own."""
 
+DOOR = ["tmpguard", "tmpguard.core", "tmpguard.core.version", "tmpguard.pytest_plugin"]
+HEAVY = {"httpx", "httpx2", "starlette", "flask", "werkzeug", "django", "anyio", "yaml", "sqlite3"}
+
 
 def test_the_entry_point_is_the_small_module_beside_the_package() -> None:
     (entry,) = importlib.metadata.entry_points(group="pytest11", name="tmpguard")
     assert entry.value == "tmpguard.pytest_plugin"
 
 
+def test_the_door_imports_four_small_modules_and_nothing_else() -> None:
+    """Half a millisecond; each further module would cost every run of pytest its share."""
+    code = """
+import pytest
+before = set(sys.modules)
+import tmpguard.pytest_plugin
+print(*sorted(set(sys.modules) - before))
+"""
+    assert run_python(code).split() == DOOR
+
+
 def test_a_run_that_does_not_use_it_imports_nothing_of_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins may import what they like
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
     pytester.makepyfile(
-        """
+        f"""
         import sys
 
-        HEAVY = {"httpx", "httpx2", "starlette", "flask", "werkzeug", "django", "anyio", "yaml", "sqlite3"}
+        DOOR = {DOOR}
+        HEAVY = {HEAVY}
 
         def test_imported():
             assert "tmpguard.pytest_plugin" in sys.modules
-            loaded = {name for name in sys.modules if name.partition(".")[0] == "tmpguard"}
-            door = {"tmpguard", "tmpguard.core", "tmpguard.core.version", "tmpguard.pytest_plugin"}
-            assert loaded == door
+            loaded = [name for name in sys.modules if name.partition(".")[0] == "tmpguard"]
+            assert sorted(loaded) == DOOR
             assert not HEAVY & set(sys.modules)
 
         def test_patched():
@@ -43,7 +57,7 @@ def test_a_run_that_does_not_use_it_imports_nothing_of_it(
             assert type(os.stat).__name__ == "builtin_function_or_method"
         """
     )
-    result = pytester.runpytest_subprocess(*ALONE, "-p", "tmpguard.pytest_plugin")
+    result = pytester.runpytest_subprocess("-p", "tmpguard.pytest_plugin", "-W", "error")
     result.assert_outcomes(passed=2)
     result.stdout.no_fnmatch_line("*= tmpguard =*")
 
