@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib._bootstrap_external as importer  # type: ignore[import-not-found]
+import importlib.machinery
 import io
 import os
 import posix
@@ -33,7 +34,8 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before, known = set(sys.modules), set(sys.path_importer_cache)
     yield
     for name in sys.modules.keys() - before:
-        del sys.modules[name]
+        if not name.startswith("tmpguard."):  # imported when a name of the package was first used
+            del sys.modules[name]
     for path in sys.path_importer_cache.keys() - known:
         del sys.path_importer_cache[path]
 
@@ -51,7 +53,7 @@ def test_a_module_in_tmp_is_imported_with_its_bytecode(guard: tmpguard.Guard) ->
         plugin = importlib.import_module("plugin_of_tmp")
         assert plugin.answer() == 42
         assert plugin.__file__ == "/tmp/plugins/plugin_of_tmp.py"
-        assert os.path.exists(plugin.__cached__)
+        assert os.path.exists(plugin.__spec__.cached)
         assert invocation.report.used_bytes == 8192
         try:
             plugin.fail()
@@ -73,6 +75,19 @@ def test_packages_are_found_by_relative_entries_of_the_path(guard: tmpguard.Guar
         found.append(importlib.import_module("namespace_in_tmp.inner"))
         assert [module.answer() for module in found] == [1, 2, 3]
         assert runpy.run_path("/tmp/here/namespace_in_tmp/inner.py")["answer"]() == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="only Python 3.15 lists what could be imported")
+def test_modules_are_discovered(guard: tmpguard.Guard) -> None:
+    with guard.invocation():
+        write("/tmp/here/module_in_tmp.py")
+        write("/tmp/here/package_in_tmp/__init__.py")
+        sys.path[:] = ["/tmp/here"]
+        found = {spec.name: spec.origin for spec in importlib.machinery.PathFinder.discover()}
+        assert found == {
+            "module_in_tmp": "/tmp/here/module_in_tmp.py",
+            "package_in_tmp": "/tmp/here/package_in_tmp/__init__.py",
+        }
 
 
 def test_a_zip_file_in_tmp_is_imported_from(guard: tmpguard.Guard) -> None:

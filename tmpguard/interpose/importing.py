@@ -21,14 +21,20 @@ from tmpguard.interpose.files import builtin_open, descriptors, raw
 
 from .paths import is_odd, place
 
-#: The calls of the importer that take a path, and what they are in ``/tmp``.
-_CALLS: Final[dict[str, Callable[..., Any]]] = {
+#: The importer's calls of ``posix`` that take a path, and what they are in ``/tmp``.
+_POSIX: Final[dict[str, Callable[..., Any]]] = {
     "stat": lambda _, path: look.stat(path),
     "listdir": listing.listdir,
+    "scandir": listing.scandir,
     "open": descriptors.open,
     "mkdir": change.mkdir,
     "replace": change.replace,
     "unlink": change.unlink,
+}
+
+#: Its calls of ``_io``. Bytecode is written by ``open`` since 3.14, and by ``FileIO`` before.
+_IO: Final[dict[str, Callable[..., Any]]] = {
+    "open": lambda _, file, mode: builtin_open.open(file, mode),
     "open_code": builtin_open.open_code,
     "FileIO": lambda _, file, mode: raw.FileIO(file, mode),
 }
@@ -37,22 +43,26 @@ _CALLS: Final[dict[str, Callable[..., Any]]] = {
 class _Front(types.ModuleType):
     """Stands before a module: what it has not itself, that one has."""
 
-    def __init__(self, module: types.ModuleType) -> None:
+    def __init__(self, module: types.ModuleType, calls: dict[str, Callable[..., Any]]) -> None:
         super().__init__(module.__name__)
         self._module = module
-        for name in _CALLS.keys() & vars(module).keys():
-            setattr(self, name, _choosing(getattr(module, name), _CALLS[name]))
+        for name, own in calls.items():
+            setattr(self, name, _choosing(getattr(module, name), own))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
 
-def front(module: types.ModuleType) -> types.ModuleType:
-    """What the importer gets for ``posix`` or ``_io``."""
-    made = _Front(module)
-    if hasattr(module, "getcwd"):
-        vars(made)["getcwd"] = _choosing_directory(module.getcwd)
+def posix_front(posix: types.ModuleType) -> types.ModuleType:
+    """What the importer gets for ``posix``."""
+    made = _Front(posix, _POSIX)
+    vars(made)["getcwd"] = _choosing_directory(posix.getcwd)
     return made
+
+
+def io_front(io: types.ModuleType) -> types.ModuleType:
+    """What the importer gets for ``_io``."""
+    return _Front(io, _IO)
 
 
 def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:

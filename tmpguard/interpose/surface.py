@@ -170,9 +170,9 @@ _SECOND: Final = functools.partial(carry.carrying, position=1)
 #: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
 #: wrapper from the original.
 _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
-    ("importlib._bootstrap_external", "_os", importing.front),
-    ("importlib._bootstrap_external", "_io", importing.front),
-    ("zipimport", "_io", importing.front),
+    ("importlib._bootstrap_external", "_os", importing.posix_front),
+    ("importlib._bootstrap_external", "_io", importing.io_front),
+    ("zipimport", "_io", importing.io_front),
     ("_thread", "start_new_thread", _FIRST),
     ("ssl:SSLContext", "load_cert_chain", native.load_cert_chain),
     ("ssl:SSLContext", "load_verify_locations", native.load_verify_locations),
