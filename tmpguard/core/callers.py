@@ -62,9 +62,10 @@ _PATH_MODULES: Final = frozenset(
     f"{root}{name}.py" for root in _STANDARD for name in ("genericpath", "posixpath")
 )
 
-#: The modules that look for sources, and for nothing else.
+#: The modules that look for sources, and for nothing else. Since 3.15 one of them is frozen.
 _SOURCE_READERS: Final = frozenset(
-    f"{root}{name}.py" for root in _STANDARD for name in ("inspect", "linecache", "tokenize")
+    ["<frozen linecache>"]
+    + [f"{root}{name}.py" for root in _STANDARD for name in ("inspect", "linecache", "tokenize")]
 )
 
 
@@ -208,5 +209,7 @@ def _is_standard(filename: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_path_function(filename: str) -> bool:
-    """Is it tmpguard's code, or that of :mod:`os.path`, which asks for others?"""
+    """Is it tmpguard's code, the interpreter's own, or that of :mod:`os.path`, which asks for others?"""
+    if filename in _SOURCE_READERS:
+        return False
     return filename.startswith((_PACKAGE, "<frozen ")) or filename in _PATH_MODULES
