@@ -131,6 +131,7 @@ MAKERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings(r"ignore:codecs.open\(\) is deprecated:DeprecationWarning")  # since 3.14
 @pytest.mark.parametrize("maker", MAKERS)
 def test_maker_is_refused_outside_and_redirected_below_tmp(
     guard: tmpguard.Guard, project: Path, tmp_path: Path, maker: str
