@@ -9,6 +9,8 @@ import functools
 import inspect
 import multiprocessing.pool
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +21,7 @@ import asgiref.sync
 import pytest
 
 import tmpguard
-from tests.support import case
+from tests.support import case, python
 from tmpguard.core import originals
 
 
@@ -343,6 +345,55 @@ def test_a_thread_pool_of_multiprocessing_belongs_to_the_invocation_that_made_it
     with multiprocessing.pool.ThreadPool(1) as made_outside:
         with guard.invocation():
             assert made_outside.apply(tmpguard.current) is None
+
+
+INHERITING = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import tmpguard
+
+def refused_line():
+    try:
+        open("/etc/new.txt", "w")
+    except OSError:
+        pass
+
+def starting():
+    thread = threading.Thread(target=refused_line)
+    thread.start()
+    thread.join()
+
+seen = []
+guard = tmpguard.Guard(bundle=None)
+with ThreadPoolExecutor(1, initializer=lambda: seen.append(tmpguard.current())) as pool:
+    with guard.invocation() as first:
+        pool.submit(starting).result()
+    with guard.invocation() as second:
+        seen.append(pool.submit(tmpguard.current).result())
+    seen.append(pool.submit(tmpguard.current).result())
+assert seen == [first, second, None], seen
+(violation,) = first.report.violations
+assert violation.location.function == "refused_line", violation.location
+
+with guard.invocation() as third:
+    seen = []
+    pool = ThreadPoolExecutor(1)
+    pool.submit(starting).result()
+assert pool.submit(tmpguard.current).result() is None
+thread = threading.Thread(target=lambda: seen.append(tmpguard.current()))
+thread.start()
+thread.join()
+assert seen == [None], seen
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="threads inherit no context before 3.14")
+def test_threads_that_inherit_the_context_belong_to_whom_they_belonged(tmp_path: Path) -> None:
+    """A worker that one request's job has started does not run another request's jobs as the first one's."""
+    command = python(INHERITING)
+    command[1:1] = ["-X", "thread_inherit_context=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 # --- what the patched methods still are ----------------------------------------------------------------

@@ -7,6 +7,7 @@ are where nearly all of them pass.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import functools
 import threading
 import weakref
@@ -49,8 +50,9 @@ def thread_start(self: threading.Thread) -> None:
     invocation = get_current()
     served = _served.get()
     if served is not None:
-        _carry_initializer(self, *served)
-    if served is not None or invocation is None or self.ident is not None:
+        _start_worker(self, *served)
+        return
+    if invocation is None or self.ident is not None:
         originals.thread_start(self)
         return
     # The run of this one thread: whatever class it is of, and whoever overrode it.
@@ -110,12 +112,31 @@ _served: Final[ContextVar[tuple[Invocation, ThreadPoolExecutor] | None]] = Conte
 )
 
 
-def _carry_initializer(thread: Any, invocation: Invocation, executor: Any) -> None:
+def _start_worker(thread: Any, invocation: Invocation, executor: Any) -> None:
     """A worker thread belongs to no invocation, but its initializer runs for the one that made it start."""
+    served = _served.get()
+    _served.set(None)  # the worker may inherit this context, and what its jobs start are no workers
+    _carry_initializer(thread, invocation, executor)
+    try:
+        originals.thread_start(thread)
+    finally:
+        _served.set(served)
+
+
+def _carry_initializer(thread: Any, invocation: Invocation, executor: Any) -> None:
+    if _WorkerContext is not None:
+        for value in thread._args:
+            if isinstance(value, _WorkerContext) and value.initializer is not None:
+                value.initializer = Carried(invocation, value.initializer)
+        return
     initializer = getattr(executor, "_initializer", None)
     if initializer is not None:
         carried = Carried(invocation, initializer)
         thread._args = tuple(carried if value is initializer else value for value in thread._args)
+
+
+#: What holds the initializer of a worker thread since 3.14.
+_WorkerContext: Final[Any] = getattr(concurrent.futures.thread, "WorkerContext", None)
 
 
 def carrying(original: Callable[..., Any], position: int) -> Callable[..., Any]:
