@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import site
@@ -48,6 +47,8 @@ OPTIONS: Final = (
 
 def unknown_option(name: str, known: Sequence[str] = OPTIONS) -> str:
     """The message for an option that there is not."""
+    import difflib  # for an error alone
+
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}=? " if close else ""
     return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(known)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket as _socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +103,7 @@ def _make(sock: _Socket, path: str, real: str) -> str:
     if real == path or not name:  # the kernel refuses what only a directory may be named like
         originals.socket_bind(sock, real)
         return real
-    passing = secrets.token_hex(6)
+    passing = os.urandom(6).hex()
     address = f"{real.rpartition('/')[0]}/{passing}"
     originals.socket_bind(sock, address)
     try:

@@ -2,7 +2,7 @@
 
 The syntax is that of gitignore: the last matching line decides; what lies in an ignored directory is ignored
 by the line that names the directory, and nothing in it can be taken back in. Each line is compiled once, by
-pathspec, which is imported when there is a file to read.
+pathspec. That and :mod:`.wildmatch` are imported when there is a file to read: most guards have none.
 
 For a directory it is found out once which lines can name anything in it; most directories share the answer.
 So a name costs a few look-ups, or one regular expression where the lines in question need one.
@@ -16,8 +16,6 @@ from typing import Final, NamedTuple
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
-
-from .wildmatch import WILD, rewritten
 
 #: The name of the file, as the platform looks for it.
 NAME: Final = ".genezioignore"
@@ -278,6 +276,8 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     """None for a line that can match nothing."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+    from .wildmatch import WILD, rewritten
+
     pattern = rewritten(line)
     if pattern is None:
         return None
@@ -319,6 +319,8 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
 
 def _literal(head: str) -> str:
     """The directories at the start of ``head`` that have no wildcard, with a slash after each."""
+    from .wildmatch import WILD
+
     names = []
     for name in head.split("/") if head else ():
         if WILD.search(name):

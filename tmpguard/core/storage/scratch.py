@@ -15,7 +15,6 @@ import itertools
 import logging
 import os
 import re
-import secrets
 import stat as modes
 import threading
 from contextlib import suppress
@@ -233,7 +232,7 @@ def cannot_write(root: str) -> str:
 
 def new_name() -> str:
     """A name for a process's directory. A sweeper looks at no other: anybody's may begin like ours."""
-    return PREFIX + secrets.token_hex(6)
+    return PREFIX + os.urandom(6).hex()
 
 
 def _claim(root: str) -> tuple[str, int]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
-import secrets
 import sqlite3 as codes
 import stat as modes
 import weakref
@@ -198,7 +197,7 @@ def _temporary(view: View) -> str:
             if directory:
                 where = place(view.invocation, directory)
                 if where.mount.writable and modes.S_ISDIR(originals.stat(where.real).st_mode):
-                    return f"{where.virtual}/etilqs_{secrets.token_hex(8)}"
+                    return f"{where.virtual}/etilqs_{os.urandom(8).hex()}"
     raise os_error(EROFS)
 
 
