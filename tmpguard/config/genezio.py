@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from tmpguard.core.context import unguarded
@@ -106,13 +106,16 @@ def _deployable(kind: str, name: str, node: Node, directory: str, directory_node
 # --- the options of a guard ----------------------------------------------------------------------------
 
 
-def options_of(path: Any, function: object, overrides: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def options_of(
+    path: object, function: object, overrides: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
     """The options of what :meth:`tmpguard.Guard.from_genezio` makes, and where the storage size was given:
     None where that was not in the file. Raises ConfigurationError."""
     given = dict(overrides)
     told = None
     with unguarded():
-        one = choose(read(checked_path(path, NAME)), function, os.fsdecode(path))
+        name = checked_path(path, NAME)
+        one = choose(read(name), function, name)
         plan = _plan_of(given)
         if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
             given["storage_size"], told = size, one.told_by()
@@ -173,7 +176,7 @@ def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     return more, told
 
 
-def _size_of(found: Any, plan: str) -> tuple[dict[str, Any], str | None]:
+def _size_of(found: Sequence[Deployable], plan: str) -> tuple[dict[str, Any], str | None]:
     """The size for one of ``found``, whichever it is: the largest, so that no write is refused wrongly."""
     sizes = [(one.size(plan, PLATFORM), one) for one in found]
     size, largest = max(sizes, key=lambda pair: pair[0] or PLATFORM.default)

@@ -8,7 +8,7 @@ import site
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.layout import SOURCE_ROOT, TMP, is_below
@@ -227,18 +227,16 @@ def checked_bool(option: str, value: object) -> bool:
     return value
 
 
-def checked_seconds(option: str, value: Any) -> float:
+def checked_seconds(option: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{option}={value!r} is no time: give seconds, from 0 up")
     return float(value)
 
 
-def checked_callable(option: str, value: Any) -> Callable[..., object] | None:
-    if value is not None and not callable(value):
-        raise ConfigurationError(
-            f"{option}={value!r} cannot be called: give a function of one report, or None"
-        )
-    return value  # type: ignore[no-any-return]
+def checked_callable(option: str, value: object) -> Callable[..., object] | None:
+    if value is None or callable(value):
+        return value
+    raise ConfigurationError(f"{option}={value!r} cannot be called: give a function of one report, or None")
 
 
 def checked_children(value: object) -> str:

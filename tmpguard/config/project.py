@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tmpguard.core.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ class Deployable(NamedTuple):
         node = self.size_node
         if node is None:
             return None
-        value: Any = node.value
+        value = node.value
         if node.tag or isinstance(value, (dict, list, bool, type(None))):
             raise node.error(f"{node.described().rstrip(',')}: give a whole number of MB")
         if isinstance(value, float) and value.is_integer():

@@ -61,7 +61,9 @@ def _function(name: str, node: Node, kind: str, of_all: Node | None, base: str) 
     return Deployable("function", name, node, os.path.normpath(directory), code or node, size)
 
 
-def options_of(path: Any, function: object, overrides: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def options_of(
+    path: object, function: object, overrides: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
     """The options of what :meth:`tmpguard.Guard.from_sam` makes, and where the storage size was given: None
     where that was not in the file. Raises ConfigurationError."""
     given = dict(overrides)
@@ -71,7 +73,8 @@ def options_of(path: Any, function: object, overrides: dict[str, Any]) -> tuple[
         )
     told = None
     with unguarded():
-        one = choose(read(checked_path(path, "template.yaml")), function, os.fsdecode(path))
+        name = checked_path(path, "template.yaml")
+        one = choose(read(name), function, name)
         if given.get("storage_size") is None and (size := one.size("free", PLATFORM)) is not None:
             given["storage_size"], told = size, one.told_by()
         if "bundle" not in given:

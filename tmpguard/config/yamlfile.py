@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import re
 import stat as modes
-from typing import TYPE_CHECKING, Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
@@ -47,16 +48,18 @@ class File:
         return ConfigurationError(f"{self.path}:{line}: {f'{key}: ' if key else ''}{problem}")
 
 
+Scalar = str | int | float | bool | None
+
+
 class Node:
     """A value in a YAML file: ``key`` is the way to it from the top, ``line`` counts from 1."""
 
     __slots__ = ("file", "key", "line", "tag", "value")
 
-    def __init__(self, file: File, line: int, tag: str, value: Any) -> None:
+    def __init__(self, file: File, line: int, tag: str, value: Value) -> None:
         self.file = file
         self.line = line
         self.tag = tag
-        #: A dict of nodes by their keys, a list of nodes, or a scalar: str, int, float, bool or None.
         self.value = value
         self.key = ""
 
@@ -113,6 +116,9 @@ class Node:
         return node
 
 
+Value = dict[str, Node] | list[Node] | Scalar
+
+
 def read(path: str | os.PathLike[str]) -> Node:
     """The top node of the YAML file ``path``.
 
@@ -155,6 +161,16 @@ def _data(name: str) -> bytes:
     return data
 
 
+class _Mark(Protocol):
+    line: int
+
+
+class _Event(Protocol):
+    """What each event of PyYAML's parser has."""
+
+    start_mark: _Mark
+
+
 class _Builder:
     """Makes nodes of the events of PyYAML's parser, which neither recurses nor builds anything itself."""
 
@@ -189,24 +205,21 @@ class _Builder:
             raise ConfigurationError(f"{self.file.path}: is empty")
         return self._top
 
-    def _take(self, event: Any, yaml: Any) -> None:
+    def _take(self, event: _Event, yaml: ModuleType) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
-            tag, value = _scalar(event)
+            tag, value = _scalar(event.tag, event.value, event.implicit[0])
             self._put(Node(self.file, line, tag, value), event.anchor)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if len(self._open) >= DEEPEST:
                 raise self._too_deep(line)
-            kind: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-            self._open.append((Node(self.file, line, _own_tag(event.tag), kind), [], event.anchor))
+            empty: Value = {} if isinstance(event, yaml.MappingStartEvent) else []
+            self._open.append((Node(self.file, line, _own_tag(event.tag), empty), [], event.anchor))
             if event.anchor is not None:
                 self._anchors[event.anchor] = None
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             node, children, anchor = self._open.pop()
-            if isinstance(node.value, dict):
-                self._fill(node, children)
-            else:
-                node.value = children
+            node.value = self._mapping(children) if isinstance(node.value, dict) else children
             self._put(node, anchor)
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor, line)
@@ -232,7 +245,9 @@ class _Builder:
             raise self.file.error(line, "", f"*{anchor} stands inside what it names")
         self._put(target)
 
-    def _fill(self, node: Node, children: list[Node]) -> None:
+    def _mapping(self, children: list[Node]) -> dict[str, Node]:
+        """The mapping of keys and values that come in turns."""
+        found: dict[str, Node] = {}
         first: dict[object, int] = {}
         for name, value in zip(children[::2], children[1::2], strict=True):
             if isinstance(name.value, (dict, list)):
@@ -242,7 +257,8 @@ class _Builder:
                 text = f"the key {name.value!r} stands twice, first in line {first[kind]}"
                 raise self.file.error(name.line, "", text)
             first[kind] = name.line
-            node.value[name.value if isinstance(name.value, str) else str(name.value)] = value
+            found[name.value if isinstance(name.value, str) else str(name.value)] = value
+        return found
 
 
 def _own_tag(tag: str | None) -> str:
@@ -250,15 +266,15 @@ def _own_tag(tag: str | None) -> str:
     return "" if tag is None or tag == "!" or tag.startswith(_TAG) else tag
 
 
-def _scalar(event: Any) -> tuple[str, Any]:
+def _scalar(tag: str | None, text: str, plain: bool) -> tuple[str, Scalar]:
     """The tag and the value of a scalar, by YAML 1.2's core schema."""
-    tag, text = _own_tag(event.tag), event.value
-    if tag or event.tag == "!" or event.tag == f"{_TAG}str" or (event.tag is None and not event.implicit[0]):
-        return tag, text
+    own = _own_tag(tag)
+    if own or tag == "!" or tag == f"{_TAG}str" or (tag is None and not plain):
+        return own, text
     return "", _resolved(text)
 
 
-def _resolved(text: str) -> Any:
+def _resolved(text: str) -> Scalar:
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
@@ -274,9 +290,9 @@ def _resolved(text: str) -> Any:
     return text
 
 
-def _yaml() -> Any:
+def _yaml() -> ModuleType:
     try:
         import yaml
     except ImportError:
         raise ConfigurationError("PyYAML is needed to read a project file: pip install pyyaml") from None
-    return yaml
+    return yaml  # type: ignore[no-any-return]

@@ -223,7 +223,9 @@ class MountNamespace:
         with self.careful(orders) as (careful, descriptors):
             self._check("setns", directory, careful, descriptors)
 
-    def _check(self, means: str, directory: str, command: Any, descriptors: tuple[int, ...]) -> None:
+    def _check(
+        self, means: str, directory: str, command: list[str] | list[bytes], descriptors: tuple[int, ...]
+    ) -> None:
         done = subprocess.run(
             command, pass_fds=descriptors, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

@@ -16,6 +16,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing would take longer than all the rest
+    import ctypes
     from typing import Any, Final, NoReturn
 
 CLONE_NEWNS: Final = 0x20000
@@ -189,10 +190,10 @@ def _mount(orders: dict[str, Any]) -> None:
         posix.close(tree)
 
 
-def _read_only(libc: Any, directory: int, path: bytes) -> int:
+def _read_only(libc: _Libc, directory: int, path: bytes) -> int:
     attributes = MOUNT_ATTR_RDONLY.to_bytes(8, sys.byteorder) + bytes(24)
     flags = AT_RECURSIVE | (0 if path else AT_EMPTY_PATH)
-    return libc.syscall(MOUNT_SETATTR, directory, path, flags, attributes, len(attributes))  # type: ignore[no-any-return]
+    return libc.syscall(MOUNT_SETATTR, directory, path, flags, attributes, len(attributes))
 
 
 def _write(path: str, text: str) -> None:
@@ -206,7 +207,7 @@ def _write(path: str, text: str) -> None:
 # --- system calls --------------------------------------------------------------------------------------
 
 
-def _libc() -> Any:
+def _libc() -> _Libc:
     try:
         import ctypes
     except ImportError as exc:
@@ -222,7 +223,7 @@ def _libc() -> Any:
 class _Libc:
     """The few functions that are called, with numbers and bytes as the kernel wants them."""
 
-    def __init__(self, libc: Any, word: Any) -> None:
+    def __init__(self, libc: ctypes.CDLL, word: type[ctypes.c_long]) -> None:
         self._libc = libc
         self._word = word
         self.unshare = libc.unshare
@@ -238,7 +239,7 @@ class _Libc:
         entries = [name + b"=" + value for name, value in environment.items()]
         _check(self._libc.execve(program, array(args), array(entries)))
 
-    def syscall(self, *arguments: Any) -> int:
+    def syscall(self, *arguments: int | bytes) -> int:
         words = [self._word(value) if isinstance(value, int) else value for value in arguments]
         return self._libc.syscall(*words)  # type: ignore[no-any-return]
 

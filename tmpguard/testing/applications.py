@@ -7,7 +7,7 @@ test's record.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tmpguard.asgi import ASGIApp, Receive, Scope, Send
@@ -22,6 +22,8 @@ from .records import START_UP, Entry, TestRecord, current_test, in_progress
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from django.http import HttpRequest, HttpResponseBase
 
 
 def _entry_of(test: TestRecord, *, ours: bool, route: str) -> Entry:
@@ -113,12 +115,12 @@ class GuardedWSGI:
 class NotingDjango:
     """Right inside of Django's middleware."""
 
-    def __init__(self, get_response: Callable[[Any], Any], test: TestRecord, *, ours: bool) -> None:
+    def __init__(self, get_response: Callable[[HttpRequest], Any], test: TestRecord, *, ours: bool) -> None:
         self._get_response = get_response
         self._test = test
         self._ours = ours
 
-    def __call__(self, request: Any) -> Any:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         entry = _entry_of(self._test, ours=self._ours, route=routes.of_django(request))
         token = in_progress.set(entry)
         try:
@@ -127,13 +129,12 @@ class NotingDjango:
             in_progress.reset(token)
             entry.route = routes.of_django(request)
 
-    async def asynchronous(self, request: Any) -> Any:
+    async def asynchronous(self, request: HttpRequest) -> HttpResponseBase:
         """The same in an async stack."""
         entry = _entry_of(self._test, ours=self._ours, route=routes.of_django(request))
         token = in_progress.set(entry)
         try:
-            response: Awaitable[Any] = self._get_response(request)
-            return await response
+            return await self._get_response(request)
         finally:
             if in_progress.get() is entry:
                 in_progress.reset(token)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager
 from contextvars import Context
-from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
@@ -25,8 +24,10 @@ class LoopTransport(httpx.BaseTransport):
     Raises from the constructor what the start-up raises, and from :meth:`close` what the shutdown raises.
     """
 
-    def __init__(self, app: ASGIApp, guard: Guard, start: Start, **options: Any) -> None:
-        self._options = options
+    def __init__(
+        self, app: ASGIApp, guard: Guard, start: Start, *, raise_app_exceptions: bool = True
+    ) -> None:
+        self._raise_app_exceptions = raise_app_exceptions
         self._guard = guard
         # In an empty context: the loop and the lifespan belong to no invocation, though a test's body may be
         # one.
@@ -56,7 +57,9 @@ class LoopTransport(httpx.BaseTransport):
         return outcome
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        transport = httpx.ASGITransport(_guarded(self._app, self._guard), **self._options)
+        transport = httpx.ASGITransport(
+            _guarded(self._app, self._guard), raise_app_exceptions=self._raise_app_exceptions
+        )
         response = await transport.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         body = b"".join([part async for part in response.stream])
@@ -69,11 +72,11 @@ class LoopTransport(httpx.BaseTransport):
 
 @asynccontextmanager
 async def running_transport(
-    app: ASGIApp, guard: Guard, start: Start, **options: Any
+    app: ASGIApp, guard: Guard, start: Start, *, raise_app_exceptions: bool = True
 ) -> AsyncIterator[httpx.ASGITransport]:
     """The same for an application in the running event loop."""
     async with running(StartingASGI(app, start)) as served:
-        yield httpx.ASGITransport(_guarded(served, guard), **options)
+        yield httpx.ASGITransport(_guarded(served, guard), raise_app_exceptions=raise_app_exceptions)
 
 
 def _guarded(app: ASGIApp, guard: Guard) -> GuardedASGI:

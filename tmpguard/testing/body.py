@@ -7,7 +7,7 @@ import inspect
 import unittest
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import pytest
 
@@ -18,8 +18,13 @@ from .records import TestRecord
 
 ROUTE = "(body of the test)"
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def guarded(function: Callable[..., Any], guard: Guard, test: TestRecord) -> Callable[..., Any]:
+
+def guarded(
+    function: Callable[Arguments, Result], guard: Guard, test: TestRecord
+) -> Callable[Arguments, Result]:
     """``function``, each call of which is an invocation of its own.
 
     The function itself and not its caller is bound: runners of async tests call it in contexts of their own.
@@ -35,14 +40,14 @@ def guarded(function: Callable[..., Any], guard: Guard, test: TestRecord) -> Cal
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        async def asynchronous(*args: Arguments.args, **kwargs: Arguments.kwargs) -> object:
             with invocation():
                 return await function(*args, **kwargs)
 
-        return asynchronous
+        return asynchronous  # type: ignore[return-value]
 
     @functools.wraps(function)
-    def synchronous(*args: Any, **kwargs: Any) -> Any:
+    def synchronous(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         with invocation():
             return function(*args, **kwargs)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from tmpguard.asgi import ASGIApp
 from tmpguard.config.options import OPTIONS, unknown_option
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
@@ -15,6 +16,9 @@ from tmpguard.guard import Guard
 from .applications import GuardedWSGI
 from .http import httpx
 from .interface import checked_interface
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 #: The options of the guard, those of the transport, and what else a client takes that httpx does not.
 _GUARD: Final = (*OPTIONS, "writable_tmp_path")
@@ -70,18 +74,20 @@ class Clients:
         self._guard = guard
         self._start = start
 
-    def sync_client(self, app: Any, options: dict[str, Any]) -> httpx.Client:
+    def sync_client(self, app: object, options: dict[str, Any]) -> httpx.Client:
         """A client of an ASGI or WSGI application; closing it shuts an ASGI application down."""
         interface = checked_interface(options.get("interface"), app)
         guards, others, transports = split_options(options, httpx.Client)
         guard = self._guard(guards)
         transport: httpx.BaseTransport
         if interface == "wsgi":
-            transport = httpx.WSGITransport(GuardedWSGI(app, lambda test: guard), **transports)
+            wsgi = cast("WSGIApplication", app)
+            transport = httpx.WSGITransport(GuardedWSGI(wsgi, lambda test: guard), **transports)
         else:
             with _needing_anyio():
                 from .asgi_client import LoopTransport
-            transport = LoopTransport(app, guard, lambda: self._start(guard), **transports)
+            asgi = cast(ASGIApp, app)
+            transport = LoopTransport(asgi, guard, lambda: self._start(guard), **transports)
         try:
             return httpx.Client(transport=transport, **others)
         except BaseException:
@@ -89,7 +95,7 @@ class Clients:
             raise
 
     @asynccontextmanager
-    async def async_client(self, app: Any, options: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
+    async def async_client(self, app: object, options: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
         """A client of an ASGI application in the running event loop, between its start-up and its
         shutdown."""
         if checked_interface(options.get("interface"), app) == "wsgi":
@@ -100,6 +106,6 @@ class Clients:
         guard = self._guard(guards)
         with _needing_anyio():
             from .asgi_client import running_transport
-        opened = running_transport(app, guard, lambda: self._start(guard), **transports)
+        opened = running_transport(cast(ASGIApp, app), guard, lambda: self._start(guard), **transports)
         async with opened as transport, httpx.AsyncClient(transport=transport, **others) as client:
             yield client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.report import Report, Violation
@@ -40,7 +40,7 @@ class TmpGuard:
 
         return Clients(self._settings.guard, self._start)
 
-    def client(self, app: Any, **options: Any) -> httpx.Client:
+    def client(self, app: object, **options: object) -> httpx.Client:
         """An ``httpx.Client`` of an ASGI or WSGI application; each request of it is an invocation.
 
         Not async, for both. An ASGI application runs in an event loop of its own, its start-up before this
@@ -55,7 +55,7 @@ class TmpGuard:
         self._stack.callback(client.close)
         return client
 
-    def async_client(self, app: Any, **options: Any) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    def async_client(self, app: object, **options: object) -> AbstractAsyncContextManager[httpx.AsyncClient]:
         """The same for async tests: ``async with tmpguard.async_client(app) as client:``. ASGI only.
 
         The application runs in the test's own event loop, asyncio's or trio's.
@@ -78,7 +78,7 @@ class TmpGuard:
         """The violations of all requests of this test so far, the allowed ones included."""
         return [violation for entry in self._test.entries for violation in entry.violations]
 
-    def allow(self, *expected: Any) -> None:
+    def allow(self, *expected: object) -> None:
         """Expect these violations from now on, as ``@pytest.mark.tmpguard(allow=[...])`` does."""
         self._test.allowed += matchers_of(expected, directory_of(self._settings.options))
 

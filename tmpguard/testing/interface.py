@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 from tmpguard.core.errors import ConfigurationError
 
@@ -15,7 +16,7 @@ _INNER: Final = ("app", "wsgi_app", "asgi_app", "application", "_app", "wrapped"
 _DEPTH: Final = 20
 
 
-def interface_of(app: Any) -> Interface:
+def interface_of(app: object) -> Interface:
     """Tell ASGI from WSGI, by what the application is called with.
 
     Raises ConfigurationError where that cannot be told, and where ``app`` is neither.
@@ -30,7 +31,7 @@ def interface_of(app: Any) -> Interface:
     return found
 
 
-def checked_interface(value: Any, app: Any) -> Interface:
+def checked_interface(value: object, app: object) -> Interface:
     """The interface that the caller names, or the one that the application has. Raises ConfigurationError."""
     if value is None:
         return interface_of(app)
@@ -39,7 +40,7 @@ def checked_interface(value: Any, app: Any) -> Interface:
     return "asgi" if value == "asgi" else "wsgi"
 
 
-def _interface(app: Any, depth: int) -> Interface | None:
+def _interface(app: Callable[..., object], depth: int) -> Interface | None:
     call = app if inspect.isroutine(app) else getattr(app, "__call__", app)  # noqa: B004
     if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
         return "asgi"
@@ -64,7 +65,7 @@ def _interface(app: Any, depth: int) -> Interface | None:
     return None
 
 
-def _positional(app: Any) -> list[str] | None:
+def _positional(app: Callable[..., object]) -> list[str] | None:
     """The names of the arguments that the application cannot be called without, None where it takes any."""
     try:
         # What a wrapper takes is asked, and not what it says that it wraps.

@@ -12,23 +12,32 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .applications import GuardedASGI, GuardedWSGI, NotingASGI, NotingDjango, NotingWSGI, guard_of_test
 from .records import current_test
 from .startup import StartingASGI, start_of
 
-#: A class or module, a name in it, and what makes the replacement of what it is.
-Patch = tuple[Any, str, Callable[[Any], Any]]
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from django.http import HttpRequest
+
+#: A method of a client or a transport, or a function, and what makes its replacement of it.
+Method = Callable[..., Any]
+Replacing = Callable[[Method], Method]
+
+#: A class or module, a name in it, and what makes the replacement.
+Patch = tuple[type | ModuleType, str, Replacing]
 
 
-def _transport(guarded: Callable[..., Any], kinds: tuple[type, ...]) -> Callable[[Any], Any]:
+def _transport(guarded: type[GuardedASGI] | type[GuardedWSGI]) -> Replacing:
     """For the method of an httpx transport, which calls ``self.app``."""
 
-    def replacement(original: Any) -> Any:
-        def handle(self: Any, request: Any) -> Any:
+    def replacement(original: Method) -> Method:
+        def handle(self: Any, request: object) -> object:
             test = current_test()
-            if test is not None and test.every_request and not isinstance(self.app, kinds):
+            if test is not None and test.every_request and not isinstance(self.app, guarded):
                 # A copy, since the transport and its app are the test's own.
                 self = copy.copy(self)
                 self.app = guarded(self.app, guard_of_test)
@@ -39,10 +48,10 @@ def _transport(guarded: Callable[..., Any], kinds: tuple[type, ...]) -> Callable
     return replacement
 
 
-def _lifespan(original: Any) -> Any:
+def _lifespan(original: Method) -> Method:
     """For the method of Starlette's test client in which the application starts up and shuts down."""
 
-    async def lifespan(self: Any) -> Any:
+    async def lifespan(self: Any) -> object:
         test = current_test()
         settings = None if test is None else test.settings
         if test is not None and settings is not None and settings.starts:
@@ -53,10 +62,10 @@ def _lifespan(original: Any) -> Any:
     return lifespan
 
 
-def _run_wsgi_app(original: Any) -> Any:
+def _run_wsgi_app(original: Method) -> Method:
     """For werkzeug's function that all its clients, Flask's too, call the application by."""
 
-    def run_wsgi_app(app: Any, *args: Any, **kwargs: Any) -> Any:
+    def run_wsgi_app(app: WSGIApplication, *args: object, **kwargs: object) -> object:
         test = current_test()
         if test is not None and test.every_request and not isinstance(app, GuardedWSGI):
             app = GuardedWSGI(app, guard_of_test)
@@ -65,10 +74,10 @@ def _run_wsgi_app(original: Any) -> Any:
     return run_wsgi_app
 
 
-def _get_response(original: Any) -> Any:
+def _get_response(original: Method) -> Method:
     """For the method by which Django's test client hands the request to the middlewares."""
 
-    def get_response(self: Any, request: Any) -> Any:
+    def get_response(self: Any, request: HttpRequest) -> object:
         test = current_test()
         guard = None if test is None else guard_of_test(test)
         if test is None or guard is None:
@@ -81,8 +90,8 @@ def _get_response(original: Any) -> Any:
     return get_response
 
 
-def _get_response_async(original: Any) -> Any:
-    async def get_response_async(self: Any, request: Any) -> Any:
+def _get_response_async(original: Method) -> Method:
+    async def get_response_async(self: Any, request: HttpRequest) -> object:
         test = current_test()
         guard = None if test is None else guard_of_test(test)
         if test is None or guard is None:
@@ -98,11 +107,11 @@ def _get_response_async(original: Any) -> Any:
 # --- an application's own guard ------------------------------------------------------------------------
 
 
-def _own(noting: type, attribute: str) -> Callable[[Any], Any]:
+def _own(noting: type[NotingASGI] | type[NotingWSGI], attribute: str) -> Replacing:
     """For the ``__call__`` of a tmpguard middleware that an application has by itself."""
 
-    def replacement(original: Any) -> Any:
-        def call(self: Any, *args: Any) -> Any:
+    def replacement(original: Method) -> Method:
+        def call(self: Any, *args: object) -> object:
             test = current_test()
             inner = getattr(self, attribute)
             if test is not None and test.wanted and not isinstance(inner, noting):
@@ -115,8 +124,8 @@ def _own(noting: type, attribute: str) -> Callable[[Any], Any]:
     return replacement
 
 
-def _own_django(original: Any) -> Any:
-    def call(self: Any, request: Any) -> Any:
+def _own_django(original: Method) -> Method:
+    def call(self: Any, request: HttpRequest) -> object:
         test = current_test()
         inner = getattr(self.get_response, "__self__", self.get_response)
         if test is not None and test.wanted and not isinstance(inner, NotingDjango):
@@ -131,23 +140,23 @@ def _own_django(original: Any) -> Any:
 # --- which module has what -----------------------------------------------------------------------------
 
 
-def _httpx(module: Any) -> list[Patch]:
+def _httpx(module: ModuleType) -> list[Patch]:
     return [
-        (module.ASGITransport, "handle_async_request", _transport(GuardedASGI, (GuardedASGI,))),
-        (module.WSGITransport, "handle_request", _transport(GuardedWSGI, (GuardedWSGI,))),
+        (module.ASGITransport, "handle_async_request", _transport(GuardedASGI)),
+        (module.WSGITransport, "handle_request", _transport(GuardedWSGI)),
     ]
 
 
-def _django(module: Any) -> list[Patch]:
+def _django(module: ModuleType) -> list[Patch]:
     return [
         (module.ClientHandler, "get_response", _get_response),
         (module.AsyncClientHandler, "get_response_async", _get_response_async),
     ]
 
 
-_MODULES: Final[dict[str, Callable[[Any], list[Patch]]]] = {
+_MODULES: Final[dict[str, Callable[[ModuleType], list[Patch]]]] = {
     "starlette.testclient": lambda module: [
-        (module._TestClientTransport, "handle_request", _transport(GuardedASGI, (GuardedASGI,))),
+        (module._TestClientTransport, "handle_request", _transport(GuardedASGI)),
         (module.TestClient, "lifespan", _lifespan),
     ],
     "werkzeug.test": lambda module: [(module, "run_wsgi_app", _run_wsgi_app)],
@@ -160,7 +169,7 @@ _MODULES: Final[dict[str, Callable[[Any], list[Patch]]]] = {
 }
 
 _MISSING: Final = object()
-_changes: list[tuple[Any, str, Any, Any]] = []
+_changes: list[tuple[type | ModuleType, str, object, object]] = []
 
 
 def install() -> None:
@@ -191,7 +200,7 @@ def _patch(name: str, module: ModuleType) -> None:
         original = getattr(owner, attribute)
         after = replacement(original)
         after.__name__ = attribute
-        after.__wrapped__ = original
+        after.__wrapped__ = original  # type: ignore[attr-defined]
         _changes.append((owner, attribute, before, after))
         setattr(owner, attribute, after)
 
@@ -218,14 +227,14 @@ class _Finder(MetaPathFinder):
 class _Loader(Loader):
     """The loader of such a module, with one step more; only this one import goes through it."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)  # type: ignore[no-any-return]
+        return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._step_aside(module)

@@ -67,7 +67,7 @@ class Plugin:
     # --- a test ------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self.recorder.begin(self._record_of(item))
         try:
             return (yield)
@@ -84,7 +84,7 @@ class Plugin:
         return TestRecord(item.nodeid, settings, every_request=self.settings.every_request, wanted=wanted)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         with self._judging(item, "setup"):
             result = yield
         with _plain_errors():
@@ -92,12 +92,12 @@ class Plugin:
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         with self._judging(item, "call"), self._body(item):
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         with self._judging(item, "teardown"):
             result = yield
             self._test(item).end()

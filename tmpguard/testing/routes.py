@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 
-def of_asgi(app: Any, scope: Mapping[str, Any]) -> str:
+def of_asgi(app: object, scope: Mapping[str, Any]) -> str:
     """The route of an ASGI request, known once the application has answered: it writes into ``scope``."""
     method = scope.get("method", "WS") if scope["type"] == "http" else "WS"
     path = _starlette_path(scope) or _django_path(app, scope.get("path", "")) or scope.get("path", "")
     return f"{method} {path or '/'}"
 
 
-def of_wsgi(app: Any, environ: Mapping[str, Any]) -> str:
+def of_wsgi(app: object, environ: Mapping[str, Any]) -> str:
     """The route of a WSGI request, known once the application was called."""
     path = environ.get("PATH_INFO", "")
     with suppress(UnicodeError):
@@ -24,7 +27,7 @@ def of_wsgi(app: Any, environ: Mapping[str, Any]) -> str:
     return f"{environ.get('REQUEST_METHOD', '?')} {known or path or '/'}"
 
 
-def of_django(request: Any) -> str:
+def of_django(request: HttpRequest) -> str:
     """The route of Django's request, known once a view was found for it."""
     match = getattr(request, "resolver_match", None)
     path = f"/{match.route.lstrip('^')}" if match is not None and match.route is not None else request.path
@@ -43,7 +46,7 @@ def _starlette_path(scope: Mapping[str, Any]) -> str | None:
     return _path_of(endpoint, getattr(scope.get("router"), "routes", ()))
 
 
-def _path_of(endpoint: Any, routes: Iterable[Any]) -> str | None:
+def _path_of(endpoint: object, routes: Iterable[object]) -> str | None:
     for route in routes:
         path = getattr(route, "path", None)
         if not isinstance(path, str):
@@ -58,7 +61,7 @@ def _path_of(endpoint: Any, routes: Iterable[Any]) -> str | None:
     return None
 
 
-def _flask_path(app: Any, environ: Mapping[str, Any]) -> str | None:
+def _flask_path(app: object, environ: Mapping[str, Any]) -> str | None:
     """The rule that Flask finds: it takes its request out of ``environ`` before it returns."""
     url_map = getattr(getattr(app, "__self__", app), "url_map", None)  # a middleware has app.wsgi_app
     if url_map is None:
@@ -69,7 +72,7 @@ def _flask_path(app: Any, environ: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _django_path(app: Any, path: str) -> str | None:
+def _django_path(app: object, path: str) -> str | None:
     """The route of Django's WSGI and ASGI handlers, which keep their request to themselves."""
     if not type(app).__module__.startswith("django.core.handlers."):
         return None

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .wildmatch import Pattern
 
 #: The name of the file, as the platform looks for it.
 NAME: Final = ".genezioignore"
@@ -274,47 +277,53 @@ def _trimmed(line: str) -> str:
 
 def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     """None for a line that can match nothing."""
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
     from .wildmatch import WILD, rewritten
 
     pattern = rewritten(line)
-    if pattern is None:
+    made = None if pattern is None else _expression(pattern.text)
+    if pattern is None or made is None:
         return None
+    expression = pattern.restored(made[0])
     text = pattern.text
+    tail = text.removeprefix("!").removesuffix("/")
+    anywhere = tail.startswith("**/")  # what stands before the first slash is any directory
+    tail = tail.removeprefix("**/")
+    head, _, name = tail.removeprefix("/").rpartition("/")
+    literal = "" if anywhere else _literal(head)
+    is_open = anywhere or literal.removesuffix("/") != head
+    # pathspec marks where what it matched ends; without the mark it is all that follows.
+    below = not expression.groupindex
+    return _Pattern(
+        Rule(file, number, os.fsdecode(line.encode("latin-1"))),
+        excludes=made[1],
+        only_directories=text.endswith("/"),
+        expression=expression,
+        path="/" in tail and not below,
+        head=literal,
+        open=is_open,
+        heads=_heads(head, pattern) if is_open and not anywhere else None,
+        below=below,
+        plain=None if below or WILD.search(name.removeprefix("*")) else name,
+    )
+
+
+def _expression(text: str) -> tuple[str, bool] | None:
+    """What pathspec makes of a pattern, and whether it excludes; None where it matches nothing."""
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
     try:
         made, excludes = GitIgnoreSpecPattern.pattern_to_regex(text)
     except ValueError:
         return None
-    if made is None:
+    return None if made is None else (made, bool(excludes))
+
+
+def _heads(head: str, pattern: Pattern) -> re.Pattern[str] | None:
+    """The expression of the directories that ``head`` names; None where they may be of any depth."""
+    if "**" in head.split("/"):
         return None
-    expression = pattern.restored(made)
-    rule = Rule(file, number, os.fsdecode(line.encode("latin-1")))
-    written = text.removeprefix("!").removesuffix("/")
-    tail = written.removeprefix("**/")
-    anchored = "/" in tail
-    head, _, name = tail.removeprefix("/").rpartition("/")
-    anywhere = tail != written  # what stands before the first slash is any directory
-    literal = "" if anywhere else _literal(head)
-    # pathspec marks where what it matched ends; without the mark it is all that follows.
-    below = not expression.groupindex
-    is_open = anywhere or literal.removesuffix("/") != head
-    heads = None
-    if is_open and not anywhere and "**" not in head.split("/"):
-        made, _ = GitIgnoreSpecPattern.pattern_to_regex(f"/{head}/")
-        heads = pattern.restored(made) if made is not None else None
-    return _Pattern(
-        rule,
-        excludes=bool(excludes),
-        only_directories=text.endswith("/"),
-        expression=expression,
-        path=anchored and not below,
-        head=literal,
-        open=is_open,
-        heads=heads,
-        below=below,
-        plain=None if below or WILD.search(name.removeprefix("*")) else name,
-    )
+    made = _expression(f"/{head}/")
+    return None if made is None else pattern.restored(made[0])
 
 
 def _literal(head: str) -> str:
