@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat as modes
+import sys
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EXDEV
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.errors import os_error
@@ -118,6 +119,11 @@ def symlink(
         raise
 
 
+#: Does ``os.link`` follow a link by default? Before 3.14 only where it was given a descriptor, since it calls
+#: link(2) otherwise, which follows none.
+_LINK_FOLLOWS: Final = sys.version_info >= (3, 14)
+
+
 def link(
     invocation: Invocation,
     src: Any,
@@ -130,8 +136,8 @@ def link(
     alive(invocation, "os.link", dst)
     if is_odd(src) or is_odd(dst):
         originals.link(src, dst)
-    # As link(2), which does not follow; linkat(2) is asked to only where a descriptor was given.
-    follow = follow_symlinks and (src_dir_fd is not None or dst_dir_fd is not None)
+    by_linkat = _LINK_FOLLOWS or src_dir_fd is not None or dst_dir_fd is not None
+    follow = follow_symlinks and by_linkat
     try:
         source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
         status = originals.lstat(source.real)
@@ -144,7 +150,7 @@ def link(
             stop(invocation, "os.link", code, src, target, dst)
         # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
         by_way = follow and source.mount is not source.parent
-        way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {}
+        way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {"follow_symlinks": False}
         call = partial(originals.link, source.real, target.real, **way)
         if by_way:
             status = originals.stat(source.real)
