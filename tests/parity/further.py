@@ -287,9 +287,9 @@ def utime_by_seconds(s: Session, path: Any, time: int | None) -> None:
     os.utime(s.spelled(path), (time or 0, (time or 0) + 0.5))
 
 
-@call("path", "permissions")
-def chmod_nofollow(s: Session, path: Any, mode: int) -> None:
-    os.chmod(s.spelled(path), mode, follow_symlinks=False)
+@call("path", "permissions", "directory")
+def chmod_nofollow(s: Session, path: Any, mode: int, directory: int | None = None) -> None:
+    os.chmod(s.spelled(path), mode, dir_fd=s.directory(directory), follow_symlinks=False)
 
 
 @call("path", "path")

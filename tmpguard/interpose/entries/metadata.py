@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import stat as modes
 import sys
 from collections.abc import Callable
-from errno import EROFS
-from typing import Any
+from errno import EBADF, EROFS
+from typing import Any, Final, NoReturn
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
@@ -96,17 +97,48 @@ def chmod(
     dir_fd: int | None = None,
     follow_symlinks: bool = True,
 ) -> None:
-    options = _without_default(follow_symlinks)
-    if not follow_symlinks and _is_link(invocation, path, dir_fd):
-        raise NotImplementedError("chmod: follow_symlinks unavailable on this platform")  # on any of Linux's
-    _alter(
-        invocation,
-        "os.chmod",
-        path,
-        lambda real: originals.chmod(real, mode, **options),
-        dir_fd,
-        follow_symlinks,
-    )
+    if follow_symlinks:
+
+        def call(real: Any) -> None:
+            originals.chmod(real, mode)
+
+    else:
+        if not _chmod_reaches_links() and _is_link(invocation, path, dir_fd):
+            _complain_of_link(dir_fd)
+
+        def call(real: Any) -> None:
+            originals.chmod(real, mode, follow_symlinks=False)
+
+    try:
+        _alter(invocation, "os.chmod", path, call, dir_fd, bool(follow_symlinks))
+    except NotImplementedError:
+        _complain_of_link(dir_fd)
+
+
+@functools.cache
+def _chmod_reaches_links() -> bool:
+    """Does the C library ask the kernel to change the mode of a link itself (fchmodat2)?
+
+    The kernel refuses it, but on a read-only mount it says EROFS before. Otherwise the C library looks for
+    itself whether it is a link. It takes this flag only if it hands the call on: then the descriptor is bad.
+    """
+    try:
+        import ctypes
+
+        chmod = ctypes.CDLL(None, use_errno=True).fchmodat
+    except (AttributeError, ImportError, OSError):
+        return False
+    return chmod(-1, b"", 0, _AT_EMPTY_PATH) == -1 and ctypes.get_errno() == EBADF
+
+
+_AT_EMPTY_PATH: Final = 0x1000
+
+
+def _complain_of_link(dir_fd: int | None) -> NoReturn:
+    """What the original raises for a link that is not to be followed."""
+    if dir_fd is not None:
+        raise ValueError("chmod: cannot use dir_fd and follow_symlinks together") from None
+    raise NotImplementedError("chmod: follow_symlinks unavailable on this platform") from None
 
 
 def lchmod(invocation: Invocation, path: Any, mode: int) -> None:
