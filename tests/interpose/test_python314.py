@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import tmpguard
+from tests.support import PROJECT
 
 MB = 1 << 20
 
@@ -51,13 +52,15 @@ def test_path_copy_stops_at_the_quota(tmp: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["copy", "move"])
-def test_paths_are_not_copied_or_moved_out(tmp: Any, tmp_path: Path, method: str) -> None:
+def test_paths_are_not_copied_or_moved_out(tmp: Any, method: str) -> None:
     """C2.1"""
-    target = tmp_path / "out.txt"
+    target = PROJECT / "out.txt"  # not below tmp_path, which is in the real /tmp
     with pytest.raises(OSError, match="Read-only") as caught:
         getattr(tmp / "file.txt", method)(target)
     assert caught.value.errno == errno.EROFS
+    assert caught.value.filename == str(target)
     assert (tmp / "file.txt").exists()
+    assert not target.exists()
 
 
 def test_path_copy_into_and_move_into(tmp: Any) -> None:
