@@ -99,13 +99,11 @@ class TmpGuardMiddleware:
 
 def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
     """Have the invocation of ``response`` end in its ``close()``, and its body iterated for it."""
-    body = None
+    body: _Steps | _AsyncSteps | None = None
     if getattr(response, "streaming", False):
         # Not through the public setter, which forgets the file of a FileResponse and adds a second closer.
-        if response.is_async:
-            body = response._iterator = _AsyncSteps(response._iterator, invocation)
-        else:
-            response._iterator = _Steps(response._iterator, invocation)
+        steps = _AsyncSteps if response.is_async else _Steps
+        body = response._iterator = steps(response._iterator, invocation)
     response.close = _Close(response, invocation, body)
     return response
 
@@ -113,14 +111,17 @@ def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
 class _Close:
     """Stands for ``response.close``: Django's own, called for the invocation, and then its end."""
 
-    __slots__ = ("_body", "_closed", "_invocation", "_original")
+    __slots__ = ("_body", "_closed", "_closers", "_invocation", "_original")
 
-    def __init__(self, response: Any, invocation: Invocation, body: _AsyncSteps | None) -> None:
+    def __init__(self, response: Any, invocation: Invocation, body: _Steps | _AsyncSteps | None) -> None:
         self._invocation = invocation
+        # In which order the attributes of a response that is dropped go is the interpreter's affair. So what
+        # holds a generator is held here, too, and is dropped before the invocation ends.
         self._body = body
+        self._closers = getattr(response, "_resource_closers", None)
         self._closed = False
-        # Held weakly, so that a response that is dropped is collected at once, its body first and this
-        # second. But a FileResponse may live on in nothing but its file's close, which Django sets to this.
+        # Held weakly, so that a response that is dropped is collected at once. But a FileResponse may live on
+        # in nothing but its file's close, which Django sets to this.
         self._original: Callable[[], Callable[[], None] | None]
         close = response.close
         if getattr(response, "file_to_stream", None) is None and hasattr(close, "__self__"):
@@ -143,14 +144,20 @@ class _Close:
             self._finish()
 
     def __del__(self) -> None:
-        if not self._closed:
-            self._finish()
+        if self._closed:
+            return
+        if isinstance(self._body, _Steps):
+            finalizing(self._invocation, self._drop)
+        self._finish()
+
+    def _drop(self) -> None:
+        self._body = self._closers = None
 
     def _finish(self) -> None:
-        if self._body is None:
-            self._invocation.end()
-        else:
+        if isinstance(self._body, _AsyncSteps):
             self._body.finish()
+        else:
+            self._invocation.end()
 
 
 class _Steps:
