@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-ALL = ("3.11", "3.12", "3.13")
+ALL = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
 
 class Known(NamedTuple):
