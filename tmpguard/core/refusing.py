@@ -130,13 +130,13 @@ class RefusalMixin:
 
     # --- remedies --------------------------------------------------------------------------------------
 
-    def remedy_for(self, place: Place | None, path: object) -> str:
-        """What to do instead of writing to ``path``, which leads to ``place`` where that is known (C2.4)."""
+    def remedy_for(self, where: Place | None, path: object) -> str:
+        """What to do instead of writing to ``path``, which leads to ``where`` if that is known (C2.4)."""
         name = printable(path)
         if self.cold_start:
             return remedies.at_start(name)
-        if place is not None and is_below(place.virtual, PACKAGE):
-            return remedies.in_bundle(place.virtual)
+        if where is not None and is_below(where.virtual, PACKAGE):
+            return remedies.in_bundle(where.virtual)
         # A relative path is below the working directory by itself.
         return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")
 

@@ -109,7 +109,7 @@ class Namespace:
     def path_of(self, fd: int, real: str) -> str:
         """The path under which the application sees what ``fd`` has open, whose real path is ``real``."""
         bundled = self._bundled.get(fd)
-        # The number may be another file's by now.
+        # The descriptor number may be another file's by now.
         return (
             bundled.virtual
             if bundled is not None and bundled.rstrip("/.") == real.rstrip("/.")
@@ -196,12 +196,11 @@ class Namespace:
 
         With it the Place of a link of /proc that has no path, or the rule by which the path is absent.
         """
-        table = self.table
+        table, directories = self.table, self.directories
         hidden = table.hidden
         names = _components(path)
         slash = path.endswith(("/", "/."))
         links = 0
-        rule: Rule | None = None
         while names:
             name = names.pop()
             if name == "..":
@@ -209,56 +208,65 @@ class Namespace:
                 here = here.rpartition("/")[0] or "/"
                 continue
             child = f"{here}/{name}" if here != "/" else "/" + name
-            if child in self.directories:
+            if child in directories:
                 here = child
                 continue
-            if child in table.points:
-                if self.locked:
-                    self.search(here)
+            if child in table.points or child in table.ancestors:
+                self._cross(here, child)
                 here = child
                 continue
-            if child in table.ancestors:
-                if child != TMP:
-                    self._make_mount_points()
-                here = child
-                continue
-            if hidden is not None and (rule := hidden.rule(child)) is not None and not is_reading_sources():
-                if names:
-                    raise NotInBundle(str(rule), _is_there("/".join([hidden.real(child), *reversed(names)])))
+            rule = None if hidden is None else hidden.rule(child)
+            if rule is not None and not is_reading_sources():
+                self._check_end(child, names, rule)
                 return child, rule
             if not names and not follow:
                 return child, None
             mount = table.mount_of(child)
             real = self.real(child, mount)
-            try:
-                mode = originals.lstat(real).st_mode
-            except FileNotFoundError:
-                if names:
-                    raise
+            mode = _mode_of(real, not names)
+            if mode is None:
                 return child, None
             if modes.S_ISLNK(mode):
                 links += 1
-                if links > MAX_LINKS:
-                    raise os_error(ELOOP)
-                target = originals.readlink(real)
-                if table.deployed is not None and child.startswith(PACKAGE) and is_below(child, PACKAGE):
-                    self._check_link(child, target)
-                if _is_magic(child):
-                    behind = self._behind_magic(child, target, is_last=not names, slash=slash)
-                    if type(behind) is Place:
-                        return child, behind
-                    target = str(behind)
-                if target.startswith("/"):
-                    here = "/"
+                target = self._behind_link(child, real, links, not names, slash)
+                if isinstance(target, Place):
+                    return child, target
+                here = "/" if target.startswith("/") else here
                 names.extend(_components(target))
                 continue
             if modes.S_ISDIR(mode):
                 if not mount.writable and rule is None:
-                    self.directories[child] = real
+                    directories[child] = real
             elif names:
                 raise os_error(ENOTDIR)
             here = child
         return here, None
+
+    def _cross(self, here: str, child: str) -> None:
+        """Go from ``here`` to ``child``, which is a mount point or leads to one below it."""
+        if child in self.table.points:
+            if self.locked:
+                self.search(here)
+        elif child != TMP:
+            self._make_mount_points()
+
+    def _check_end(self, child: str, names: list[str], rule: Rule) -> None:
+        """Raises NotInBundle where the path goes on by ``names`` behind ``child``, which is absent."""
+        hidden = self.table.hidden
+        assert hidden is not None
+        if names:
+            raise NotInBundle(str(rule), _is_on_disk("/".join([hidden.real(child), *reversed(names)])))
+
+    def _behind_link(self, link: str, real: str, links: int, is_last: bool, slash: bool) -> Place | str:
+        """Where the kernel goes by ``link``, one of so many ``links``: a path, or what only it leads to."""
+        if links > MAX_LINKS:
+            raise os_error(ELOOP)
+        target = originals.readlink(real)
+        if self.table.deployed is not None and link.startswith(PACKAGE) and is_below(link, PACKAGE):
+            self._check_link(link, target)
+        if _is_magic(link):
+            return self._behind_magic(link, target, is_last=is_last, slash=slash)
+        return target
 
     def search(self, directory: str) -> None:
         """Raises OSError(EACCES) where the canonical ``directory`` may not be searched.
@@ -277,9 +285,9 @@ class Namespace:
         deployed = self.table.deployed
         assert deployed is not None
         if target.startswith("/") and not any(
-            is_below(os.path.normpath(target), place) for place in deployed
+            is_below(os.path.normpath(target), directory) for directory in deployed
         ):
-            raise NotInBundle(f"the link {link} leads out of it, to {target}", _is_there(target))
+            raise NotInBundle(f"the link {link} leads out of it, to {target}", _is_on_disk(target))
 
     def _behind_magic(self, link: str, target: str, *, is_last: bool, slash: bool) -> Place | str:
         """Where the kernel goes by the ``link`` of /proc: a path, or the Place of what is reached by it only.
@@ -353,7 +361,18 @@ def _is_magic(virtual: str) -> bool:
     return head.endswith(("/fd", "/ns")) or tail in ("cwd", "root", "exe")
 
 
-def _is_there(real: str) -> bool:
+def _mode_of(real: str, is_last: bool) -> int | None:
+    """The mode of ``real``, which need not be there where it is the last component of a path."""
+    try:
+        return originals.lstat(real).st_mode
+    except FileNotFoundError:
+        if is_last:
+            return None
+        raise
+
+
+def _is_on_disk(real: str) -> bool:
+    """Does the real path lead to something, whatever the application is shown there?"""
     try:
         originals.stat(real)
     except OSError:
@@ -373,7 +392,7 @@ def _may_be_reached(real: str) -> bool:
 
 
 def own_descriptor(path: str) -> int:
-    """The number of this process's descriptor whose link in /proc ``path`` is, -1 where it is none."""
+    """The descriptor number of this process whose link in /proc ``path`` is, -1 where it is none."""
     head, _, tail = path.rpartition("/")
     if not head.endswith("/fd") or not tail.isdecimal():
         return -1

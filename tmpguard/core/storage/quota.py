@@ -240,7 +240,7 @@ class Quota:
         if self.max_files is None:
             return make()
         with self.lock:
-            if not nameless and _is_there(real.rstrip("/")):
+            if not nameless and _needs_no_inode(real.rstrip("/")):
                 return make()
             for find_room in (self._settle, self.measured):
                 if self._files_credit <= 0:
@@ -442,7 +442,8 @@ class Quota:
             self._release(inode)
 
 
-def _is_there(real: str) -> bool:
+def _needs_no_inode(real: str) -> bool:
+    """Will making ``real`` take no inode, since it is there or cannot be?"""
     try:
         originals.lstat(real)
     except OSError:

@@ -30,14 +30,15 @@ def wipe(parent: int, name: str) -> None:
             originals.rmdir(name, dir_fd=parent)
             return
         except OSError as exc:
-            if exc.errno == ENOENT and not _is_there(parent, name):
+            if exc.errno == ENOENT and not _has_entry(parent, name):
                 return
             # Somebody added, removed or replaced an entry between the listing and the step.
             if exc.errno not in (ENOENT, ENOTDIR, ENOTEMPTY) or not round_left:
                 raise
 
 
-def _is_there(parent: int, name: str) -> bool:
+def _has_entry(parent: int, name: str) -> bool:
+    """Is there an entry ``name`` in the directory of the descriptor ``parent``?"""
     try:
         originals.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
@@ -87,7 +88,7 @@ def _hoist(directory: int, name: str, top: int, numbers: Iterator[int]) -> str:
     repaired = False
     while True:
         target = f"{_HOISTED}{next(numbers)}"
-        if _is_there(top, target):
+        if _has_entry(top, target):
             continue  # the application's own name
         try:
             originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
