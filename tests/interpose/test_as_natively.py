@@ -114,6 +114,63 @@ def test_paths_of_os_may_be_buffers_with_a_warning(inside: tmpguard.Invocation, 
         os.mkdir(kind(b"/etc/none"))
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 a path is no buffer")
+@pytest.mark.parametrize("name", ["mkdir", "stat", "lstat", "listdir", "readlink", "chdir", "unlink"])
+def test_a_buffer_is_warned_of_once_in_the_calling_line(inside: tmpguard.Invocation, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match="path should be") as caught, contextlib.suppress(OSError):
+        getattr(os, name)(bytearray(b"/tmp/none/deeper"))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+class Asked:
+    """A path that counts how often it is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.times = 0
+
+    def __fspath__(self) -> str:
+        self.times += 1
+        return self.path
+
+
+TAKING_A_PATH: dict[str, Callable[[Any], object]] = {
+    "open": lambda path: open(path),
+    "open to write": lambda path: open(path, "wb"),
+    "open to change": lambda path: open(path, "r+b"),
+    "FileIO": lambda path: io.FileIO(path, "w"),
+    "os.open": lambda path: os.open(path, os.O_RDONLY),
+    "os.open to write": lambda path: os.open(path, os.O_WRONLY | os.O_CREAT),
+    "stat": lambda path: os.stat(path),
+    "lstat": lambda path: os.lstat(path),
+    "access": lambda path: os.access(path, os.W_OK),
+    "statvfs": lambda path: os.statvfs(path),
+    "readlink": lambda path: os.readlink(path),
+    "listdir": lambda path: os.listdir(path),
+    "scandir": lambda path: os.scandir(path),
+    "chdir": lambda path: os.chdir(path),
+    "mkdir": lambda path: os.mkdir(path),
+    "unlink": lambda path: os.unlink(path),
+    "symlink": lambda path: os.symlink("a", path),
+    "rename": lambda path: os.rename(path, "/etc/tmpguard/none"),
+    "chmod": lambda path: os.chmod(path, 0o600),
+    "truncate": lambda path: os.truncate(path, 0),
+}
+
+
+@pytest.mark.parametrize("name", TAKING_A_PATH)
+@pytest.mark.parametrize("where", ["/tmp/none/a", "/etc/tmpguard/none", "/tmp/\0", ""])
+def test_a_path_like_is_asked_for_its_path_as_often_as_natively(
+    inside: tmpguard.Invocation, name: str, where: str
+) -> None:
+    natively, guarded = Asked(where), Asked(where)
+    with _outside(), contextlib.suppress(OSError, ValueError):
+        TAKING_A_PATH[name](natively)
+    with contextlib.suppress(OSError, ValueError):
+        TAKING_A_PATH[name](guarded)
+    assert guarded.times == natively.times
+
+
 @pytest.mark.parametrize("mode", ["r", "w"])
 def test_the_path_of_a_file_is_never_a_buffer(inside: tmpguard.Invocation, mode: str) -> None:
     for opener in (open, io.FileIO):

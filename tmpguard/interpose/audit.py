@@ -27,9 +27,9 @@ from tmpguard.interpose.files.raw import Unopened
 from tmpguard.interpose.sqlite.fallback import Resolved
 
 from . import importing
+from .given import text_of
 from .modes import CHANGING, WRITING
-from .paths import text
-from .wrapper import is_number
+from .wrapper import is_descriptor
 
 _IMPORTERS: Final = ("<frozen importlib._bootstrap_external>", importing.__file__)
 
@@ -137,9 +137,9 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _may_pass(invocation: Invocation, path: Any, dir_fd: int) -> bool:
-    if isinstance(path, Unopened) or is_number(path):
+    if isinstance(path, Unopened) or is_descriptor(path):
         return True  # a descriptor was checked when it was opened
-    name = text(path)
+    name = text_of(path)
     if not name.startswith("/"):
         base = originals.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
         if not base:

@@ -19,7 +19,8 @@ from tmpguard.core.layout import TMP, is_below
 from tmpguard.interpose.entries import change, cwd, listing, look
 from tmpguard.interpose.files import builtin_open, descriptors, raw
 
-from .paths import is_odd, place
+from .given import Given
+from .paths import resolve
 
 #: The importer's calls of ``posix`` that take a path, and what they are in ``/tmp``.
 _POSIX: Final[dict[str, Callable[..., Any]]] = {
@@ -112,9 +113,10 @@ def open_source(invocation: Invocation, file: Any, mode: str = "r", *args: Any, 
 
 
 def _is_below_tmp(invocation: Invocation, file: Any) -> bool:
-    if type(file) is int or is_odd(file):
+    given = Given(file)
+    if given.odd:
         return False
     try:
-        return is_below(place(invocation, file).virtual, TMP)
+        return is_below(resolve(invocation, given).virtual, TMP)
     except OSError:
         return False

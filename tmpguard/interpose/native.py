@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from errno import EROFS
 from typing import Any
 
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation, get_current
 
-from .paths import alive, is_odd, like, place, readable
+from .given import Given
+from .paths import readable, resolve
+from .raising import alive, refuse
 
 # --- dbm.gnu and dbm.ndbm, whose libraries open files by themselves ------------------------------------
 
@@ -19,10 +20,13 @@ def open_database(original: Any, operation: str, failure: type[OSError]) -> Any:
     """What ``dbm.gnu.open`` and ``dbm.ndbm.open`` are within an invocation."""
 
     def guarded(invocation: Invocation, filename: Any, flags: str = "r", mode: int = 0o666, /) -> Any:
-        alive(invocation, operation, filename)
-        where = place(invocation, filename, operation=operation, making="c" in flags or "n" in flags)
+        given = Given(filename)
+        if given.odd:
+            return original(filename, flags, mode)  # raises the right error
+        alive(invocation, operation, given.name)
+        where = resolve(invocation, given, operation=operation, making="c" in flags or "n" in flags)
         if not where.mount.writable and flags[:1] != "r":
-            invocation.refuse(operation, EROFS, filename, remedy=invocation.remedy_for(where, filename))
+            refuse(invocation, operation, given, where)
         try:
             return original(where.real, flags, mode)
         except failure as exc:
@@ -59,10 +63,13 @@ def load_verify_locations(original: Callable[..., None]) -> Callable[..., None]:
 def _real(path: Any) -> Any:
     """The real path behind ``path``; raises OSError without a file's name, as ``ssl`` does."""
     invocation = get_current()
-    if invocation is None or path is None or is_odd(path):
+    if invocation is None or path is None:
         return path
+    given = Given(path)
+    if given.odd:
+        return given.name
     try:
-        return like(path, readable(invocation, path, operation="ssl.SSLContext"))
+        return given.like(readable(invocation, given, operation="ssl.SSLContext"))
     except OSError as exc:
         code = exc.errno
     raise os_error(code or 0)

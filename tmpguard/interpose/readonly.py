@@ -113,16 +113,16 @@ def rename_error(source: Place, target: Place) -> int:
 def _on_one_device(source: Place, target: Place) -> bool:
     """Are the directories of both entries on one of the machine's own mounts?"""
     devices = {
-        originals.stat(holder_of(place)).st_dev
-        for place in (source, target)
-        if not place.why  # what is not in the bundle stands nowhere
+        originals.stat(holder_of(where)).st_dev
+        for where in (source, target)
+        if not where.why  # what is not in the bundle stands nowhere
     }
     return len(devices) <= 1
 
 
 def mount_point_error(source: Place, target: Place) -> int:
     """For rename from or to a mount point: what fits together is asked before whether it is busy."""
-    kinds = [_mode(place.real.rstrip("/")) for place in (source, target)]
+    kinds = [_mode(where.real.rstrip("/")) for where in (source, target)]
     if kinds[0] is None:
         return ENOENT
     if (source.slash or target.slash) and not modes.S_ISDIR(kinds[0]):

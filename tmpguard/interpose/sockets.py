@@ -17,7 +17,9 @@ from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.quota import Full
 from tmpguard.interpose.files.charge import too_many
 
-from .paths import alive, entry, place
+from .given import Given
+from .paths import resolve, resolve_entry
+from .raising import alive
 from .readonly import making_error
 
 #: So long may the path of a local socket be, with its terminating NUL.
@@ -61,7 +63,7 @@ def bind(self: _Socket, address: Any, /) -> None:
         return originals.socket_bind(self, address)
     alive(invocation, "socket.bind", address)
     with _unnamed():
-        where = entry(invocation, os.fsdecode(_encoded(address)), operation="socket.bind")
+        where = resolve_entry(invocation, Given(os.fsdecode(_encoded(address))), "socket.bind")
     if not where.parent.writable:
         code = making_error(where, directory=False)
         if code != EROFS:
@@ -120,7 +122,7 @@ def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[s
     """The real address behind ``address``."""
     alive(invocation, operation, address)
     with _unnamed():
-        where = place(invocation, os.fsdecode(_encoded(address)), operation=operation)
+        where = resolve(invocation, Given(os.fsdecode(_encoded(address))), operation=operation)
     with _short(where.real, there=True) as real:
         yield real
 

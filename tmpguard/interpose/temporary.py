@@ -18,7 +18,8 @@ from tmpguard.core.context import finalizing
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import TMP
 
-from .paths import is_directory, place
+from .given import Given
+from .paths import is_directory, resolve
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
 #: Where the file is unlinked: ``cleanup`` since 3.12.
@@ -51,7 +52,7 @@ def _may_be_written(invocation: Invocation, path: str) -> bool:
     if path == TMP:
         return True
     try:
-        where = place(invocation, path)
+        where = resolve(invocation, Given(path))
     except OSError:
         return False
     return where.mount.writable and is_directory(where.real)

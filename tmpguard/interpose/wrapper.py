@@ -61,7 +61,7 @@ class Wrapper:
 
 
 class NumberWrapper(Wrapper):
-    """The same for a call whose first arguments may be descriptors: numbers of whatever type."""
+    """The same for a call whose first arguments may be descriptor numbers, of whatever type."""
 
     def __init__(
         self, original: Callable[..., Any], guarded: Callable[..., Any], public: str, numbers: int
@@ -75,13 +75,13 @@ class NumberWrapper(Wrapper):
             return self._original(*args, **kwargs)
         for position, value in enumerate(args[: self._numbers]):
             # A truth value is left as it is: since 3.13 the originals warn of it.
-            if type(value) not in (int, str, bool) and is_number(value):
+            if type(value) not in (int, str, bool) and is_descriptor(value):
                 args = (*args[:position], operator.index(value), *args[position + 1 :])
         return self._guarded(invocation, *args, **kwargs)
 
 
-def is_number(value: Any) -> bool:
-    """Does ``value`` stand for a descriptor, whatever the type of the number?"""
+def is_descriptor(value: object) -> bool:
+    """Is ``value`` a descriptor number, of whatever type?"""
     return type(value) is int or hasattr(type(value), "__index__")
 
 

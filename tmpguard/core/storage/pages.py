@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytes
 
 from .dirfd import readable_directory
 
@@ -30,7 +31,7 @@ def pages(size: int) -> int:
 
 
 def allocated(
-    status: os.stat_result, path: str, dir_fd: int | None = None, follow: int = os.O_NOFOLLOW
+    status: os.stat_result, path: StrOrBytes, dir_fd: int | None = None, follow: int = os.O_NOFOLLOW
 ) -> int:
     """The bytes that tmpfs would charge for the file of ``status``: its whole pages of data (C3.2).
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
-from tmpguard.interpose.paths import is_odd
+from tmpguard.interpose.given import Given
 
 from .accounts import children_of
 from .commands import Start, check, entries_of, orders, quick, searched, start_of
@@ -24,7 +24,7 @@ _SHELL: Final = b"/bin/sh"
 
 def system(invocation: Invocation, command: Any) -> int:
     """:func:`os.system`."""
-    if not isinstance(command, (str, bytes, os.PathLike)) or is_odd(command):
+    if not isinstance(command, (str, bytes, os.PathLike)) or Given(command).odd:
         return originals.system(command)  # which finds the words for it
     namespace = contained(invocation, "os.system", command)
     if namespace is None:
@@ -115,4 +115,4 @@ def _execute(
 
 def _is_usual(path: Any, argv: Any) -> bool:
     usual = isinstance(argv, (list, tuple)) and bool(argv) and bool(argv[0])
-    return usual and (type(path) is int or not is_odd(path))
+    return usual and (type(path) is int or not Given(path).odd)

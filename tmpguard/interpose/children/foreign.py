@@ -14,7 +14,7 @@ from tmpguard.core.context import unguarded
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import get_current
 from tmpguard.core.reports import remedies
-from tmpguard.interpose.paths import reraise
+from tmpguard.interpose.raising import reraise
 
 from .accounts import children_of, ended
 from .commands import check, entries_of, orders, quick, searched, start_of

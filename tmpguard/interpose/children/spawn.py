@@ -19,8 +19,10 @@ from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
 from tmpguard.interpose.files.raw import Unopened
 from tmpguard.interpose.files.target import locate
+from tmpguard.interpose.given import Given
 from tmpguard.interpose.modes import CHANGING
-from tmpguard.interpose.paths import is_odd, readable, reraise
+from tmpguard.interpose.paths import readable
+from tmpguard.interpose.raising import reraise
 from tmpguard.kernel.descriptors import raised
 
 from .accounts import children_of
@@ -183,7 +185,7 @@ def _spawn(
     env: Any,
     more: dict[str, Any],
 ) -> int:
-    if not isinstance(argv, (list, tuple)) or not argv or is_odd(path):
+    if not isinstance(argv, (list, tuple)) or not argv or Given(path).odd:
         return original(path, argv, env, **more)  # which finds the words for it
     by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
     operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
@@ -210,11 +212,12 @@ def _action(invocation: Invocation, action: Any) -> Any:
     if not isinstance(action, tuple) or len(action) != 5 or action[0] != _OPEN:
         return action
     kind, fd, path, flags, mode = action
+    given = Given(path)
     if flags & CHANGING:
-        real, _ = locate(invocation, path, flags, None, "os.posix_spawn")
+        real, _ = locate(invocation, given, flags, "os.posix_spawn")
     else:
         try:
-            real = readable(invocation, path, operation="os.posix_spawn")
+            real = readable(invocation, given, operation="os.posix_spawn")
         except OSError as exc:
             reraise(exc, path)
     return kind, fd, real, flags, mode

@@ -8,19 +8,21 @@ import sys
 from collections.abc import Callable
 from errno import EBUSY, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, EROFS, EXDEV
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytes, StrOrBytesPath
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.lookup import PATH_MAX
 from tmpguard.core.mounts.table import Place
-from tmpguard.core.spelling import spelled
 from tmpguard.core.storage.pages import SHORT_SYMLINK, allocated
 from tmpguard.core.storage.quota import Full
 from tmpguard.interpose.files.charge import full
 from tmpguard.interpose.files.target import making
-from tmpguard.interpose.paths import alive, entry, is_odd, place, put_name, quick_real, stop, text
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import quick_real_of, resolve, resolve_entry
+from tmpguard.interpose.raising import alive, reraise, reraise_both, reraise_nameless, stop
 from tmpguard.interpose.readonly import (
     check_search,
     making_error,
@@ -36,87 +38,110 @@ from tmpguard.interpose.readonly import (
 def _make(
     invocation: Invocation,
     operation: str,
-    given: Any,
-    dir_fd: int | None,
-    call: Callable[[Any], Any],
+    given: Given,
+    call: Callable[[StrOrBytes], None],
     *,
     directory: bool = False,
-    names: bool = True,
-) -> Any:
+    named: bool = True,
+) -> None:
     """``call`` with the real path at which ``given`` is to be made.
 
-    ``names`` says whether the original's errors bear the path: mkfifo's and mknod's do not.
+    ``named`` says whether the original's errors bear the path: mkfifo's and mknod's do not.
     """
-    alive(invocation, operation, given)
-    if is_odd(given):
-        return call(given)
+    alive(invocation, operation, given.name)
+    if given.odd:
+        return call(given.name)  # raises the right error
     try:
-        real = quick_real(invocation, given) if dir_fd is None else None
+        real = quick_real_of(invocation, given)
         if real is None:
-            where = entry(invocation, given, dir_fd, operation)
-            if where.last or where.virtual in invocation.guard.mounts.points:
-                originals.lstat(where.real)
-                raise os_error(EEXIST)
-            if not where.parent.writable:
-                stop(invocation, operation, making_error(where, directory=directory), given, where)
+            where = _place_to_make(invocation, operation, given, directory=directory)
             real = where.real
             if not where.parent.charged:
                 return call(real)
-        return making(invocation, operation, given, real, partial(call, real))
+        making(invocation, operation, given.name, real, partial(call, real))
     except OSError as exc:
-        put_name(exc, given, names)
-        raise
+        if not named:
+            reraise_nameless(exc)
+        reraise(exc, given.name)
 
 
-def mkdir(invocation: Invocation, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-    _make(invocation, "os.mkdir", path, dir_fd, lambda real: originals.mkdir(real, mode), directory=True)
+def _place_to_make(invocation: Invocation, operation: str, given: Given, *, directory: bool) -> Place:
+    """Where the entry is to be made. Raises OSError where none can be."""
+    where = resolve_entry(invocation, given, operation)
+    if where.last or where.virtual in invocation.guard.mounts.points:
+        originals.lstat(where.real)
+        raise os_error(EEXIST)
+    if not where.parent.writable:
+        stop(invocation, operation, making_error(where, directory=directory), given, where)
+    return where
 
 
-def mkfifo(invocation: Invocation, path: Any, mode: int = 0o666, *, dir_fd: int | None = None) -> None:
-    _make(invocation, "os.mkfifo", path, dir_fd, lambda real: originals.mkfifo(real, mode), names=False)
+def mkdir(
+    invocation: Invocation, path: StrOrBytesPath, mode: int = 0o777, *, dir_fd: int | None = None
+) -> None:
+    given = Given(path, dir_fd)
+    _make(invocation, "os.mkdir", given, lambda real: originals.mkdir(real, mode), directory=True)
+
+
+def mkfifo(
+    invocation: Invocation, path: StrOrBytesPath, mode: int = 0o666, *, dir_fd: int | None = None
+) -> None:
+    given = Given(path, dir_fd)
+    _make(invocation, "os.mkfifo", given, lambda real: originals.mkfifo(real, mode), named=False)
 
 
 def mknod(
-    invocation: Invocation, path: Any, mode: int = 0o600, device: int = 0, *, dir_fd: int | None = None
+    invocation: Invocation,
+    path: StrOrBytesPath,
+    mode: int = 0o600,
+    device: int = 0,
+    *,
+    dir_fd: int | None = None,
 ) -> None:
-    _make(invocation, "os.mknod", path, dir_fd, lambda real: originals.mknod(real, mode, device), names=False)
+    given = Given(path, dir_fd)
+    _make(invocation, "os.mknod", given, lambda real: originals.mknod(real, mode, device), named=False)
 
 
 def symlink(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
     target_is_directory: bool = False,
     *,
     dir_fd: int | None = None,
 ) -> None:
     """The link holds the text that it was given: readlink gives it back, and the walk reads it as ours."""
-
-    def call(real: Any) -> None:
-        # From now on text alone does not tell where a path leads.
-        invocation.volume.forget_prefix()
-        make = partial(originals.symlink, src, real, target_is_directory)
-        length = len(os.fsencode(src))
-        if length < SHORT_SYMLINK or not invocation.guard.scratch.holds(text(real)):
-            make()
-            return
-        try:
-            invocation.quota.charging(length, make)
-        except Full:
-            originals.symlink(".", real)  # what else is in its way is told first
-            originals.unlink(real)
-            invocation.refuse("os.symlink", ENOSPC, src, dst, about=dst, remedy=full(invocation))
-            make()
-
-    if is_odd(src) or is_odd(dst):
-        return originals.symlink(src, dst, target_is_directory, dir_fd=dir_fd)  # says so before it looks
+    source, target = Given(src), Given(dst, dir_fd)
+    if source.odd or target.odd:
+        # Raises the right error before it looks.
+        return originals.symlink(source.name, target.name, target_is_directory, dir_fd=dir_fd)
+    call = partial(_symlink, invocation, source, target, target_is_directory)
     try:
-        if not 0 < len(os.fsencode(src)) < PATH_MAX:
-            raise os_error(ENAMETOOLONG if src else ENOENT)  # told before the link is looked at
-        _make(invocation, "os.symlink", dst, dir_fd, call)
+        if not 0 < len(os.fsencode(source.text)) < PATH_MAX:
+            raise os_error(ENAMETOOLONG if source.text else ENOENT)  # reported before the link is looked at
+        return _make(invocation, "os.symlink", target, call)
     except OSError as exc:
-        exc.filename, exc.filename2 = spelled(src), spelled(dst)
-        raise
+        reraise_both(exc, source, target)
+
+
+def _symlink(
+    invocation: Invocation, source: Given, target: Given, target_is_directory: bool, real: StrOrBytes
+) -> None:
+    # From now on text alone does not tell where a path leads.
+    invocation.volume.forget_prefix()
+    make = partial(originals.symlink, source.name, real, target_is_directory)
+    length = len(os.fsencode(source.text))
+    if length < SHORT_SYMLINK or not invocation.guard.scratch.holds(os.fsdecode(real)):
+        make()
+        return
+    try:
+        invocation.quota.charging(length, make)
+    except Full:
+        originals.symlink(".", real)  # what else is in its way is reported first
+        originals.unlink(real)
+        remedy = full(invocation)
+        invocation.refuse("os.symlink", ENOSPC, source.name, target.name, about=target.name, remedy=remedy)
+        make()
 
 
 #: Does ``os.link`` follow a link by default? Before 3.14 only where it was given a descriptor, since it calls
@@ -126,44 +151,53 @@ _LINK_FOLLOWS: Final = sys.version_info >= (3, 14)
 
 def link(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
     *,
     src_dir_fd: int | None = None,
     dst_dir_fd: int | None = None,
     follow_symlinks: bool = True,
 ) -> None:
-    alive(invocation, "os.link", dst)
-    if is_odd(src) or is_odd(dst):
-        originals.link(src, dst)
+    source, target = Given(src, src_dir_fd), Given(dst, dst_dir_fd)
+    alive(invocation, "os.link", target.name)
+    if source.odd or target.odd:
+        return originals.link(source.name, target.name)  # raises the right error
     by_linkat = _LINK_FOLLOWS or src_dir_fd is not None or dst_dir_fd is not None
     follow = follow_symlinks and by_linkat
     try:
-        source = place(invocation, src, src_dir_fd, follow=follow, operation="os.link")
-        status = originals.lstat(source.real)
-        target = entry(invocation, dst, dst_dir_fd, "os.link")
-        foreign = source.mount is not target.parent or bool(target.last)
-        if foreign or not target.parent.writable or target.virtual in invocation.guard.mounts.points:
-            check_search(target)
-            code = making_error(target, directory=False)
-            code = EXDEV if code == EROFS and target.parent.writable else code
-            stop(invocation, "os.link", code, src, target, dst)
-        # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
-        by_way = follow and source.mount is not source.parent
-        way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {"follow_symlinks": False}
-        call = partial(originals.link, source.real, target.real, **way)
-        if by_way:
-            status = originals.stat(source.real)
-        if target.parent.charged and by_way and not status.st_nlink:
-            call()  # the first name of a nameless file is no further inode
-            invocation.quota.named(status.st_ino)
-        elif target.parent.charged and not modes.S_ISDIR(status.st_mode):
-            making(invocation, "os.link", dst, target.real, call)
-        else:
-            call()
+        return _link(invocation, source, target, follow=follow)
     except OSError as exc:
-        exc.filename, exc.filename2 = spelled(src), spelled(dst)
-        raise
+        reraise_both(exc, source, target)
+
+
+def _link(invocation: Invocation, source: Given, target: Given, *, follow: bool) -> None:
+    origin = resolve(invocation, source, follow=follow, operation="os.link")
+    status = originals.lstat(origin.real)
+    where = resolve_entry(invocation, target, "os.link")
+    is_foreign = origin.mount is not where.parent or bool(where.last)
+    if is_foreign or not where.parent.writable or where.virtual in invocation.guard.mounts.points:
+        _stop_link(invocation, source, target, where)
+    # What a link of /proc stands for is linked only by way of it, which linkat(2) does.
+    by_way = follow and origin.mount is not origin.parent
+    way: dict[str, Any] = {"src_dir_fd": 0} if by_way else {"follow_symlinks": False}
+    call = partial(originals.link, origin.real, where.real, **way)
+    if by_way:
+        status = originals.stat(origin.real)
+    if where.parent.charged and by_way and not status.st_nlink:
+        call()  # the first name of a nameless file is no further inode
+        invocation.quota.named(status.st_ino)
+    elif where.parent.charged and not modes.S_ISDIR(status.st_mode):
+        making(invocation, "os.link", target.name, where.real, call)
+    else:
+        call()
+
+
+def _stop_link(invocation: Invocation, source: Given, target: Given, where: Place) -> None:
+    """Raises OSError for a link across mounts, to a read-only one, or to what only a directory may be."""
+    check_search(where)
+    code = making_error(where, directory=False)
+    code = EXDEV if code == EROFS and where.parent.writable else code
+    stop(invocation, "os.link", code, source, where, target)
 
 
 # --- removing ------------------------------------------------------------------------------------------
@@ -172,36 +206,41 @@ def link(
 def _remove(
     invocation: Invocation,
     operation: str,
-    given: Any,
-    dir_fd: int | None,
-    call: Callable[[Any], None],
+    given: Given,
+    call: Callable[[StrOrBytes], None],
     code_of: Callable[[Place], int],
 ) -> None:
-    alive(invocation, operation, given)
-    if is_odd(given):
-        call(given)
+    alive(invocation, operation, given.name)
+    if given.odd:
+        return call(given.name)  # raises the right error
     try:
-        real = quick_real(invocation, given) if dir_fd is None else None
+        real = quick_real_of(invocation, given)
         if real is None:
-            where = entry(invocation, given, dir_fd, operation)
-            if where.last:
-                originals.lstat(where.real)
-                raise os_error(code_of(where))
-            if not where.parent.writable:
-                stop(invocation, operation, code_of(where), given, where)
-            elif where.virtual in invocation.guard.mounts.points:
-                raise os_error(EBUSY if call is originals.rmdir else EISDIR)
+            where = _place_to_remove(invocation, operation, given, code_of)
             real = where.real
             if not where.parent.charged:
-                call(real)
-                return
-        _remove_charged(invocation, real, call)
+                return call(real)
+        return _remove_charged(invocation, real, call)
     except OSError as exc:
-        exc.filename = spelled(given)
-        raise
+        reraise(exc, given.name)
 
 
-def _remove_charged(invocation: Invocation, real: str, call: Callable[[Any], None]) -> None:
+def _place_to_remove(
+    invocation: Invocation, operation: str, given: Given, code_of: Callable[[Place], int]
+) -> Place:
+    """The entry that is to be removed. Raises OSError where it cannot be."""
+    where = resolve_entry(invocation, given, operation)
+    if where.last:
+        originals.lstat(where.real)
+        raise os_error(code_of(where))
+    if not where.parent.writable:
+        stop(invocation, operation, code_of(where), given, where)
+    elif where.virtual in invocation.guard.mounts.points:
+        raise os_error(EBUSY if code_of is rmdir_error else EISDIR)
+    return where
+
+
+def _remove_charged(invocation: Invocation, real: str, call: Callable[[StrOrBytes], None]) -> None:
     invocation.reusable = False  # what was unlinked may be open
     quota = invocation.quota
     if quota.credit >= quota.limit and quota.max_files is None:
@@ -214,16 +253,16 @@ def _remove_charged(invocation: Invocation, real: str, call: Callable[[Any], Non
         quota.unlinked(status, size)
 
 
-def unlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
-    _remove(invocation, "os.unlink", path, dir_fd, originals.unlink, unlink_error)
+def unlink(invocation: Invocation, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.unlink", Given(path, dir_fd), originals.unlink, unlink_error)
 
 
-def remove(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
-    _remove(invocation, "os.remove", path, dir_fd, originals.remove, unlink_error)
+def remove(invocation: Invocation, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.remove", Given(path, dir_fd), originals.remove, unlink_error)
 
 
-def rmdir(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> None:
-    _remove(invocation, "os.rmdir", path, dir_fd, originals.rmdir, rmdir_error)
+def rmdir(invocation: Invocation, path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    _remove(invocation, "os.rmdir", Given(path, dir_fd), originals.rmdir, rmdir_error)
 
 
 # --- renaming ------------------------------------------------------------------------------------------
@@ -232,51 +271,75 @@ def rmdir(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> No
 def _rename(
     invocation: Invocation,
     operation: str,
-    call: Callable[[Any, Any], None],
-    src: Any,
-    dst: Any,
-    src_dir_fd: int | None,
-    dst_dir_fd: int | None,
+    call: Callable[[StrOrBytes, StrOrBytes], None],
+    source: Given,
+    target: Given,
 ) -> None:
-    alive(invocation, operation, dst)
-    if is_odd(src) or is_odd(dst):
-        call(src, dst)
+    alive(invocation, operation, target.name)
+    if source.odd or target.odd:
+        return call(source.name, target.name)  # raises the right error
     try:
-        source = entry(invocation, src, src_dir_fd, operation)
-        try:
-            target = entry(invocation, dst, dst_dir_fd, operation)
-        except OSError:
-            check_search(source)  # whether it may be searched is told before
-            raise
-        code = rename_error(source, target)
-        if code:
-            check_search(source)
-            check_search(target)
-        if code == EXDEV and not (source.parent.writable and target.parent.writable):
-            # Refused because one side is read-only: a finding, though the errno is the mounts'.
-            where, given = (target, dst) if source.parent.writable else (source, src)
-            invocation.refuse(
-                operation, EXDEV, src, dst, about=given, remedy=invocation.remedy_for(where, given)
-            )
-        else:
-            stop(invocation, operation, code, src, target, dst)
-        points = invocation.guard.mounts.points
-        if source.virtual == target.virtual and source.virtual in points:
-            return  # it has that name
-        if source.virtual in points or target.virtual in points:
-            raise os_error(mount_point_error(source, target))
-        if target.parent.charged and source.parent.charged:
-            _rename_charged(invocation, source.real, target.real, call)
-        else:
-            call(source.real, target.real)
-        invocation.namespace.moved(source.virtual, target.virtual)
+        old, new = quick_real_of(invocation, source), quick_real_of(invocation, target)
+        if old is None or new is None:
+            return _rename_entry(invocation, operation, call, source, target)
+        _rename_charged(invocation, old, new, call)
+        return invocation.namespace.moved(source.text.rstrip("/"), target.text.rstrip("/"))
     except OSError as exc:
-        exc.filename, exc.filename2 = spelled(src), spelled(dst)
+        reraise_both(exc, source, target)
+
+
+class _End(NamedTuple):
+    """One of the two ends of a rename: what was given, and the entry that it names."""
+
+    given: Given
+    where: Place
+
+
+def _rename_entry(
+    invocation: Invocation,
+    operation: str,
+    call: Callable[[StrOrBytes, StrOrBytes], None],
+    source: Given,
+    target: Given,
+) -> None:
+    old = resolve_entry(invocation, source, operation)
+    try:
+        new = resolve_entry(invocation, target, operation)
+    except OSError:
+        check_search(old)  # whether it may be searched is reported before
         raise
+    code = rename_error(old, new)
+    if code:
+        _stop_rename(invocation, operation, code, _End(source, old), _End(target, new))
+    points = invocation.guard.mounts.points
+    if old.virtual == new.virtual and old.virtual in points:
+        return  # it has that name
+    if old.virtual in points or new.virtual in points:
+        raise os_error(mount_point_error(old, new))
+    if new.parent.charged and old.parent.charged:
+        _rename_charged(invocation, old.real, new.real, call)
+    else:
+        call(old.real, new.real)
+    invocation.namespace.moved(old.virtual, new.virtual)
+
+
+def _stop_rename(invocation: Invocation, operation: str, code: int, source: _End, target: _End) -> None:
+    """Raise what the kernel says; returns where the guard only watches."""
+    check_search(source.where)
+    check_search(target.where)
+    writable = source.where.parent.writable
+    if code != EXDEV or (writable and target.where.parent.writable):
+        stop(invocation, operation, code, source.given, target.where, target.given)
+        return
+    # Refused because one side is read-only: a finding, though the errno is the mounts'.
+    refused = target if writable else source
+    about = refused.given.name
+    remedy = invocation.remedy_for(refused.where, about)
+    invocation.refuse(operation, EXDEV, source.given.name, target.given.name, about=about, remedy=remedy)
 
 
 def _rename_charged(
-    invocation: Invocation, source: str, target: str, call: Callable[[Any, Any], None]
+    invocation: Invocation, source: str, target: str, call: Callable[[StrOrBytes, StrOrBytes], None]
 ) -> None:
     quota = invocation.quota
     with quota.lock:
@@ -295,21 +358,23 @@ def _rename_charged(
 
 def rename(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
     *,
     src_dir_fd: int | None = None,
     dst_dir_fd: int | None = None,
 ) -> None:
-    _rename(invocation, "os.rename", originals.rename, src, dst, src_dir_fd, dst_dir_fd)
+    source, target = Given(src, src_dir_fd), Given(dst, dst_dir_fd)
+    _rename(invocation, "os.rename", originals.rename, source, target)
 
 
 def replace(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
     *,
     src_dir_fd: int | None = None,
     dst_dir_fd: int | None = None,
 ) -> None:
-    _rename(invocation, "os.replace", originals.replace, src, dst, src_dir_fd, dst_dir_fd)
+    source, target = Given(src, src_dir_fd), Given(dst, dst_dir_fd)
+    _rename(invocation, "os.replace", originals.replace, source, target)

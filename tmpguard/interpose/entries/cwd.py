@@ -6,20 +6,14 @@ import fcntl
 import os
 import stat as modes
 from errno import EACCES, ENOENT, ENOTDIR
-from typing import Any
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import FileDescriptorLike, PathOrDescriptor
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
-from tmpguard.interpose.paths import (
-    alive_to_read,
-    base_of,
-    is_directory,
-    is_odd,
-    place,
-    reraise,
-    truth_as_descriptor,
-)
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import base_of, is_directory, resolve, truth_as_descriptor
+from tmpguard.interpose.raising import alive_to_read, reraise
 
 _stat = originals.stat
 
@@ -27,7 +21,7 @@ _stat = originals.stat
 def getcwd(invocation: Invocation) -> str:
     namespace = invocation.namespace
     here = namespace.working_directory()
-    if not is_directory(place(invocation, here).real):
+    if not is_directory(resolve(invocation, Given(here)).real):
         raise os_error(ENOENT)
     return here
 
@@ -36,32 +30,33 @@ def getcwdb(invocation: Invocation) -> bytes:
     return os.fsencode(getcwd(invocation))
 
 
-def chdir(invocation: Invocation, path: Any) -> None:
+def chdir(invocation: Invocation, path: PathOrDescriptor) -> None:
     """For this invocation only (C5.3)."""
-    alive_to_read(invocation, "os.chdir", path)
     if type(path) is int:
         try:
-            fchdir(invocation, path)
+            return fchdir(invocation, path)
         except OSError as exc:
             reraise(exc, path)
-        return
-    if is_odd(path):
-        originals.chdir(path)
+    given = Given(path)
+    alive_to_read(invocation, "os.chdir", given)
+    if given.odd:
+        originals.chdir(given.name)  # raises the right error
     try:
-        where = place(invocation, path, operation="os.chdir")
+        where = resolve(invocation, given, operation="os.chdir")
         if not modes.S_ISDIR(_stat(where.real).st_mode):
             raise os_error(ENOTDIR)
         if not originals.access(where.real, os.X_OK):
             raise os_error(EACCES)
     except OSError as exc:
-        reraise(exc, path)
+        reraise(exc, given.name)
     invocation.namespace.cwd = where.virtual
+    return None
 
 
-def fchdir(invocation: Invocation, fd: Any) -> None:
+def fchdir(invocation: Invocation, fd: FileDescriptorLike) -> None:
     if type(fd) is bool:
         fd = truth_as_descriptor(fd)
-    fcntl.fcntl(fd, fcntl.F_GETFD)  # has the words for what is none
+    fcntl.fcntl(fd, fcntl.F_GETFD)  # raises the right error for what is no descriptor
     descriptor = fd if isinstance(fd, int) else fd.fileno()
     if not modes.S_ISDIR(originals.fstat(descriptor).st_mode):
         raise os_error(ENOTDIR)

@@ -8,50 +8,38 @@ import stat as modes
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import PathOrDescriptor, StrOrBytes, StrOrBytesPath
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import TMP
 from tmpguard.core.mounts.lookup import own_descriptor
 from tmpguard.core.mounts.table import Mount
 from tmpguard.core.spelling import descriptor_path
-from tmpguard.interpose.paths import (
-    alive_to_read,
-    is_odd,
-    known_path,
-    like,
-    place,
-    quick_real,
-    readable,
-    reraise,
-    text,
-)
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import known_path, quick_real, quick_real_of, readable, resolve
+from tmpguard.interpose.raising import alive_to_read, reraise
 from tmpguard.interpose.wrapper import quick
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
 
 _stat = originals.stat
 _lstat = originals.lstat
 
 
 def _looked_up(
-    invocation: Invocation,
-    operation: str,
-    call: Callable[[Any], Any],
-    path: Any,
-    dir_fd: int | None = None,
-    follow: bool = True,
-) -> Any:
-    """``call`` with the real path behind ``path``, or with a descriptor as it is; errors name ``path``."""
-    alive_to_read(invocation, operation, path)
-    if type(path) is int or is_odd(path):
-        return call(path)
+    invocation: Invocation, operation: str, call: Callable[[Any], T], given: Given, follow: bool = True
+) -> T:
+    """``call`` with the real path behind what was given; errors name it."""
+    alive_to_read(invocation, operation, given)
+    if given.odd:
+        return call(given.name)  # raises the right error
     try:
-        return call(like(path, readable(invocation, path, dir_fd, operation=operation, follow=follow)))
+        return call(given.like(readable(invocation, given, operation=operation, follow=follow)))
     except OSError as exc:
-        reraise(exc, path)
+        reraise(exc, given.name)
 
 
 # --- stat: the two quick wrappers ----------------------------------------------------------------------
@@ -59,12 +47,16 @@ def _looked_up(
 
 # Whoever stands in `positional` is refused by the original, in its own words. Parameters that are for
 # keywords alone would do so too, but they keep the interpreter from its quickest way to call a function.
-_NOTHING: Final[Any] = object()
+_NOTHING: Final = object()
 
 
 def _quick_stat(
-    _: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None, follow_symlinks: bool = True
-) -> Any:
+    _: object,
+    path: PathOrDescriptor,
+    positional: object = _NOTHING,
+    dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> os.stat_result:
     if (invocation := get_current()) is None:
         if dir_fd is None and follow_symlinks is True and positional is _NOTHING:
             return _stat(path)
@@ -80,7 +72,9 @@ def _quick_stat(
         reraise(exc, path)
 
 
-def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int | None = None) -> Any:
+def _quick_lstat(
+    _: object, path: StrOrBytesPath, positional: object = _NOTHING, dir_fd: int | None = None
+) -> os.stat_result:
     if (invocation := get_current()) is None:
         if dir_fd is None and positional is _NOTHING:
             return _lstat(path)
@@ -89,34 +83,59 @@ def _quick_lstat(_: object, path: Any, positional: Any = _NOTHING, dir_fd: int |
         return _as_given(_lstat, path, positional)
     real = quick_real(invocation, path) if dir_fd is None else None
     if real is None:
-        if is_odd(path):
-            return _lstat(path)
-        return _slow_stat(invocation, path, dir_fd, False)
+        return _slow_lstat(invocation, path, dir_fd)
     try:
         return _lstat(real)
     except OSError as exc:
         reraise(exc, path)
 
 
-def _as_given(call: Any, path: Any, positional: Any, **options: Any) -> Any:
+def _as_given(
+    call: Callable[..., os.stat_result], path: PathOrDescriptor, positional: object, **options: object
+) -> os.stat_result:
     return call(path, **options) if positional is _NOTHING else call(path, positional)
 
 
-def _slow_stat(invocation: Invocation, path: Any, dir_fd: int | None, follow: bool) -> Any:
-    alive_to_read(invocation, "os.stat" if follow else "os.lstat", path)
-    if type(path) is int or is_odd(path, wanted="string, bytes, os.PathLike or integer"):
-        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow)
+def _slow_stat(
+    invocation: Invocation, path: PathOrDescriptor, dir_fd: int | None, follow: bool
+) -> os.stat_result:
+    status = _known_status(invocation, path, follow) if dir_fd is None else None
+    if status is not None:
+        return status
+    given = Given(path, dir_fd, wanted="string, bytes, os.PathLike or integer")
+    if given.odd:
+        return _stat(given.name, dir_fd=dir_fd, follow_symlinks=follow)
+    return _walk_to_stat(invocation, given, follow)
+
+
+def _slow_lstat(invocation: Invocation, path: StrOrBytesPath, dir_fd: int | None) -> os.stat_result:
+    status = _known_status(invocation, path, False) if dir_fd is None else None
+    if status is not None:
+        return status
+    given = Given(path, dir_fd)
+    return _lstat(given.name) if given.odd else _walk_to_stat(invocation, given, False)
+
+
+def _known_status(invocation: Invocation, path: object, follow: bool) -> os.stat_result | None:
+    """The status of an entry of a read-only directory that was walked before; None where a walk is needed."""
+    known = known_path(invocation, path)
+    if known is None:
+        return None
     try:
-        known = known_path(invocation, path) if dir_fd is None else None
-        if known is not None:
-            status = _lstat(known)
-            if not follow or not modes.S_ISLNK(status.st_mode):
-                return status
-        operation = "os.stat" if follow else "os.lstat"
-        where = place(invocation, path, dir_fd, follow=follow, operation=operation)
-        return _stat(where.real, follow_symlinks=follow)
+        status = _lstat(known)
     except OSError as exc:
         reraise(exc, path)
+    return None if follow and modes.S_ISLNK(status.st_mode) else status
+
+
+def _walk_to_stat(invocation: Invocation, given: Given, follow: bool) -> os.stat_result:
+    operation = "os.stat" if follow else "os.lstat"
+    alive_to_read(invocation, operation, given)
+    try:
+        where = resolve(invocation, given, follow=follow, operation=operation)
+        return _stat(where.real, follow_symlinks=follow)
+    except OSError as exc:
+        reraise(exc, given.name)
 
 
 stat = quick(_stat, _quick_stat, "os.stat")
@@ -128,23 +147,35 @@ lstat = quick(_lstat, _quick_lstat, "os.lstat")
 
 def access(
     invocation: Invocation,
-    path: Any,
+    path: StrOrBytesPath,
     mode: int,
     *,
     dir_fd: int | None = None,
     effective_ids: bool = False,
     follow_symlinks: bool = True,
 ) -> bool:
-    alive_to_read(invocation, "os.access", path)
-    if is_odd(path):
-        return originals.access(path, mode)
+    given = Given(path, dir_fd)
+    alive_to_read(invocation, "os.access", given)
+    if given.odd:
+        return originals.access(given.name, mode)  # raises the right error
     try:
-        where = place(invocation, path, dir_fd, follow=follow_symlinks, operation="os.access")
-        if mode & os.W_OK and not where.mount.writable and not _is_special(where.real):
-            return False  # a read-only mount: root may not write there either (C2.2)
+        real = _real_to_access(invocation, given, mode, follow_symlinks)
     except OSError:
         return False
-    return originals.access(where.real, mode, effective_ids=effective_ids, follow_symlinks=follow_symlinks)
+    if real is None:
+        return False
+    return originals.access(real, mode, effective_ids=effective_ids, follow_symlinks=follow_symlinks)
+
+
+def _real_to_access(invocation: Invocation, given: Given, mode: int, follow: bool) -> str | None:
+    """The real path to ask about; None on a read-only mount, where root may not write either (C2.2)."""
+    if not mode & os.W_OK:
+        return readable(invocation, given, operation="os.access", follow=follow)
+    real = quick_real_of(invocation, given)
+    if real is not None:
+        return real
+    where = resolve(invocation, given, follow=follow, operation="os.access")
+    return where.real if where.mount.writable or _is_special(where.real) else None
 
 
 def _is_special(real: str) -> bool:
@@ -152,24 +183,25 @@ def _is_special(real: str) -> bool:
     return not (modes.S_ISREG(mode) or modes.S_ISDIR(mode) or modes.S_ISLNK(mode))
 
 
-def statvfs(invocation: Invocation, path: Any) -> Any:
-    alive_to_read(invocation, "os.statvfs", path)
-    if type(path) is int:
+def statvfs(invocation: Invocation, path: PathOrDescriptor) -> os.statvfs_result:
+    if isinstance(path, int):
         try:
             return fstatvfs(invocation, path)
         except OSError as exc:
             reraise(exc, path)
-    if is_odd(path):
-        return originals.statvfs(path)
+    given = Given(path)
+    alive_to_read(invocation, "os.statvfs", given)
+    if given.odd:
+        return originals.statvfs(given.name)  # type: ignore[no-any-return]
     try:
-        where = place(invocation, path, operation="os.statvfs")
+        where = resolve(invocation, given, operation="os.statvfs")
         _stat(where.real)  # what is not there has no file system
         return _statvfs_of(invocation, where.mount, where.real)
     except OSError as exc:
-        reraise(exc, path)
+        reraise(exc, given.name)
 
 
-def fstatvfs(invocation: Invocation, fd: int, /) -> Any:
+def fstatvfs(invocation: Invocation, fd: int, /) -> os.statvfs_result:
     originals.fstat(fd)
     real = descriptor_path(fd)
     table = invocation.guard.mounts
@@ -178,10 +210,10 @@ def fstatvfs(invocation: Invocation, fd: int, /) -> Any:
     return _statvfs_of(invocation, table.mount_of(real), fd)
 
 
-def _statvfs_of(invocation: Invocation, mount: Mount | None, real: Any) -> Any:
+def _statvfs_of(invocation: Invocation, mount: Mount | None, real: int | str) -> os.statvfs_result:
     if mount is not None and mount.charged:
         return _quota_statvfs(invocation)
-    result = originals.statvfs(real)
+    result: os.statvfs_result = originals.statvfs(real)
     if mount is None or mount.writable:
         return result
     return os.statvfs_result((*result[:8], result.f_flag | os.ST_RDONLY, result.f_namemax, result.f_fsid))
@@ -201,39 +233,41 @@ def _quota_statvfs(invocation: Invocation) -> os.statvfs_result:
     )
 
 
-def pathconf(invocation: Invocation, path: Any, name: Any) -> Any:
+def pathconf(invocation: Invocation, path: PathOrDescriptor, name: str | int) -> Any:
     try:
-        return _looked_up(invocation, "os.pathconf", lambda real: originals.pathconf(real, name), path)
+        return _looked_up(invocation, "os.pathconf", lambda real: originals.pathconf(real, name), Given(path))
     except OSError:
         if not path:
             raise
-        # Some are constants of the C library's, whatever the path.
+        # Some are constants of the C library, whatever the path.
         with suppress(OSError):
             return originals.pathconf("/dev/null/", name)
         raise
 
 
-def readlink(invocation: Invocation, path: Any, *, dir_fd: int | None = None) -> Any:
-    target = _looked_up(invocation, "os.readlink", originals.readlink, path, dir_fd, False)
-    if text(path) in ("/proc/self/cwd", f"/proc/{os.getpid()}/cwd"):
-        return like(path, invocation.namespace.working_directory())
+def readlink(invocation: Invocation, path: StrOrBytesPath, *, dir_fd: int | None = None) -> Any:
+    given = Given(path, dir_fd)
+    target: StrOrBytes = _looked_up(invocation, "os.readlink", originals.readlink, given, follow=False)
+    if given.text in ("/proc/self/cwd", f"/proc/{os.getpid()}/cwd"):
+        return given.like(invocation.namespace.working_directory())
     # A link holds the text that it was given; only those of /proc can name the scratch directory.
     name = os.fsdecode(target)
     root = invocation.namespace.root
     if root is not None and name.startswith(root):
         name = TMP + name[len(root) :]
-    elif (fd := own_descriptor(text(path))) >= 0:
+    elif (fd := own_descriptor(given.text)) >= 0:
         name = invocation.namespace.path_of(fd, name)
     return os.fsencode(name) if isinstance(target, bytes) else name
 
 
-def ismount(invocation: Invocation, path: Any) -> bool:
+def ismount(invocation: Invocation, path: StrOrBytesPath) -> bool:
     """:func:`os.path.ismount`, which cannot tell by the device numbers behind the mounts."""
-    if is_odd(path):
+    given = Given(path)
+    if given.odd:
         return originals.ismount(path)
     # What is wrong with the path the original finds by itself, by an os.lstat that is perhaps another one.
     with suppress(OSError, ValueError):
-        where = place(invocation, path, follow=False)
+        where = resolve(invocation, given, follow=False)
         _lstat(where.real)
         if where.virtual == TMP or where.virtual in invocation.guard.mounts.points:
             return True
@@ -245,7 +279,7 @@ _BY_DEVICES: Final = sys.version_info < (3, 12)
 
 
 @functools.wraps(originals.path_is_mount)
-def path_is_mount(self: Any) -> bool:
+def path_is_mount(self: Path) -> bool:
     """:meth:`pathlib.Path.is_mount`, which up to 3.11 goes by the device numbers, after links."""
     invocation = get_current()
     if invocation is None or not _BY_DEVICES:
@@ -253,7 +287,7 @@ def path_is_mount(self: Any) -> bool:
     if not self.exists() or not self.is_dir():
         return False
     try:
-        where, parent = place(invocation, self), place(invocation, self.parent)
+        where, parent = resolve(invocation, Given(self)), resolve(invocation, Given(self.parent))
         status, above = _stat(where.real), _stat(parent.real)
     except OSError:
         return False
@@ -261,18 +295,27 @@ def path_is_mount(self: Any) -> bool:
     return where.mount is not parent.mount or status.st_dev != above.st_dev or os.path.samestat(status, above)
 
 
-def getxattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> Any:
-    def call(real: Any) -> Any:
-        return originals.getxattr(real, attribute, follow_symlinks=follow_symlinks)
+def getxattr(
+    invocation: Invocation,
+    path: PathOrDescriptor,
+    attribute: StrOrBytesPath,
+    *,
+    follow_symlinks: bool = True,
+) -> bytes:
+    def call(real: StrOrBytes) -> bytes:
+        return originals.getxattr(real, attribute, follow_symlinks=follow_symlinks)  # type: ignore[no-any-return]
 
-    return _looked_up(invocation, "os.getxattr", call, path, None, follow_symlinks)
+    return _looked_up(invocation, "os.getxattr", call, Given(path), follow_symlinks)
 
 
-def listxattr(invocation: Invocation, path: Any = None, *, follow_symlinks: bool = True) -> Any:
-    def call(real: Any) -> Any:
-        return originals.listxattr(real, follow_symlinks=follow_symlinks)
+def listxattr(
+    invocation: Invocation, path: PathOrDescriptor | None = None, *, follow_symlinks: bool = True
+) -> list[str]:
+    def call(real: StrOrBytes) -> list[str]:
+        return originals.listxattr(real, follow_symlinks=follow_symlinks)  # type: ignore[no-any-return]
 
-    return _looked_up(invocation, "os.listxattr", call, "." if path is None else path, None, follow_symlinks)
+    given = Given("." if path is None else path)
+    return _looked_up(invocation, "os.listxattr", call, given, follow_symlinks)
 
 
 def get_data(invocation: Invocation, package: str, resource: str) -> bytes | None:
@@ -286,5 +329,5 @@ def get_data(invocation: Invocation, package: str, resource: str) -> bytes | Non
             originals.lstat(path)
         except OSError:
             return data  # in an archive, or made by the loader
-        place(invocation, path, operation="pkgutil.get_data")
+        resolve(invocation, Given(path), operation="pkgutil.get_data")
     return data

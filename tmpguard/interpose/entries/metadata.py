@@ -11,42 +11,53 @@ from errno import EBADF, EROFS
 from typing import Any, Final, NoReturn
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import PathOrDescriptor, ReadableBuffer, StrOrBytesPath
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.layout import TMP
 from tmpguard.core.spelling import descriptor_path
-from tmpguard.interpose.paths import alive, is_odd, place, put_name, stop
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import quick_real_of, resolve
+from tmpguard.interpose.raising import alive, reraise, reraise_nameless, stop
 from tmpguard.interpose.readonly import O_PATH, change_error
 
 
 def _alter(
     invocation: Invocation,
     operation: str,
-    given: Any,
-    call: Callable[[Any], Any],
+    path: PathOrDescriptor,
+    call: Callable[[Any], None],
     dir_fd: int | None = None,
     follow: bool = True,
     *,
-    names: bool = True,
-) -> Any:
-    """``call`` with the real path of ``given``, whose metadata it changes."""
-    alive(invocation, operation, given)
-    if type(given) is int:
-        if given > 0 and not follow and operation != "os.chmod":
+    named: bool = True,
+) -> None:
+    """``call`` with the real path of ``path``, whose metadata it changes.
+
+    ``named`` says whether the original's errors bear the path.
+    """
+    alive(invocation, operation, path)
+    if type(path) is int:
+        if path > 0 and not follow and operation != "os.chmod":
             raise ValueError(f"{operation[3:]}: cannot use fd and follow_symlinks together")
-        check_descriptor(invocation, operation, given, given if names else None)
-        _may_lock_by(invocation, given)
-        return call(given)
-    if is_odd(given):
-        return call(given)
+        check_descriptor(invocation, operation, path, path if named else None)
+        _may_lock_by(invocation, path)
+        return call(path)
+    given = Given(path, dir_fd)
+    if given.odd:
+        return call(given.name)  # raises the right error
     try:
-        where = place(invocation, given, dir_fd, follow=follow, operation=operation)
-        if not where.mount.writable:
-            stop(invocation, operation, change_error(where), given, where)
-        _may_lock(invocation, where.virtual)
-        return call(where.real)
+        real = quick_real_of(invocation, given)
+        if real is None:
+            where = resolve(invocation, given, follow=follow, operation=operation)
+            if not where.mount.writable:
+                stop(invocation, operation, change_error(where), given, where)
+            _may_lock(invocation, where.virtual)
+            real = where.real
+        return call(real)
     except OSError as exc:
-        put_name(exc, given, names)
-        raise
+        if not named:
+            reraise_nameless(exc)
+        reraise(exc, given.name)
 
 
 def _may_lock(invocation: Invocation, virtual: str) -> None:
@@ -61,7 +72,7 @@ def _may_lock_by(invocation: Invocation, fd: int) -> None:
         _may_lock(invocation, invocation.namespace.virtual_of(descriptor_path(fd)))
 
 
-def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any = None) -> None:
+def check_descriptor(invocation: Invocation, operation: str, fd: int, name: int | None = None) -> None:
     """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
     real = descriptor_path(fd)
     if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & O_PATH:
@@ -72,15 +83,16 @@ def check_descriptor(invocation: Invocation, operation: str, fd: int, name: Any 
         invocation.refuse(operation, EROFS, name, about=fd, remedy=invocation.remedy_for(None, real))
 
 
-def _is_link(invocation: Invocation, path: Any, dir_fd: int | None) -> bool:
+def _is_link(invocation: Invocation, path: PathOrDescriptor, dir_fd: int | None) -> bool:
     try:
-        return modes.S_ISLNK(originals.lstat(place(invocation, path, dir_fd, follow=False).real).st_mode)
+        where = resolve(invocation, Given(path, dir_fd), follow=False)
+        return modes.S_ISLNK(originals.lstat(where.real).st_mode)
     except (OSError, TypeError, ValueError):
         return False  # the call itself will say so
 
 
-def _is_both(path: Any, dir_fd: int | None) -> bool:
-    """Is a descriptor given for the file, and one for a directory? The original has words against that."""
+def _is_both(path: object, dir_fd: int | None) -> bool:
+    """Is a descriptor given for the file, and one for a directory? The original raises the right error."""
     return type(path) is int and dir_fd is not None
 
 
@@ -91,7 +103,7 @@ def _without_default(follow: bool) -> dict[str, bool]:
 
 def chmod(
     invocation: Invocation,
-    path: Any,
+    path: PathOrDescriptor,
     mode: int,
     *,
     dir_fd: int | None = None,
@@ -141,13 +153,13 @@ def _complain_of_link(dir_fd: int | None) -> NoReturn:
     raise NotImplementedError("chmod: follow_symlinks unavailable on this platform") from None
 
 
-def lchmod(invocation: Invocation, path: Any, mode: int) -> None:
+def lchmod(invocation: Invocation, path: StrOrBytesPath, mode: int) -> None:
     _alter(invocation, "os.lchmod", path, lambda real: originals.lchmod(real, mode), follow=False)
 
 
 def chown(
     invocation: Invocation,
-    path: Any,
+    path: PathOrDescriptor,
     uid: int,
     gid: int,
     *,
@@ -167,22 +179,22 @@ def chown(
     )
 
 
-def lchown(invocation: Invocation, path: Any, uid: int, gid: int) -> None:
+def lchown(invocation: Invocation, path: PathOrDescriptor, uid: int, gid: int) -> None:
     if type(path) is int:
-        originals.lchown(path, uid, gid)  # wants a path, and says so
+        originals.lchown(path, uid, gid)  # takes a path only: raises the right error
     _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
 
 
 def utime(
     invocation: Invocation,
-    path: Any,
-    times: Any = None,
+    path: PathOrDescriptor,
+    times: tuple[float, float] | None = None,
     *,
     dir_fd: int | None = None,
     follow_symlinks: bool = True,
-    **ns: Any,
+    **ns: tuple[int, int],
 ) -> None:
-    options = {**_without_default(follow_symlinks), **ns}
+    options: dict[str, Any] = {**_without_default(follow_symlinks), **ns}
     if _is_both(path, dir_fd):
         originals.utime(path, times, dir_fd=dir_fd, **options)
     _alter(
@@ -192,27 +204,33 @@ def utime(
         lambda real: originals.utime(real, times, **options),
         dir_fd,
         follow_symlinks,
-        names=sys.version_info >= (3, 13),
+        named=sys.version_info >= (3, 13),
     )
 
 
 def setxattr(
     invocation: Invocation,
-    path: Any,
-    attribute: Any,
-    value: Any,
+    path: PathOrDescriptor,
+    attribute: StrOrBytesPath,
+    value: ReadableBuffer,
     flags: int = 0,
     *,
     follow_symlinks: bool = True,
 ) -> None:
-    def call(real: Any) -> None:
+    def call(real: PathOrDescriptor) -> None:
         originals.setxattr(real, attribute, value, flags, follow_symlinks=follow_symlinks)
 
     _alter(invocation, "os.setxattr", path, call, None, follow_symlinks)
 
 
-def removexattr(invocation: Invocation, path: Any, attribute: Any, *, follow_symlinks: bool = True) -> None:
-    def call(real: Any) -> None:
+def removexattr(
+    invocation: Invocation,
+    path: PathOrDescriptor,
+    attribute: StrOrBytesPath,
+    *,
+    follow_symlinks: bool = True,
+) -> None:
+    def call(real: PathOrDescriptor) -> None:
         originals.removexattr(real, attribute, follow_symlinks=follow_symlinks)
 
     _alter(invocation, "os.removexattr", path, call, None, follow_symlinks)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import stat as modes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tmpguard.core import originals
-from tmpguard.interpose.paths import place, reraise
+from tmpguard.core.aliases import StrOrBytes
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import resolve
+from tmpguard.interpose.raising import reraise
 from tmpguard.interpose.wrapper import Told
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Listing:
         self,
         entries: Any,
         invocation: Invocation,
-        given: Any,
+        given: StrOrBytes,
         base: str | None,
         virtual: str | None,
         has_mounts: bool,
@@ -58,8 +61,8 @@ class Listing:
         self.has_mounts = has_mounts
         self.veil = veil
         self.genuine = genuine and not has_mounts
-        separator = b"/" if isinstance(given, bytes) else "/"
-        self.prefix = given + separator if given and not given.endswith(separator) else given
+        separator: Any = b"/" if isinstance(given, bytes) else "/"
+        self.prefix: Any = given + separator if given and not given.endswith(separator) else given
 
     def batches(self, current: list[list[Any]]) -> Iterator[list[Any]]:
         """The entries that are seen, some at a time; those that were given out last are in ``current``.
@@ -210,11 +213,11 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
         return f"{base}/{self.name}" if base is not None else os.fsdecode(self.path)
 
     def _real(self) -> str:
-        return place(self._listing.invocation, self._virtual()).real
+        return resolve(self._listing.invocation, Given(self._virtual())).real
 
-    def _is(self, kind: Any) -> bool:
+    def _is(self, kind: Callable[[int], bool]) -> bool:
         try:
-            return bool(kind(originals.stat(self._real()).st_mode))
+            return kind(originals.stat(self._real()).st_mode)
         except FileNotFoundError:
             return False
         except OSError as exc:

@@ -8,24 +8,19 @@ import os
 import sys
 import warnings
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import Opener, PathOrDescriptor, StrOrBytes, StrOrBytesPath
 from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.interpose.given import Given
 from tmpguard.interpose.modes import WRITING, Plan, parse, plan_of
-from tmpguard.interpose.paths import (
-    alive_to_read,
-    is_odd,
-    like,
-    quick_real,
-    readable,
-    reraise,
-    truth_as_descriptor,
-)
-from tmpguard.interpose.wrapper import is_number, quick
+from tmpguard.interpose.paths import known_file, quick_real, readable, truth_as_descriptor
+from tmpguard.interpose.raising import alive_to_read, reraise
+from tmpguard.interpose.wrapper import is_descriptor, quick
 
 from .charge import Charge, charge_of
-from .raw import FileIO, is_no_path, open_at, open_by, refusable
+from .raw import FileIO, open_at, open_by, refusable
 from .target import locate, opening
 
 _FileIO = originals.FileIO
@@ -38,14 +33,14 @@ _QUICK_WRITES: Final = {mode: plan for mode in ("w", "wt", "wb", "x", "xb") if (
 
 def _quick_open(
     _: object,
-    file: Any,
-    mode: Any = "r",
-    buffering: Any = -1,
-    encoding: Any = None,
-    errors: Any = None,
-    newline: Any = None,
-    closefd: Any = True,
-    opener: Any = None,
+    file: PathOrDescriptor,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
 ) -> Any:
     if (invocation := get_current()) is None:
         return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -77,9 +72,9 @@ def _quick_write(
     real: str,
     mode: str,
     plan: Plan,
-    encoding: Any,
-    errors: Any,
-    newline: Any,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
 ) -> Any:
     """Open a new or emptied file below /tmp under the standard buffers: the usual case without detours."""
     raw = _new(_FileIO)
@@ -109,48 +104,155 @@ def _quick_write(
 open = quick(_open, _quick_open, "builtins.open")
 
 
+class _Options(NamedTuple):
+    """How a file is opened: the arguments of :func:`open` from the second to the sixth."""
+
+    mode: str
+    buffering: int
+    encoding: str | None
+    errors: str | None
+    newline: str | None
+
+
 def _open_within(
     invocation: Invocation,
-    file: Any,
-    mode: Any,
-    buffering: Any,
-    encoding: Any,
-    errors: Any,
-    newline: Any,
-    closefd: Any,
-    opener: Any,
+    file: PathOrDescriptor,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+    closefd: bool,
+    opener: Opener | None,
 ) -> Any:
     plan = plan_of(mode)
     if plan is None or not plan.valid or not _are_usual(plan, buffering, encoding, errors, newline):
-        # Not a way to open a file: the original finds the words for it.
+        # Not a way to open a file: the original raises the right error for it.
         return _open(os.devnull, mode, buffering, encoding, errors, newline)
+    if buffering != -1:
+        buffering = _effective(buffering, plan)
+    options = _Options(mode, buffering, encoding, errors, newline)
+    if is_descriptor(file) or opener is not None:
+        return _open_by(invocation, file, plan, options, closefd, opener)
+    if not closefd:
+        return _open(refusable(Given(file, wanted=None)), *options, closefd)
+    if plan.flags & WRITING:
+        return _open_for_writing(invocation, Given(file, wanted=None), plan, options)
+    return _open_for_reading(invocation, file, options)
+
+
+def _are_usual(
+    plan: Plan, buffering: object, encoding: str | None, errors: str | None, newline: str | None
+) -> bool:
+    try:
+        fits = -(2**31) <= operator.index(buffering) < 2**31  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return fits and (plan.text or (encoding is None and errors is None and newline is None))
+
+
+def _effective(buffering: int, plan: Plan) -> int:
+    """The ``buffering`` that a file gets. Warns as :func:`io.open` does."""
+    buffering = operator.index(buffering)
+    if buffering != 1 or plan.text:
+        return buffering
+    warnings.warn(
+        "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return -1
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+def _open_for_reading(invocation: Invocation, file: PathOrDescriptor, options: _Options) -> Any:
+    real = known_file(invocation, file)
+    if real is None:
+        return _walk_to_read(invocation, Given(file, wanted=None), options)
+    try:
+        return _opened_to_read(invocation, file, real, real, options)
+    except OSError as exc:
+        reraise(exc, file)
+
+
+def _walk_to_read(invocation: Invocation, given: Given, options: _Options) -> Any:
+    alive_to_read(invocation, "open", given)
+    if given.odd:
+        return _open(given.name, *options)
+    try:
+        real = readable(invocation, given, operation="open")
+        return _opened_to_read(invocation, given.name, given.like(real), real, options)
+    except OSError as exc:
+        reraise(exc, given.name)
+
+
+def _opened_to_read(
+    invocation: Invocation, name: object, path: StrOrBytes, real: str, options: _Options
+) -> Any:
+    """Open ``path``, which is the real path as str or bytes, under the application's ``name``."""
+    opened = _open_readable(path, options)
+    if path != name:
+        raw_of(opened).name = name
+    invocation.namespace.opened(opened.fileno(), real)
+    return opened
+
+
+def _open_readable(
+    file: PathOrDescriptor, options: _Options, closefd: bool = True, opener: Opener | None = None
+) -> Any:
+    if options.buffering or "b" not in options.mode:
+        return _open(file, *options, closefd, opener)
+    raw = _new(FileIO)  # its holder may open it anew, for writing
+    _init(raw, file, options.mode, closefd, opener)
+    return raw
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def _open_for_writing(invocation: Invocation, given: Given, plan: Plan, options: _Options) -> Any:
+    real, charged = locate(invocation, given, plan.flags)
+    if charged:
+        raw = _new_raw(options)
+        return _finished(invocation, raw, open_at(invocation, raw, real, given.name, plan), plan, options)
+    if given.odd:
+        return _open(given.name, *options)
+    try:
+        opened = _open(real, *options)  # on a writable mount, or a device
+    except OSError as exc:
+        reraise(exc, given.name)
+    raw_of(opened).name = given.name
+    return opened
+
+
+def _open_by(
+    invocation: Invocation,
+    file: PathOrDescriptor,
+    plan: Plan,
+    options: _Options,
+    closefd: bool,
+    opener: Opener | None,
+) -> Any:
+    """Open a descriptor, or what ``opener`` gives for ``file``."""
     if type(file) is bool:
         file = truth_as_descriptor(file)
-    buffering = operator.index(buffering)
-    if buffering == 1 and not plan.text:
-        warnings.warn(
-            "line buffering (buffering=1) isn't supported in binary mode, "
-            "the default buffer size will be used",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        buffering = -1
-    # Without a buffer the raw file is what the application holds, and its methods have to hold it, too.
-    raw: Any = _new(_FileIO if buffering else FileIO)
-    if not closefd and not is_number(file) and opener is None:
-        return _open(refusable(file), mode, buffering, encoding, errors, newline, closefd)
-    if is_number(file) or opener is not None:
-        if not plan.flags & WRITING:
-            return _open_to_read(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
-    elif not plan.flags & WRITING:
-        return _open_for_reading(invocation, file, mode, buffering, encoding, errors, newline)
-    else:
-        real, charged = locate(invocation, file, plan.flags)
-        if not charged:
-            return _open_elsewhere(file, real, mode, buffering, encoding, errors, newline, closefd)
-        charge = open_at(invocation, raw, real, os.fspath(file), plan, charged)
-    if not buffering:
+    if not plan.flags & WRITING:
+        return _open_readable(file, options, closefd, opener)
+    raw = _new_raw(options)
+    charge = open_by(invocation, raw, file, plan.raw_mode, closefd, opener)
+    return _finished(invocation, raw, charge, plan, options)
+
+
+def _new_raw(options: _Options) -> Any:
+    """Without a buffer the raw file is what the application holds, and its methods have to hold it, too."""
+    return _new(_FileIO if options.buffering else FileIO)
+
+
+def _finished(invocation: Invocation, raw: Any, charge: Charge | None, plan: Plan, options: _Options) -> Any:
+    """What the application gets for the opened ``raw``: itself, or the buffers over it."""
+    if not options.buffering:
         if plan.text:
             raw.close()
             raise ValueError("can't have unbuffered text I/O")
@@ -158,95 +260,26 @@ def _open_within(
         return raw
     if charge is not None:
         charge.attach(raw)
-    result = _buffered(raw, charge, mode, plan, buffering, encoding, errors, newline)
+    result = _buffered(raw, plan, options, may_be_terminal=charge is None)
     if charge is not None:
         invocation.volume.keep_handle(result, charge.retire)
     return result
 
 
-def _are_usual(plan: Plan, buffering: Any, encoding: Any, errors: Any, newline: Any) -> bool:
-    try:
-        fits = -(2**31) <= operator.index(buffering) < 2**31
-    except TypeError:
-        return False
-    return fits and (plan.text or (encoding is None and errors is None and newline is None))
-
-
-def _open_for_reading(invocation: Invocation, file: Any, mode: Any, buffering: Any, *rest: Any) -> Any:
-    alive_to_read(invocation, "open", file)
-    if is_no_path(file):
-        return _open(file, mode, buffering, *rest)
-    name = os.fspath(file)
-    try:
-        real = readable(invocation, name, operation="open")
-        opened = _open_to_read(like(name, real), mode, buffering, *rest)
-    except OSError as exc:
-        reraise(exc, name)
-    if real != name:
-        raw_of(opened).name = name
-    invocation.namespace.opened(opened.fileno(), real)
-    return opened
-
-
-def _open_to_read(
-    file: Any,
-    mode: Any,
-    buffering: Any,
-    encoding: Any = None,
-    errors: Any = None,
-    newline: Any = None,
-    closefd: Any = True,
-    opener: Any = None,
-) -> Any:
-    if buffering or "b" not in mode:
-        return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-    raw = _new(FileIO)  # its holder may open it anew, for writing
-    _init(raw, file, mode, closefd, opener)
-    return raw
-
-
-def _open_elsewhere(file: Any, real: Any, mode: Any, *rest: Any) -> Any:
-    """Open for writing what is not charged: a writable mount, a device."""
-    if is_no_path(file):
-        return _open(file, mode, *rest)
-    name = os.fspath(file)
-    try:
-        opened = _open(real, mode, *rest)
-    except OSError as exc:
-        reraise(exc, name)
-    raw_of(opened).name = name
-    return opened
-
-
-def raw_of(file: Any) -> Any:
-    """The raw file under the buffers of ``file``."""
-    buffer = getattr(file, "buffer", file)
-    return getattr(buffer, "raw", buffer)
-
-
-def _buffered(
-    raw: Any,
-    charge: Charge | None,
-    mode: str,
-    plan: Plan,
-    buffering: int,
-    encoding: Any,
-    errors: Any,
-    newline: Any,
-) -> Any:
+def _buffered(raw: io.FileIO, plan: Plan, options: _Options, *, may_be_terminal: bool) -> Any:
     """The standard buffers over ``raw``, chosen as :func:`io.open` chooses them."""
     result: Any = raw
+    buffering = options.buffering
     try:
-        line_buffering = False
-        if buffering == 1:
-            line_buffering = True  # of text: in binary mode there is none
-        elif buffering < 0 and charge is None:
-            line_buffering = raw.isatty()  # nothing in a scratch directory is a terminal
+        # Only text can be buffered by lines; what is in a scratch directory is no terminal.
+        line_buffering = buffering == 1 or (buffering < 0 and may_be_terminal and raw.isatty())
         size = buffering if buffering > 1 else _buffer_size(raw)
         result = (io.BufferedRandom if plan.updating else io.BufferedWriter)(raw, size)
         if plan.text:
-            result = io.TextIOWrapper(result, encoding, errors, newline, line_buffering)
-            result.mode = mode
+            result = io.TextIOWrapper(
+                result, options.encoding, options.errors, options.newline, line_buffering
+            )
+            result.mode = options.mode
         return result
     except BaseException:
         result.close()
@@ -259,7 +292,13 @@ def _buffer_size(raw: Any) -> int:
     return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
 
 
-def open_code(invocation: Invocation, path: Any) -> Any:
-    if not isinstance(path, str) or is_odd(path):
-        return originals.open_code(path)
-    return _open_for_reading(invocation, path, "rb", -1)
+def raw_of(file: Any) -> Any:
+    """The raw file under the buffers of ``file``."""
+    buffer = getattr(file, "buffer", file)
+    return getattr(buffer, "raw", buffer)
+
+
+def open_code(invocation: Invocation, path: StrOrBytesPath) -> Any:
+    if not isinstance(path, str) or "\0" in path:
+        return originals.open_code(path)  # type: ignore[arg-type]
+    return _open_for_reading(invocation, path, _Options("rb", -1, None, None, None))

@@ -15,7 +15,7 @@ from tmpguard.core import originals
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import appends, may_write
-from tmpguard.interpose.paths import alive
+from tmpguard.interpose.raising import alive
 
 from .descriptors import charged, is_charged
 
@@ -158,7 +158,7 @@ def _left(fd: int, start: int) -> int:
 def ioctl(invocation: Invocation, fd: Any, request: int, *args: Any, **more: Any) -> Any:
     """:func:`fcntl.ioctl`. Raises OSError(EXDEV) or OSError(EOPNOTSUPP) for clones to and from ``/tmp``."""
     if request in (_FICLONE, _FICLONERANGE) and args:
-        descriptor, source = _number(fd), _source(request, args[0])
+        descriptor, source = _descriptor_number(fd), _source(request, args[0])
         originals.fstat(source)
         ours = [invocation.owns(number) for number in (source, descriptor)]
         if any(ours):
@@ -170,8 +170,8 @@ def ioctl(invocation: Invocation, fd: Any, request: int, *args: Any, **more: Any
 def _source(request: int, argument: Any) -> int:
     if request == _FICLONERANGE:
         return int(struct.unpack_from("q", argument)[0])
-    return _number(argument)
+    return _descriptor_number(argument)
 
 
-def _number(fd: Any) -> int:
+def _descriptor_number(fd: Any) -> int:
     return fd if isinstance(fd, int) else int(fd.fileno())

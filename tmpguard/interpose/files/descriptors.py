@@ -12,22 +12,15 @@ from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import PathOrDescriptor, StrOrBytes, StrOrBytesPath
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import fill_holes
 from tmpguard.core.storage.quota import Full
+from tmpguard.interpose.given import Given
 from tmpguard.interpose.modes import CHANGING, WRITING
-from tmpguard.interpose.paths import (
-    alive,
-    alive_to_read,
-    exists,
-    hold,
-    is_odd,
-    place,
-    readable,
-    refuse,
-    reraise,
-)
+from tmpguard.interpose.paths import exists, hold, readable, resolve
+from tmpguard.interpose.raising import alive, alive_to_read, refuse, reraise
 from tmpguard.interpose.readonly import O_PATH, O_TMPFILE, truncate_error
 
 from .charge import bytes_of, full, touched
@@ -39,48 +32,72 @@ _RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
 
 
 def open(
-    invocation: Invocation, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+    invocation: Invocation, path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
 ) -> int:
     """:func:`os.open`: the descriptor is a real one, of the file behind the invocation's path."""
-    if is_odd(path):
-        return originals.os_open(path, flags, mode)
+    given = Given(path, dir_fd)
+    if given.odd:
+        return originals.os_open(given.name, flags, mode)
     if flags & O_PATH:
         flags &= _WITH_O_PATH  # the kernel ignores the others
-    _check_flags(path, flags)
-    if not flags & CHANGING:
-        alive_to_read(invocation, "os.open", path)
-        try:
-            follow = not flags & os.O_NOFOLLOW
-            real = readable(invocation, path, dir_fd, operation="os.open", follow=follow)
-            hold(invocation, real)
-            fd = originals.os_open(real, flags, mode)
-            invocation.namespace.opened(fd, real)
-            return fd
-        except OSError as exc:
-            reraise(exc, path)
-    alive(invocation, "os.open", path)
-    real, charged = locate(invocation, path, flags, dir_fd, "os.open")
-    if not charged and not flags & os.O_TRUNC and flags & WRITING in (os.O_RDONLY, WRITING) and exists(real):
-        flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
-    call = partial(originals.os_open, real, flags, mode)
     try:
-        if not charged:
-            fd = call()
-            invocation.namespace.opened(fd, real)
-            return fd
-        if O_TMPFILE and flags & O_TMPFILE == O_TMPFILE:
-            # Nameless, but an inode all the same.
-            invocation.reusable = False
-            fd = int(making(invocation, "os.open", path, real, call, nameless=True))
-            invocation.quota.reused(originals.fstat(fd).st_ino)
-        else:
-            fd = int(opening(invocation, path, real, flags, call, "os.open"))
+        _check_flags(flags)
+        if flags & CHANGING:
+            return _open_to_change(invocation, given, flags, mode)
+        alive_to_read(invocation, "os.open", given)
+        real = readable(invocation, given, operation="os.open", follow=not flags & os.O_NOFOLLOW)
+        hold(invocation, real)
+        fd = originals.os_open(real, flags, mode)
+        invocation.namespace.opened(fd, real)
+        return fd
     except OSError as exc:
-        reraise(exc, path)
+        reraise(exc, given.name)
+
+
+def _check_flags(flags: int) -> None:
+    """Flags that do not go together are reported before the path is looked at; which, the kernel knows."""
+    if flags & os.O_DIRECTORY and (flags & os.O_CREAT or _is_nameless(flags)):
+        try:
+            originals.close(originals.os_open(Unopened("/dev/null/"), flags))
+        except OSError as exc:
+            if exc.errno == EINVAL:
+                raise
+
+
+def _is_nameless(flags: int) -> bool:
+    return bool(O_TMPFILE) and flags & O_TMPFILE == O_TMPFILE
+
+
+def _open_to_change(invocation: Invocation, given: Given, flags: int, mode: int) -> int:
+    alive(invocation, "os.open", given.name)
+    real, charged = locate(invocation, given, flags, "os.open")
+    if not charged:
+        return _open_elsewhere(invocation, real, flags, mode)
+    fd = _open_charged(invocation, given, real, flags, mode)
     if flags & WRITING and threading.get_ident() not in handing_over:
         status = originals.fstat(fd)
         if modes.S_ISREG(status.st_mode):
-            invocation.expose(fd, status, "" if flags & O_TMPFILE else real)
+            invocation.expose(fd, status, "" if flags & O_TMPFILE else os.fsdecode(real))
+    return fd
+
+
+def _open_elsewhere(invocation: Invocation, real: StrOrBytes, flags: int, mode: int) -> int:
+    """Open what is not charged: on a writable mount, or a device."""
+    if not flags & os.O_TRUNC and flags & WRITING in (os.O_RDONLY, WRITING) and exists(real):
+        flags &= ~os.O_CREAT  # there is nothing to make, so nothing for the backstop to refuse
+    fd = originals.os_open(real, flags, mode)
+    invocation.namespace.opened(fd, os.fsdecode(real))
+    return fd
+
+
+def _open_charged(invocation: Invocation, given: Given, real: StrOrBytes, flags: int, mode: int) -> int:
+    call = partial(originals.os_open, real, flags, mode)
+    if not _is_nameless(flags):
+        return opening(invocation, given.name, real, flags, call, "os.open")
+    # Nameless, but an inode all the same.
+    invocation.reusable = False
+    fd = making(invocation, "os.open", given.name, real, call, nameless=True)
+    invocation.quota.reused(originals.fstat(fd).st_ino)
     return fd
 
 
@@ -98,16 +115,6 @@ def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) ->
     if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
         invocation.expose(new)
     return new
-
-
-def _check_flags(path: Any, flags: int) -> None:
-    """Flags that do not go together are told before the path is looked at; which, the kernel knows."""
-    if (flags & os.O_CREAT and flags & os.O_DIRECTORY) or (O_TMPFILE and flags & O_TMPFILE == O_TMPFILE):
-        try:
-            originals.close(originals.os_open(Unopened("/dev/null/"), flags))
-        except OSError as exc:
-            if exc.errno == EINVAL:
-                reraise(exc, path)
 
 
 # --- which descriptors are charged ---------------------------------------------------------------------
@@ -196,7 +203,7 @@ def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int
     def call(size: int) -> Any:
         return originals.pwritev(fd, _first(views, size), offset, flags)
 
-    at = None if offset == -1 else offset  # the number stands for where the descriptor is
+    at = None if offset == -1 else offset  # -1 stands for where the descriptor is
     if flags & _RWF_APPEND:
         at = originals.fstat(fd).st_size
     return charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
@@ -248,33 +255,36 @@ def ftruncate(invocation: Invocation, fd: Any, length: int, /) -> None:
     return None
 
 
-def truncate(invocation: Invocation, path: Any, length: int) -> None:
+def truncate(invocation: Invocation, path: PathOrDescriptor, length: int) -> None:
     alive(invocation, "os.truncate", path)
     if type(path) is int:
         return ftruncate(invocation, path, length)
-    if is_odd(path):
-        return originals.truncate(path, length)
+    given = Given(path)
+    if given.odd:
+        return originals.truncate(given.name, length)
     try:
         if length < 0:
             raise os_error(EINVAL)
-        where = place(invocation, path, operation="os.truncate")
-        if not where.mount.writable:
-            code = truncate_error(where, length)
-            if code == EROFS:
-                refuse(invocation, "os.truncate", path, where)
-            elif code:
-                raise os_error(code)
-        if not where.mount.charged:
-            return originals.truncate(where.real, length)
-        if not modes.S_ISREG(originals.stat(where.real).st_mode):
-            return originals.truncate(where.real, length)
-        fd = originals.os_open(where.real, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
-        finally:
-            originals.close(fd)
+        return _truncate(invocation, given, length)
     except OSError as exc:
-        reraise(exc, path)
+        reraise(exc, given.name)
+
+
+def _truncate(invocation: Invocation, given: Given, length: int) -> None:
+    where = resolve(invocation, given, operation="os.truncate")
+    if not where.mount.writable:
+        code = truncate_error(where, length)
+        if code == EROFS:
+            refuse(invocation, "os.truncate", given, where)
+        elif code:
+            raise os_error(code)
+    if not where.mount.charged or not modes.S_ISREG(originals.stat(where.real).st_mode):
+        return originals.truncate(where.real, length)
+    fd = originals.os_open(where.real, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
+    finally:
+        originals.close(fd)
     return None
 
 

@@ -13,7 +13,7 @@ from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.storage.openfiles import fill_holes
 from tmpguard.core.storage.pages import pages
 from tmpguard.core.storage.quota import Full
-from tmpguard.interpose.paths import alive
+from tmpguard.interpose.raising import alive
 from tmpguard.interpose.wrapper import StandIn
 
 from .charge import full

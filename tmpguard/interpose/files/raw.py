@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import Opener, PathOrDescriptor, ReadableBuffer, StrOrBytes
 from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.interpose.given import Given
 from tmpguard.interpose.modes import WRITING, Plan, raw_plan_of
-from tmpguard.interpose.paths import BUFFERS, alive, is_odd, like, readable, reraise, truth_as_descriptor
-from tmpguard.interpose.wrapper import StandIn, is_number
+from tmpguard.interpose.paths import readable, truth_as_descriptor
+from tmpguard.interpose.raising import alive, reraise
+from tmpguard.interpose.wrapper import StandIn, is_descriptor
 
 from .charge import Charge, charge_of
 from .target import locate, opening
@@ -36,7 +38,9 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
     _charge: Charge | None = None
     _nameless = False
 
-    def __init__(self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None) -> None:
+    def __init__(
+        self, file: PathOrDescriptor, mode: str = "r", closefd: bool = True, opener: Opener | None = None
+    ) -> None:
         self._charge = None
         invocation = get_current()
         plan = raw_plan_of(mode) if invocation is not None else None
@@ -46,36 +50,58 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
         if not self.closed:
             super().close()  # what it was before, whatever becomes of it
             vars(self).pop("__IOBase_closed", None)  # the mark of a file that stays closed
-        if not closefd and not is_number(file) and opener is None:
-            _init(self, refusable(file), mode, closefd)
+        given = Given(file, wanted=None)
+        if not closefd and not is_descriptor(file) and opener is None:
+            _init(self, refusable(given), mode, closefd)
         try:
-            self._charge = self._open(invocation, file, mode, plan, closefd, opener)
+            self._charge = self._open(invocation, given, mode, plan, closefd, opener)
         except OSError as exc:
-            if isinstance(file, os.PathLike) and exc.filename == os.fspath(file):
+            if isinstance(file, os.PathLike) and exc.filename == given.name:
                 exc.filename = file  # io.FileIO leaves it as it is, which open() does not
             raise
         self.name = file
         self._hold(self._charge)
 
     def _open(
-        self, invocation: Invocation, file: Any, mode: str, plan: Plan, closefd: bool, opener: Any
+        self,
+        invocation: Invocation,
+        given: Given,
+        mode: str,
+        plan: Plan,
+        closefd: bool,
+        opener: Opener | None,
     ) -> Charge | None:
+        file = given.name
         if type(file) is bool:
             file = truth_as_descriptor(file)
-        if is_number(file) or opener is not None:
+        if is_descriptor(file) or opener is not None:
             alive(invocation, "open", file)
             return open_by(invocation, self, file, mode, closefd, opener)
-        if not plan.flags & WRITING:
-            name = os.fspath(file)
-            with _spelled(name):
-                if is_odd(name):
-                    _init(self, name, mode, closefd)  # says so
-                real = readable(invocation, name, operation="open")
-                _init(self, like(name, real), mode, closefd)
-            invocation.namespace.opened(self.fileno(), real)
-            return None
-        real, charged = locate(invocation, file, plan.flags)
-        return open_at(invocation, self, real, os.fspath(file), plan, charged)
+        if given.odd:
+            _init(self, given.name, mode, closefd)  # raises the right error
+        elif plan.flags & WRITING:
+            return self._open_for_writing(invocation, given, plan)
+        else:
+            self._open_for_reading(invocation, given, mode, closefd)
+        return None
+
+    def _open_for_writing(self, invocation: Invocation, given: Given, plan: Plan) -> Charge | None:
+        real, charged = locate(invocation, given, plan.flags)
+        if charged:
+            return open_at(invocation, self, real, given.name, plan)
+        try:
+            _init(self, real, plan.raw_mode)
+        except OSError as exc:
+            reraise(exc, given.name)
+        return None
+
+    def _open_for_reading(self, invocation: Invocation, given: Given, mode: str, closefd: bool) -> None:
+        try:
+            real = readable(invocation, given, operation="open")
+            _init(self, given.like(real), mode, closefd)
+        except OSError as exc:
+            reraise(exc, given.name)
+        invocation.namespace.opened(self.fileno(), real)
 
     def _hold(self, charge: Charge | None) -> None:
         """Have the writes charged by the methods of this class."""
@@ -84,7 +110,7 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
             self._nameless = charge.is_nameless(self)
             charge.invocation.volume.keep_handle(self, charge.retire)
 
-    def write(self, data: Any, /) -> int | None:  # type: ignore[override]
+    def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         return _write(self, data) if self._charge is None else self._charge.write(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
@@ -104,18 +130,14 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
 
 
 def open_at(
-    invocation: Invocation, raw: Any, real: Any, name: Any, plan: Plan, charged: bool
+    invocation: Invocation, raw: Any, real: StrOrBytes, name: StrOrBytes, plan: Plan
 ) -> Charge | None:
-    """Open the real path ``real`` for ``raw`` under the application's ``name``."""
-    with _spelled(name):
-        call = partial(_init, raw, real, plan.raw_mode)
-        if charged:
-            opening(invocation, name, real, plan.flags, call)
-        else:
-            call()
+    """Open ``real``, which lies in the scratch directory, for ``raw`` under the application's ``name``."""
+    try:
+        opening(invocation, name, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
+    except OSError as exc:
+        reraise(exc, name)
     raw.name = name
-    if not charged:
-        return None
     return charge_of(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
 
 
@@ -124,42 +146,39 @@ handing_over: Final[set[int]] = set()
 
 
 def open_by(
-    invocation: Invocation, raw: Any, file: Any, mode: str, closefd: bool, opener: Any
+    invocation: Invocation,
+    raw: Any,
+    file: PathOrDescriptor,
+    mode: str,
+    closefd: bool,
+    opener: Opener | None,
 ) -> Charge | None:
-    """Take up a descriptor, or what ``opener`` gives for ``file``; one in the scratch is charged."""
-    if opener is None or is_number(file):
+    """Open a descriptor, or what ``opener`` gives for ``file``; one in the scratch directory is charged."""
+    if opener is None or is_descriptor(file):
         _init(raw, file, mode, closefd)
     else:
-        name = os.fspath(file)
-        thread = threading.get_ident()
-        handing_over.add(thread)  # what the opener opens is the raw file's alone
-        try:
-            _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
-        except OSError as exc:
-            if isinstance(exc.filename, Unopened):  # what the opener itself raises is its own affair
-                exc.filename = name
-            raise
-        finally:
-            handing_over.discard(thread)
-        raw.name = name
+        _init_by_opener(raw, os.fspath(file), mode, closefd, opener)  # type: ignore[arg-type]
     if raw.writable() and invocation.owns(raw.fileno()):
         return charge_of(invocation, raw)
     return None
 
 
-def is_no_path(file: Any) -> bool:
-    """Is ``file`` nothing that could be opened by its path?"""
-    return isinstance(file, BUFFERS) or is_odd(file)
-
-
-def refusable(path: Any) -> Any:
-    """What the original is given that is going to refuse it, in its own words: ``path``, or none at all."""
-    return path if is_no_path(path) else os.devnull
-
-
-@contextmanager
-def _spelled(name: Any) -> Iterator[None]:
+def _init_by_opener(
+    raw: Any, name: StrOrBytes, mode: str, closefd: bool, opener: Callable[[Any, int], int]
+) -> None:
+    thread = threading.get_ident()
+    handing_over.add(thread)  # what the opener opens is the raw file's alone
     try:
-        yield
+        _init(raw, Unopened(name), mode, closefd, lambda _, flags: opener(name, flags))
     except OSError as exc:
-        reraise(exc, name)
+        if isinstance(exc.filename, Unopened):  # what the opener itself raises is its own affair
+            exc.filename = name
+        raise
+    finally:
+        handing_over.discard(thread)
+    raw.name = name
+
+
+def refusable(given: Given) -> PathOrDescriptor:
+    """What the original is given to raise the right error by itself: what is odd, or else any path."""
+    return given.name if given.odd else os.devnull

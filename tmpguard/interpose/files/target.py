@@ -7,65 +7,59 @@ import stat as modes
 from collections.abc import Callable
 from errno import EEXIST, EISDIR, ENOSPC, EROFS
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytes
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
-from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.pages import allocated
 from tmpguard.core.storage.quota import Full
-from tmpguard.interpose.paths import (
-    BUFFERS,
-    alive,
-    entry,
-    is_odd,
-    like,
-    place,
-    quick_real,
-    refuse,
-    reraise,
-    text,
-)
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import quick_real_of, resolve, resolve_entry
+from tmpguard.interpose.raising import alive, refuse, reraise
 from tmpguard.interpose.readonly import O_PATH, check_search, open_error
 
 from .charge import too_many
 
+T = TypeVar("T")
 
-def locate(
-    invocation: Invocation, file: Any, flags: int, dir_fd: int | None = None, operation: str = "open"
-) -> tuple[Any, bool]:
-    """The real path to open ``file`` by for writing, and whether the file is charged to the quota.
+
+def locate(invocation: Invocation, given: Given, flags: int, operation: str = "open") -> tuple[Any, bool]:
+    """The real path to open a file by for writing, and whether the file is charged to the quota.
 
     Raises OSError(EROFS) with the note and the violation outside the writable mounts (C2.1), and before it
     what the kernel reports first (C2.2).
     """
-    real = quick_real(invocation, file) if dir_fd is None else None
+    real = quick_real_of(invocation, given)
     if real is not None:
-        return real, True
-    alive(invocation, operation, file)
-    if (operation == "open" and isinstance(file, BUFFERS)) or is_odd(file):
-        return file, False  # the original refuses it by itself
+        return given.like(real), True
+    alive(invocation, operation, given.name)
+    if given.odd:
+        return given.name, False  # the original refuses it by itself
     try:
         making = bool(flags & os.O_CREAT)
         if making and not flags & O_PATH:
-            _check_last(invocation, file, dir_fd, flags, operation)
-        where = place(invocation, file, dir_fd, follow=_follows(flags), operation=operation, making=making)
+            _check_last(invocation, given, flags, operation)
+        where = resolve(invocation, given, follow=_follows(flags), operation=operation, making=making)
         if not where.mount.writable:
-            _check_read_only(invocation, file, where, flags, operation)
+            code = open_error(where, flags)
+            if code == EROFS:
+                refuse(invocation, operation, given, where)
+            elif code:
+                raise os_error(code)
     except OSError as exc:
-        reraise(exc, file)
-    return like(file, where.real), where.mount.charged
+        reraise(exc, given.name)
+    return given.like(where.real), where.mount.charged
 
 
-def _check_last(invocation: Invocation, file: Any, dir_fd: int | None, flags: int, operation: str) -> None:
+def _check_last(invocation: Invocation, given: Given, flags: int, operation: str) -> None:
     """Raises EISDIR or EEXIST for a path that only a directory may have: what has it is not looked at."""
-    name = text(file)
-    if not name.endswith(("/", ".")):
+    if not given.text.endswith(("/", ".")):
         return
-    where = entry(invocation, file, dir_fd, operation)
+    where = resolve_entry(invocation, given, operation)
     if where.last or where.slash:
-        check_search(where)  # whether it may be searched is told before
+        check_search(where)  # whether it may be searched is reported before
         raise os_error(EEXIST if where.last and flags & os.O_EXCL else EISDIR)
 
 
@@ -73,17 +67,14 @@ def _follows(flags: int) -> bool:
     return not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
 
 
-def _check_read_only(invocation: Invocation, file: Any, where: Place, flags: int, operation: str) -> None:
-    code = open_error(where, flags)
-    if code == EROFS:
-        refuse(invocation, operation, file, where)
-    elif code:
-        raise OSError(code, os.strerror(code), file)
-
-
 def opening(
-    invocation: Invocation, name: Any, real: str, flags: int, call: Callable[[], Any], operation: str = "open"
-) -> Any:
+    invocation: Invocation,
+    name: object,
+    real: StrOrBytes,
+    flags: int,
+    call: Callable[[], T],
+    operation: str = "open",
+) -> T:
     """Run ``call``, which opens ``real`` in the scratch directory, and charge what it frees and makes.
 
     Without the lock where that is a FIFO: who opens it waits for its other end, perhaps.
@@ -107,7 +98,7 @@ def opening(
     return call()
 
 
-def _is_pipe(real: Any) -> bool:
+def _is_pipe(real: StrOrBytes) -> bool:
     try:
         return modes.S_ISFIFO(originals.stat(real).st_mode)
     except (OSError, ValueError):
@@ -117,18 +108,21 @@ def _is_pipe(real: Any) -> bool:
 def making(
     invocation: Invocation,
     operation: str,
-    name: Any,
-    real: str,
-    call: Callable[[], Any],
+    name: object,
+    real: StrOrBytes,
+    call: Callable[[], T],
     *,
     nameless: bool = False,
-) -> Any:
+) -> T:
     """Run ``call``, which may make ``real``, or a nameless file in it, within ``max_files`` (C3.6)."""
+    quota = invocation.quota
+    if quota.max_files is None:
+        return call()
     real = os.fsdecode(real)
     if real.endswith("/") and operation != "os.mkdir" and not nameless:
         return call()  # only a directory may be named like that, which the kernel says
     try:
-        return invocation.quota.making(real, call, nameless=nameless)
+        return quota.making(real, call, nameless=nameless)  # type: ignore[no-any-return]
     except Full:
         invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
         return call()

@@ -14,7 +14,8 @@ from tmpguard.core import originals
 from tmpguard.core.context import unguarded
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import SOURCE_ROOT
-from tmpguard.interpose.paths import alive, is_odd, text
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.raising import alive
 from tmpguard.interpose.wrapper import StandIn
 
 from .fallback import Authorizer, Resolved, limit, translated
@@ -104,7 +105,8 @@ class _Way:
         self._charged = False
         self._guarded = False
         self._view: Any = None
-        if is_odd(database):
+        given = Given(database)
+        if given.odd:
             return  # the original refuses it by itself
         uri = bool(options.get("uri", False))
         module = vfs_module()
@@ -113,7 +115,7 @@ class _Way:
             self._target, uri, self._charged = translated(invocation, database, uri)
             self._guarded = True
         else:
-            own = _with_vfs(text(database), uri or view.uses_uris, view.name)
+            own = _with_vfs(given.text, uri or view.uses_uris, view.name)
             if own is None:
                 self._guarded = True  # shared by name with connections of others
             else:

@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
-from tmpguard.interpose.paths import exists, place, text
+from tmpguard.interpose.given import Given, text_of
+from tmpguard.interpose.paths import exists, resolve
 
 
 class Resolved(str):
@@ -52,7 +53,7 @@ class Authorizer:
 
 def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
     """What to connect to, whether that is a URI, and whether it is charged to the quota."""
-    name = text(database)
+    name = text_of(database)
     query = ""
     if uri and name.startswith("file:"):
         name, _, query = name[len("file:") :].partition("?")
@@ -62,7 +63,7 @@ def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, b
     if not name or name == ":memory:" or "mode=memory" in query:
         return database, uri, False
     try:
-        where = place(invocation, name, operation="sqlite3.connect")
+        where = resolve(invocation, Given(name), operation="sqlite3.connect")
     except OSError:
         return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
     if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:

@@ -31,7 +31,8 @@ from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.storage.quota import Full
 from tmpguard.interpose.files.charge import too_many
-from tmpguard.interpose.paths import entry, exists, place, quick_real
+from tmpguard.interpose.given import Given
+from tmpguard.interpose.paths import exists, quick_real, resolve, resolve_entry
 from tmpguard.interpose.readonly import open_error, unlink_error
 
 from . import abi
@@ -195,7 +196,7 @@ def _temporary(view: View) -> str:
     for directory in (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *_TEMPORARY):
         with suppress(OSError):
             if directory:
-                where = place(view.invocation, directory)
+                where = resolve(view.invocation, Given(directory))
                 if where.mount.writable and modes.S_ISDIR(originals.stat(where.real).st_mode):
                     return f"{where.virtual}/etilqs_{os.urandom(8).hex()}"
     raise os_error(EROFS)
@@ -220,7 +221,7 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
         return codes.SQLITE_IOERR_DELETE_NOENT  # all is gone
     virtual = _text(name)
     try:
-        where = _quick(view, virtual) or entry(invocation, virtual)
+        where = _quick(view, virtual) or resolve_entry(invocation, Given(virtual))
         status = originals.lstat(where.real)
     except FileNotFoundError:
         return codes.SQLITE_IOERR_DELETE_NOENT
@@ -281,7 +282,7 @@ def _x_full_pathname(vfs: int, name: int, size: int, out: int) -> int:
 def _x_dl_open(vfs: int, name: int) -> int | None:
     path = _text(name)
     if "/" in path:
-        path = place(_view(vfs).invocation, path).real
+        path = resolve(_view(vfs).invocation, Given(path)).real
     buffer = ctypes.create_string_buffer(os.fsencode(path))
     default = _default()
     handle: int | None = default.dl_open(default.address, ctypes.addressof(buffer))
@@ -290,7 +291,7 @@ def _x_dl_open(vfs: int, name: int) -> int | None:
 
 def _leading(view: View, path: str, **how: Any) -> Place:
     """Where ``path`` leads."""
-    return _quick(view, path) or place(view.invocation, path, **how)
+    return _quick(view, path) or resolve(view.invocation, Given(path), **how)
 
 
 def _quick(view: View, path: str) -> Place | None:
