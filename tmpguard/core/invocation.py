@@ -62,8 +62,6 @@ class Invocation(Attachments, RefusalMixin):
 
     def __init__(self, guard: Policy) -> None:
         self.guard = guard
-        # Whoever takes it out is the one who ends the invocation.
-        self._end_token = [None]
 
     # --- the block -------------------------------------------------------------------------------------
 
@@ -112,13 +110,10 @@ class Invocation(Attachments, RefusalMixin):
             wiper.put(self._clean_up, self.guard.scratch)
 
     def _is_first_to_end(self) -> bool:
-        """True once. Atomic without a lock: a garbage collection or a signal may end another invocation, or
-        this one, at any point of it."""
-        try:
-            self._end_token.pop()
-        except IndexError:
-            return False
-        return True
+        """True for one caller. Atomic without a lock, since a garbage collection or a signal handler may end
+        another invocation, or this one, at any point; and nothing to make for a request without files."""
+        mark = object()
+        return vars(self).setdefault("_ended_by", mark) is mark
 
     def _finish(self) -> bool:
         """Mark the end; False if another thread or an earlier call did."""
