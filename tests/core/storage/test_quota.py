@@ -135,7 +135,8 @@ def _mapped(path: str, data: bytes) -> None:
 
 
 def _temporary(path: str, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir="/tmp", delete=False) as file:
+    # Closed by itself: where the disk is full, `with` leaves it open, of which 3.14 warns.
+    with contextlib.closing(tempfile.NamedTemporaryFile(dir="/tmp", delete=False)) as file:
         file.write(data)
     os.rename(file.name, path)
 
