@@ -1,4 +1,4 @@
-"""Directories by descriptor, no link followed, whatever the application made of their modes (C4.2)."""
+"""Directories by descriptor: no link followed, no mount entered, whatever their modes (C4.2, C4.4)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EBUSY, ENOENT
 from typing import Final
 
 from tmpguard.core import originals
@@ -13,28 +14,80 @@ from tmpguard.core import originals
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What its owner has to be allowed to list a directory and to look at what is in it.
 _LOOKING: Final = 0o500
+_MOUNT_ID: Final = b"mnt_id:"
+
+
+class MountPoint(OSError):
+    """Another file system, or another part of the same one, is mounted there: it is not entered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(EBUSY, "Something is mounted there", name)
+
+
+def mount_of(descriptor: int) -> str:
+    """What tells the mount on which ``descriptor`` lies from others, bind mounts included."""
+    try:
+        info = originals.os_open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno != ENOENT:
+            raise  # no descriptor is free, say: then it is not known
+    else:
+        try:
+            _, found, rest = originals.read(info, 4096).partition(_MOUNT_ID)
+        finally:
+            originals.close(info)
+        if found:
+            return rest.split(None, 1)[0].decode()
+    return f"device {originals.fstat(descriptor).st_dev}"  # without a /proc of Linux
 
 
 @contextmanager
-def opened_directory(parent: int, name: str) -> Iterator[int]:
-    descriptor = open_directory(parent, name)
+def opened_directory(parent: int, name: str, mount: str) -> Iterator[int]:
+    descriptor = open_directory(parent, name, mount)
     try:
         yield descriptor
     finally:
         originals.close(descriptor)
 
 
+def open_directory(parent: int, name: str, mount: str) -> int:
+    """A descriptor of the directory ``name``, made readable for its owner if it is not; follows no link.
+
+    Raises MountPoint where it does not lie on ``mount``.
+    """
+    try:
+        descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        unlock(parent, name, mount)
+        descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
+    try:
+        _check_mount(descriptor, name, mount)
+    except BaseException:
+        originals.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_mount(descriptor: int, name: str, mount: str) -> None:
+    if mount_of(descriptor) != mount:
+        raise MountPoint(name)
+
+
 @contextmanager
-def readable_directory(parent: int, path: str) -> Iterator[tuple[int, bool]]:
+def readable_directory(parent: int, path: str, mount: str) -> Iterator[tuple[int, bool]]:
     """A descriptor of the directory ``path``, and whether its owner may not look at what is in it: then its
-    mode is another one for as long as this takes."""
+    mode is another one for as long as this takes.
+
+    Raises MountPoint where it does not lie on ``mount``.
+    """
     before = None
     try:
         descriptor = originals.os_open(path, DIRECTORY, dir_fd=parent)
     except PermissionError:
         before = modes.S_IMODE(originals.stat(path, dir_fd=parent, follow_symlinks=False).st_mode)
-        descriptor = open_directory(parent, path)
+        descriptor = open_directory(parent, path, mount)
     try:
+        _check_mount(descriptor, path, mount)
         mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
         if mode & _LOOKING != _LOOKING:
             before = mode
@@ -60,21 +113,16 @@ def unlocked(directory: str) -> Iterator[None]:
         originals.chmod(directory, mode)
 
 
-def open_directory(parent: int, name: str) -> int:
-    """A descriptor of the directory ``name``, made readable for its owner if it is not; follows no link."""
-    try:
-        return originals.os_open(name, DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        unlock(parent, name)
-        return originals.os_open(name, DIRECTORY, dir_fd=parent)
+def unlock(parent: int, name: str, mount: str) -> None:
+    """Give the owner all rights on the directory ``name``. chmod follows links, so it goes by descriptor.
 
-
-def unlock(parent: int, name: str) -> None:
-    """Give the owner all rights on the directory ``name``. chmod follows links, so it goes by descriptor."""
+    Raises MountPoint where it does not lie on ``mount``.
+    """
     descriptor = originals.os_open(
         name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
     )
     try:
+        _check_mount(descriptor, name, mount)
         originals.chmod(f"/proc/self/fd/{descriptor}", 0o700)
     finally:
         originals.close(descriptor)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from tmpguard.core import originals
 from tmpguard.core.aliases import StrOrBytes
 
-from .dirfd import readable_directory
+from .dirfd import MountPoint, mount_of, readable_directory
 
 PAGE: Final = 4096
 #: A link's target of fewer bytes lies in the inode and costs nothing.
@@ -75,18 +75,21 @@ def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, in
 
 
 def measure(parent: int, name: str) -> Usage:
-    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2)."""
-    return _measure_below(parent, name, set())
+    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2).
+
+    What is mounted in it is none of its own.
+    """
+    return _measure_below(parent, name, mount_of(parent), set())
 
 
-def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
+def _measure_below(parent: int, name: str, mount: str, linked: set[int]) -> Usage:
     total = files = 0
     pending = [name]
     while pending:
         path = pending.pop()
         try:
             with (
-                readable_directory(parent, path) as (directory, locked),
+                readable_directory(parent, path, mount) as (directory, locked),
                 originals.scandir(directory) as entries,
             ):
                 for entry in entries:
@@ -96,11 +99,11 @@ def _measure_below(parent: int, name: str, linked: set[int]) -> Usage:
                             pending.append(f"{path}/{entry.name}")
                             continue
                         # Too deep to be named from the top, or not to be reached from there: go on from here.
-                        below = _measure_below(directory, entry.name, linked)
+                        below = _measure_below(directory, entry.name, mount, linked)
                         total, files = total + below.bytes, files + below.files
                     else:
                         total += _entry_bytes(entry, directory, linked)
-        except FileNotFoundError:
+        except (FileNotFoundError, MountPoint):
             continue  # removed by another thread meanwhile
     return Usage(total, files)
 
@@ -116,17 +119,17 @@ class Entry(NamedTuple):
 def inventory(parent: int, name: str) -> dict[str, Entry]:
     """The entries below the directory ``name`` in ``parent``, by their paths from there (``/a/b``)."""
     found: dict[str, Entry] = {}
-    _take_inventory(parent, name, "", found)
+    _take_inventory(parent, name, mount_of(parent), "", found)
     return found
 
 
-def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry]) -> None:
+def _take_inventory(parent: int, name: str, mount: str, shown: str, found: dict[str, Entry]) -> None:
     pending = [(name, shown)]
     while pending:
         path, shown = pending.pop()
         try:
             with (
-                readable_directory(parent, path) as (directory, locked),
+                readable_directory(parent, path, mount) as (directory, locked),
                 originals.scandir(directory) as entries,
             ):
                 for entry in entries:
@@ -138,8 +141,8 @@ def _take_inventory(parent: int, name: str, shown: str, found: dict[str, Entry])
                     if len(path) < _LONG and not locked:
                         pending.append((f"{path}/{entry.name}", inner))
                     else:
-                        _take_inventory(directory, entry.name, inner, found)
-        except FileNotFoundError:
+                        _take_inventory(directory, entry.name, mount, inner, found)
+        except (FileNotFoundError, MountPoint):
             continue  # removed by another thread meanwhile
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from errno import EACCES, ENOENT, ENOTDIR, ENOTEMPTY, EPERM
+from errno import EACCES, EBUSY, ENOENT, ENOTDIR, ENOTEMPTY, EPERM
 from typing import Final
 
 from tmpguard.core import originals
 
-from .dirfd import opened_directory, unlock
+from .dirfd import MountPoint, mount_of, opened_directory, unlock
 
 _ROUNDS: Final = 5
 _HOISTED: Final = "tmpguard-"
@@ -18,15 +17,16 @@ _HOISTED: Final = "tmpguard-"
 def wipe(parent: int, name: str) -> None:
     """Remove the directory ``name`` of the descriptor ``parent`` and all that is in it.
 
-    A directory that lies in a directory is first moved up to the top: so any depth is wiped with two
-    descriptors. Late writers may add entries meanwhile, so it goes over the tree until it is empty.
+    Goes through no mount point (C4.4): what is mounted in it stays, with the directories that lead there.
+    Late writers may add entries meanwhile, so it goes over the tree until it is empty.
 
-    Raises OSError when something cannot be removed (an immutable file, say).
+    Raises OSError when something cannot be removed (an immutable file, say), after all else was.
     """
+    mount = mount_of(parent)
     for round_left in reversed(range(_ROUNDS)):
         try:
-            with opened_directory(parent, name) as top:
-                _empty(top)
+            with opened_directory(parent, name, mount) as top:
+                _Wipe(top, mount).empty()
             originals.rmdir(name, dir_fd=parent)
             return
         except OSError as exc:
@@ -37,6 +37,81 @@ def wipe(parent: int, name: str) -> None:
                 raise
 
 
+class _Wipe:
+    """One going over the directory that the descriptor ``top`` has open, which lies on ``mount``.
+
+    A directory that lies in a directory is first moved up to the top: so any depth is wiped with two
+    descriptors.
+    """
+
+    def __init__(self, top: int, mount: str) -> None:
+        self._top = top
+        self._mount = mount
+        self._numbers = itertools.count()
+        self._failure: OSError | None = None
+
+    def empty(self) -> None:
+        pending = self._clear(self._top)
+        while pending:
+            name = pending.pop()
+            try:
+                with opened_directory(self._top, name, self._mount) as inner:
+                    for child in self._clear(inner):
+                        self._hoist(inner, child, pending)
+                originals.rmdir(name, dir_fd=self._top)
+            except OSError as exc:
+                self._note(exc)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # it holds this frame, which would hold it
+
+    def _note(self, failure: OSError) -> None:
+        """Go on with the rest. The failure that is told in the end is one that another round cannot mend."""
+        if self._failure is None or self._failure.errno in (ENOENT, ENOTDIR, ENOTEMPTY):
+            self._failure = failure
+
+    def _clear(self, directory: int) -> list[str]:
+        """Unlink all that is no directory in ``directory``; the names of those that are."""
+        with originals.scandir(directory) as found:
+            entries = list(found)
+        directories = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+                continue
+            try:
+                _unlink(entry.name, directory)
+            except OSError as exc:
+                self._note(exc)
+        return directories
+
+    def _hoist(self, directory: int, name: str, pending: list[str]) -> None:
+        """Move the directory ``name`` to the top under a name that is free there, to be emptied next."""
+        repaired = False
+        while True:
+            target = f"{_HOISTED}{next(self._numbers)}"
+            if _has_entry(self._top, target):
+                continue  # the application's own name
+            try:
+                originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=self._top)
+                pending.append(target)
+                return
+            except PermissionError as exc:
+                if repaired:
+                    self._note(exc)
+                    return
+                # Moving a directory changes its "..", which wants it writable, and its parent too.
+                originals.fchmod(directory, 0o700)
+                unlock(directory, name, self._mount)
+                repaired = True
+            except OSError as exc:
+                self._note(MountPoint(name) if exc.errno == EBUSY else exc)
+                return
+
+
 def _has_entry(parent: int, name: str) -> bool:
     """Is there an entry ``name`` in the directory of the descriptor ``parent``?"""
     try:
@@ -44,30 +119,6 @@ def _has_entry(parent: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _empty(top: int) -> None:
-    pending = _clear(top, top)
-    numbers = itertools.count()
-    while pending:
-        name = pending.pop()
-        with opened_directory(top, name) as inner:
-            for child in _clear(top, inner):
-                pending.append(_hoist(inner, child, top, numbers))
-        originals.rmdir(name, dir_fd=top)
-
-
-def _clear(top: int, directory: int) -> list[str]:
-    """Unlink all that is no directory in ``directory``; the names of those that are."""
-    with originals.scandir(directory) as found:
-        entries = list(found)
-    directories = []
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            directories.append(entry.name)
-        else:
-            _unlink(entry.name, directory)
-    return directories
 
 
 def _unlink(name: str, directory: int) -> None:
@@ -81,22 +132,3 @@ def _unlink(name: str, directory: int) -> None:
         # The directory may not be writable for its owner.
         originals.fchmod(directory, 0o700)
         originals.unlink(name, dir_fd=directory)
-
-
-def _hoist(directory: int, name: str, top: int, numbers: Iterator[int]) -> str:
-    """Move the directory ``name`` to the top under a name that is free there; returns that name."""
-    repaired = False
-    while True:
-        target = f"{_HOISTED}{next(numbers)}"
-        if _has_entry(top, target):
-            continue  # the application's own name
-        try:
-            originals.rename(name, target, src_dir_fd=directory, dst_dir_fd=top)
-            return target
-        except PermissionError:
-            if repaired:
-                raise
-            # Moving a directory changes its "..", which wants it writable, and its parent too.
-            originals.fchmod(directory, 0o700)
-            unlock(directory, name)
-            repaired = True
