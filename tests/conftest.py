@@ -15,7 +15,7 @@ import pytest
 import tmpguard
 from tmpguard.core import originals
 from tmpguard.core.reports import log
-from tmpguard.core.storage.scratch import PREFIX
+from tmpguard.core.storage.claims import PREFIX
 
 
 def _scratch_directories() -> set[str]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 import tmpguard
+from tests.parity.mounting import NOT_PERMITTED
 
 Result = TypeVar("Result")
 
@@ -108,6 +109,20 @@ def python(code: str, *arguments: object) -> list[str]:
 def run_python(code: str, *arguments: object) -> str:
     """Run ``code`` in a new interpreter and return what it printed; it must succeed and print no error."""
     done = subprocess.run(python(code, *arguments), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def run_with_mounts(code: str, *arguments: object) -> str:
+    """The same in a mount namespace of its own, with ``mounting`` to mount things there."""
+    enter = f"""
+sys.path.insert(0, {str(PROJECT)!r})
+from tests.parity import mounting
+mounting.enter_namespace()
+"""
+    done = subprocess.run(python(enter + code, *arguments), capture_output=True, text=True, check=False)
+    if done.returncode == NOT_PERMITTED:
+        pytest.skip(f"this machine does not permit it: {done.stderr}")
     assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}: {done.stderr}"
     return done.stdout
 

@@ -17,7 +17,7 @@ import pytest
 import tmpguard
 from tests.support import in_threads, run_unprivileged
 from tmpguard.core import originals
-from tmpguard.core.storage.scratch import ScratchRoot
+from tmpguard.core.storage.scratch import Owner, ScratchRoot
 
 CROWD = 8
 
@@ -182,8 +182,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     directories: list[str] = []
     make = ScratchRoot.make
 
-    def counting(self: ScratchRoot) -> str:
-        directories.append(make(self))
+    def counting(self: ScratchRoot, owner: Owner) -> str:
+        directories.append(make(self, owner))
         return directories[-1]
 
     monkeypatch.setattr(ScratchRoot, "make", counting)

@@ -28,7 +28,7 @@ import pytest
 import tmpguard
 from tests.support import case
 from tmpguard.core import originals
-from tmpguard.core.storage.scratch import PREFIX
+from tmpguard.core.storage.claims import PREFIX
 
 
 @pytest.fixture(autouse=True)

@@ -49,6 +49,22 @@ def enter_namespace() -> None:
     _check(_libc.mount(b"none", b"/", None, _PRIVATE, None), "private mounts")
 
 
+def bind(source: str, target: str) -> None:
+    """Mount what ``source`` is, a directory or a file, on ``target``."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None), f"a mount on {target}")
+
+
+def mount_tmpfs(target: str, size: int, files: int = 0) -> None:
+    """A tmpfs of ``size`` bytes on ``target``, of ``files`` inodes or without a limit."""
+    options = b"size=%d,nr_inodes=%d,mode=1777" % (size, files)
+    _check(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", _NOSUID_NODEV, options), "a tmpfs")
+
+
+def unmount(target: str) -> None:
+    """Take away what is mounted on ``target``."""
+    _check(_libc.umount2(os.fsencode(target), _DETACH), f"unmounting {target}")
+
+
 def make_read_only(*writable: str) -> None:
     """Make everything read-only but the directories ``writable``. Shared memory and the like need no care:
     whatever is mounted becomes read-only."""

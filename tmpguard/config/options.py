@@ -12,7 +12,7 @@ from typing import Final
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.layout import SOURCE_ROOT, TMP, is_below
-from tmpguard.core.storage import scratch
+from tmpguard.core.storage import claims
 
 from .platforms import PLATFORMS, Platform
 
@@ -190,7 +190,7 @@ def checked_scratch_root(value: object, bundle: str | None) -> str:
     if value is None:
         return os.path.realpath(tempfile.gettempdir())
     path = checked_directory("scratch_root", value)
-    if reason := scratch.cannot_write(path):
+    if reason := claims.cannot_write(path):
         raise ConfigurationError(
             f"scratch_root={value!r} is not writable ({reason}): give a directory in which one can be made"
         )

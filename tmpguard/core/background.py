@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,7 +19,11 @@ _all: Final[weakref.WeakSet[Background[Any]]] = weakref.WeakSet()
 
 
 class Background(Generic[Job]):
-    """One thread per process, started by the first job. To queue one never raises and never waits."""
+    """One thread per process, started by the first job. To queue one never raises and never waits.
+
+    Jobs may come from a finalizer, a signal handler and the interpreter's exit. So nobody waits for the
+    thread to start: where none can run any more, whoever brings a job does it there and then.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,24 +32,36 @@ class Background(Generic[Job]):
 
     def _start(self) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._started = False
+        # Whoever takes it out is the thread that does the jobs: an interrupted start is made again.
+        self._token = [None]
+        self._thread: int | None = None
         self._lock = threading.RLock()  # a garbage collection within may queue a job, too
+        #: Is the interpreter exiting? Then the thread may stop at any point.
+        self._exiting = False
 
     def _wake(self) -> None:
         """Have a thread see to the jobs."""
-        if self._thread is None:
+        if not self._started and not self._exiting:
             with self._lock:
-                if self._thread is None:
-                    # An empty context and not the patched start: the thread belongs to no invocation.
-                    thread = threading.Thread(
-                        target=Context().run, args=(self._run,), name=self.name, daemon=True
-                    )
-                    self._thread = thread
+                if not self._started:
                     try:
-                        originals.thread_start(thread)
-                    except RuntimeError:  # none can be started while the interpreter exits (from 3.12 on)
-                        self._thread = None
+                        # Not by threading.Thread, whose start() waits for the thread.
+                        originals.start_new_thread(self._serve, ())
+                        self._started = True
+                    except RuntimeError:  # there are too many, or the interpreter exits (from 3.12 on)
                         self._do_here()
+        if self._exiting:
+            self._do_here()
+
+    def _serve(self) -> None:
+        try:
+            self._token.pop()
+        except IndexError:
+            return
+        self._thread = threading.get_ident()
+        threading.current_thread().name = self.name
+        Context().run(self._run)  # the thread belongs to no invocation
 
     def _do_here(self) -> None:
         with suppress(queue.Empty):
@@ -65,11 +82,26 @@ class Background(Generic[Job]):
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that was queued so far is done; False when ``timeout`` seconds were too few."""
-        if self._thread is None or self._thread is threading.current_thread():
+        if self._thread == threading.get_ident():
+            return True
+        if sys.is_finalizing() or (self._token and not self._started):
+            self._do_here()
             return True
         done = threading.Event()
         self._jobs.put(self._marker(done.set))
         return done.wait(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """At the interpreter's exit: do what is queued, and have what comes later done where it comes from.
+
+        False when ``timeout`` seconds were too few.
+        """
+        self._exiting = True
+        return self.drain(timeout)
+
+    def forget(self) -> None:
+        """What is queued is done by nobody any more."""
+        self._jobs = queue.SimpleQueue()
 
     def restart(self) -> None:
         """In a forked child: the thread and its jobs are the parent's."""

@@ -22,11 +22,13 @@ class Step(IntEnum):
     # Before a fork, in the parent: what the child is going to share has to exist.
     SHARE_WITH_CHILD = auto()
 
-    # After a fork, in the child. Directories first: nothing may be wiped that is the parent's.
+    # After a fork, in the child. Directories first: nothing may be wiped that is the parent's. What dead
+    # processes left is swept up when the child is whole again.
     LET_GO_OF_DIRECTORIES = auto()
     RESTART_THREADS = auto()
     FREE_LOCKS = auto()
     FORGET_LOGGED_LINES = auto()
+    SWEEP_UP = auto()
 
     # At the interpreter's exit. SQLite is closed while its files are there, what the log still owes is said
     # before the reports go out, and the directories go last.
@@ -42,6 +44,7 @@ _IN_CHILD: Final = (
     Step.RESTART_THREADS,
     Step.FREE_LOCKS,
     Step.FORGET_LOGGED_LINES,
+    Step.SWEEP_UP,
 )
 _AT_EXIT: Final = (
     Step.CLOSE_DATABASES,

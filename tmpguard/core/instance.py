@@ -189,7 +189,7 @@ class Instance:
             return
         with unguarded():
             volume.wipe()
-            self._guard.scratch.release()
+            wiper.release(self._guard.scratch)
 
 
 def _discard(root: ScratchRoot, made: list[str]) -> None:

@@ -82,7 +82,7 @@ class Invocation(Attachments, RefusalMixin):
             return
         with unguarded():
             self._wipe()
-            self.guard.scratch.release()
+            wiper.release(self.guard.scratch)
         if self.guard.on_report is not None:
             wiper.put(self._hand_out, self.guard.scratch)
 

@@ -6,6 +6,7 @@ nothing else, so that no part of tmpguard can be caught in its own patched layer
 
 from __future__ import annotations
 
+import _thread as _thread_module
 import fcntl as _fcntl
 import io as _io_module
 import mmap as _mmap_module
@@ -48,6 +49,7 @@ sqlite_connect = _sqlite3_module.connect
 SqliteConnection = _sqlite3_module.Connection
 SqliteError = _sqlite3_module.Error
 thread_start = _threading.Thread.start
+start_new_thread = _thread_module.start_new_thread
 executor_submit = _ThreadPoolExecutor.submit
 
 os_open = os.open

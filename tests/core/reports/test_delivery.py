@@ -169,10 +169,10 @@ def test_where_no_thread_can_be_started_the_job_is_done_at_once(monkeypatch: pyt
         def _do(self, job: list[str]) -> None:
             job.append(threading.current_thread().name)
 
-    def fail(thread: threading.Thread) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr("tmpguard.core.originals.thread_start", fail)
+    monkeypatch.setattr("tmpguard.core.originals.start_new_thread", fail)
     jobs, job = Jobs("jobs"), list[str]()
     jobs._jobs.put(job)
     jobs._wake()

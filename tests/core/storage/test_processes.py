@@ -19,7 +19,7 @@ import pytest
 
 import tmpguard
 from tests.support import python, run_python
-from tmpguard.core.storage.scratch import PREFIX, new_name, sweep
+from tmpguard.core.storage.claims import PREFIX, new_name, sweep
 
 SERVER = """
 import os, tmpguard
@@ -115,12 +115,12 @@ def test_processes_that_start_at_once_remove_nothing_of_each_other(scratch_root:
     """Several workers of one server, each with requests while the others start."""
     code = """
 import os, tmpguard
-from tmpguard.core.storage import scratch
+from tmpguard.core.storage import claims
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
     guard = tmpguard.Guard(scratch_root=sys.argv[1], bundle=None)
-    scratch.sweep(sys.argv[1])
+    claims.sweep(sys.argv[1])
     with guard.invocation():
         os.makedirs("/tmp/a")
         with open("/tmp/a/file.txt", "w") as file:
@@ -342,6 +342,108 @@ def test_a_fork_pool_started_within_an_invocation_uses_its_tmp(
             assert pool.submit(_in_a_pool, 2).result() == "['1.txt', '2.txt']"
         assert sorted(os.listdir("/tmp")) == ["1.txt", "2.txt"]
     assert own_directories(scratch_root) == []
+
+
+# --- workers that are forked from one parent, as by `gunicorn --preload` (C4.6) ----------------------------
+
+WORKERS = """
+import os, signal, tmpguard
+from tmpguard.core.context import unguarded
+guard = tmpguard.Guard(scratch_root=sys.argv[1], bundle=None)
+
+def worker(work, then):
+    pid = os.fork()
+    if not pid:
+        work()
+        then()
+        os._exit(0)
+    return pid
+
+def request(name="file"):
+    invocation = guard.invocation().__enter__()
+    os.makedirs("/tmp/a/b")
+    open(f"/tmp/a/b/{name}", "w").close()
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def found():
+    with unguarded():
+        return sorted(name for _, _, names in os.walk(sys.argv[1]) for name in names)
+
+def nothing():
+    pass
+"""
+
+PRELOADED = {
+    "a worker that serves nothing yet": """
+os.waitpid(worker(request, killed), 0)
+assert found() == ["file"]
+os.waitpid(worker(nothing, nothing), 0)
+assert found() == []
+""",
+    "one after the other": """
+for _ in range(3):
+    os.waitpid(worker(request, killed), 0)
+    assert found() == ["file"]
+os.waitpid(worker(nothing, nothing), 0)
+assert found() == []
+""",
+    "a living one beside it": """
+reading, writing = os.pipe()
+go_on, said = os.pipe()
+
+def living():
+    request("living")
+    os.write(writing, b"x")
+    os.read(go_on, 1)
+    assert os.listdir("/tmp/a/b") == ["living"]
+
+pid = worker(living, nothing)
+os.read(reading, 1)
+os.waitpid(worker(request, killed), 0)
+assert found() == ["file", "living"]
+os.waitpid(worker(nothing, nothing), 0)
+assert found() == ["living"]
+os.write(said, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+""",
+    "the parent has a request of its own": """
+request("parent's")
+for then in (nothing, killed):
+    os.waitpid(worker(nothing, then), 0)
+    assert found() == ["parent's"]
+""",
+    "a worker of a worker": """
+def parent():
+    os.waitpid(worker(request, killed), 0)
+    assert found() == ["file"]
+    os.waitpid(worker(nothing, nothing), 0)
+    assert found() == []
+
+assert os.waitpid(worker(parent, nothing), 0)[1] == 0
+""",
+    "by multiprocessing": """
+import multiprocessing
+fork = multiprocessing.get_context("fork")
+def job():
+    request()
+    killed()
+process = fork.Process(target=job)
+process.start()
+process.join()
+assert found() == ["file"]
+process = fork.Process(target=nothing)
+process.start()
+process.join()
+assert found() == []
+""",
+}
+
+
+@pytest.mark.parametrize("code", PRELOADED.values(), ids=PRELOADED.keys())
+def test_a_forked_worker_removes_what_a_killed_one_left(code: str, scratch_root: Path) -> None:
+    assert run_python(WORKERS + code, scratch_root) == ""
 
 
 # --- exit ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Final
 from tmpguard.core import hooks
 from tmpguard.core.background import Background
 from tmpguard.core.policy import Policy
-from tmpguard.core.storage.scratch import trim_all
+from tmpguard.core.storage.scratch import tidy_all
 from tmpguard.core.storage.wiper import wiper
 
 from .report import Report
@@ -84,8 +84,9 @@ class Reporter(Background[Job]):
 
     def finish(self) -> None:
         """At the interpreter's exit: hand out what waits."""
-        if not self.drain(_PATIENCE):
+        if not self.stop(_PATIENCE):
             logger.warning("%d reports were left at the exit: on_report was too slow", self._jobs.qsize())
+            self.forget()
 
 
 reporter: Final = Reporter("tmpguard-reporter")
@@ -99,13 +100,13 @@ def drain(timeout: float | None = None) -> bool:
     """
     end = None if timeout is None else time.monotonic() + timeout
     done = wiper.drain(timeout)
-    trim_all()
+    tidy_all()
     return reporter.drain(None if end is None else max(0.0, end - time.monotonic())) and done
 
 
 def _hand_out() -> None:
     """At the interpreter's exit: wipe what was to be wiped, and hand out what waits."""
-    wiper.drain(_PATIENCE)
+    wiper.stop(_PATIENCE)
     Context().run(reporter.finish)  # the code that ends may still be bound to an invocation
 
 

@@ -50,13 +50,15 @@ class Volume(Attachments):
     closed = False
     _handles: list[tuple[weakref.ref[Any], Retire]] | None = None
     _mount_points_made = 0
+    #: What was left in it when it was wiped.
+    _left = Usage(0, 0)
 
     quota: Quota
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         # In no invocation: the backstop must not take it for the application's own.
-        self.directory = Context().run(policy.scratch.make)
+        self.directory = Context().run(policy.scratch.make, self)
         self.quota = Quota(policy.quota_bytes, policy.max_files, self.measure)
         self.prefix = self.directory
 
@@ -163,7 +165,10 @@ class Volume(Attachments):
         """Remove the scratch directory and all that is in it (C4.2). Returns what was left there."""
         assert self.directory is not None
         usage = self._policy.scratch.discard(self.directory)
-        return usage._replace(files=usage.files - self._mount_points_made)
+        if usage is None:
+            return self._left  # it is gone already
+        self._left = usage._replace(files=usage.files - self._mount_points_made)
+        return self._left
 
     def wipe_if_small(self, *, reusable: bool) -> Usage | None:
         """The same where next to nothing is in it: cheaper than to wake the background thread.

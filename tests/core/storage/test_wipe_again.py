@@ -1,0 +1,260 @@
+"""What a wipe cannot do now is tried again until it can, at the latest at the exit (C4.4)."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tmpguard
+from tests.support import eventually, left_in, run_python
+from tmpguard.core import originals
+from tmpguard.core.storage import scratch
+
+
+def leave_a_file() -> None:
+    Path("/tmp/file").write_text("text")
+
+
+def leave_directories() -> None:
+    os.makedirs("/tmp/a/b/c")
+    Path("/tmp/a/b/file").write_text("text")
+
+
+def leave_many_files() -> None:
+    for number in range(20):
+        Path(f"/tmp/{number}").write_text("text")
+
+
+def leave_nothing() -> None:
+    os.listdir("/tmp")
+
+
+LEAVE = [leave_a_file, leave_directories, leave_many_files, leave_nothing]
+
+
+def end_in_the_block(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+    with guard.invocation():
+        leave()
+        failing.__enter__()
+
+
+def end_in_the_background(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+    invocation = guard.invocation()
+    with invocation.bound():
+        leave()
+    failing.__enter__()
+    invocation.end()
+    assert tmpguard.drain()
+
+
+def end_the_instance(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+    shared = tmpguard.Guard(scratch_root=guard.scratch.path, bundle=None, lifetime="instance")
+    with shared.invocation():
+        leave()
+    failing.__enter__()
+    shared.end_instance()
+
+
+ENDS = [end_in_the_block, end_in_the_background, end_the_instance]
+
+
+@contextmanager
+def failing(name: str, code: int) -> Iterator[list[Any]]:
+    """The original ``name`` fails with ``code`` within the block; how often it did."""
+    original, calls = getattr(originals, name), list[Any]()
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        raise OSError(code, os.strerror(code))
+
+    setattr(originals, name, fail)
+    try:
+        yield calls
+    finally:
+        setattr(originals, name, original)
+
+
+FAILURES = [
+    ("os_open", errno.EMFILE),
+    ("os_open", errno.ENFILE),
+    ("scandir", errno.EMFILE),
+    ("scandir", errno.ENOMEM),
+    ("unlink", errno.EIO),
+    ("rmdir", errno.EBUSY),
+    ("rename", errno.EIO),
+]
+
+
+@pytest.mark.parametrize(("name", "code"), FAILURES)
+@pytest.mark.parametrize("leave", LEAVE)
+@pytest.mark.parametrize("end", ENDS)
+def test_what_could_not_be_wiped_is_wiped_by_the_next_drain(
+    end: Callable[..., None],
+    leave: Callable[[], None],
+    name: str,
+    code: int,
+    guard: tmpguard.Guard,
+    scratch_root: Path,
+) -> None:
+    broken = failing(name, code)
+    end(guard, leave, broken)
+    broken.__exit__(None, None, None)
+    with guard.invocation():
+        assert os.listdir("/tmp") == []
+    assert tmpguard.drain()
+    assert left_in(scratch_root) == []
+    assert list(scratch_root.iterdir()) == [] or eventually(lambda: list(scratch_root.iterdir()) == [])
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_it_is_tried_again_without_anybody_asking(
+    end: Callable[..., None], guard: tmpguard.Guard, scratch_root: Path
+) -> None:
+    broken = failing("os_open", errno.EMFILE)
+    end(guard, leave_directories, broken)
+    assert left_in(scratch_root) != []
+    broken.__exit__(None, None, None)
+    assert eventually(lambda: list(scratch_root.iterdir()) == [])
+
+
+def test_it_is_tried_less_and_less_often(
+    guard: tmpguard.Guard, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And soon again, at the latest after a minute, where it is a mount that stays for long."""
+    now = 0.0
+    monkeypatch.setattr(scratch.time, "monotonic", lambda: now)
+    root = scratch.ScratchRoot(str(scratch_root))
+    directory = root.make()
+    with failing("rmdir", errno.EBUSY) as attempts:
+        root.discard(directory)
+        times = []
+        while now < 300:
+            now += 0.25
+            before = len(attempts)
+            root.tidy()
+            if len(attempts) > before:
+                times.append(now)
+    assert times[:4] == [0.5, 1.5, 3.5, 7.5]
+    assert {later - sooner for sooner, later in itertools.pairwise(times[7:])} == {60.0}
+    assert root.has_more_to_do()
+    assert root.tidy(everything=True) is None
+    assert not root.has_more_to_do()
+    root.release()
+    assert list(scratch_root.iterdir()) == []
+
+
+def test_one_that_cannot_be_wiped_does_not_keep_the_others(guard: tmpguard.Guard, scratch_root: Path) -> None:
+    broken = failing("rmdir", errno.EBUSY)
+    end_in_the_block(guard, leave_directories, broken)
+    broken.__exit__(None, None, None)
+    for _ in range(3):
+        with guard.invocation():
+            leave_directories()
+    assert len(list(scratch_root.glob("*/*"))) <= 1
+    assert tmpguard.drain()
+    assert list(scratch_root.glob("*/*")) == []
+
+
+def test_a_directory_whose_owner_was_collected_is_wiped(scratch_root: Path) -> None:
+    """An end that was interrupted leaves it so."""
+
+    class Owner:
+        def close(self) -> None: ...
+
+        def wipe(self) -> Any: ...
+
+    root = scratch.ScratchRoot(str(scratch_root))
+    owner = Owner()
+    directory = root.make(owner)
+    Path(directory, "file").write_text("text")
+    root.tidy()
+    assert os.path.exists(directory)
+    del owner
+    root.tidy()
+    assert not os.path.exists(directory)
+    root.release()
+    assert list(scratch_root.iterdir()) == []
+
+
+def test_what_an_interrupted_step_has_left_goes_with_the_process_s_directory(scratch_root: Path) -> None:
+    root = scratch.ScratchRoot(str(scratch_root))
+    directory = root.make()
+    Path(os.path.dirname(directory), "1.gone").write_text("text")
+    os.makedirs(os.path.dirname(directory) + "/77/inner")
+    root.release()
+    assert os.path.exists(directory), "it is in use"
+    root.discard(directory)
+    root.release()
+    assert list(scratch_root.iterdir()) == []
+
+
+FEW = """
+import os, resource, tmpguard
+guard = tmpguard.Guard(scratch_root=sys.argv[1], bundle=None)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+def occupy():
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return held
+
+def free(held):
+    for descriptor in held:
+        os.close(descriptor)
+
+def use():
+    os.makedirs("/tmp/d/e")
+    open("/tmp/d/e/file", "wb").write(b"x" * 500000)
+
+import logging
+logging.getLogger("tmpguard").setLevel(logging.CRITICAL)
+"""
+
+WITHOUT_DESCRIPTORS = {
+    "a block": """
+for _ in range(3):
+    with guard.invocation():
+        use()
+        held = occupy()
+    free(held)
+with guard.invocation():
+    open("/tmp/x", "w").close()
+tmpguard.drain()
+assert not [name for _, _, names in os.walk(sys.argv[1]) for name in names]
+""",
+    "in the background": """
+for _ in range(3):
+    invocation = guard.invocation()
+    with invocation.bound():
+        use()
+    held = occupy()
+    invocation.end()
+    tmpguard.drain()
+    free(held)
+tmpguard.drain()
+assert not [name for _, _, names in os.walk(sys.argv[1]) for name in names]
+""",
+    "until the exit": """
+with guard.invocation():
+    use()
+    held = occupy()
+import atexit
+free(held)
+""",
+}
+
+
+@pytest.mark.parametrize("code", WITHOUT_DESCRIPTORS.values(), ids=WITHOUT_DESCRIPTORS.keys())
+def test_no_free_descriptor_at_the_end(code: str, scratch_root: Path) -> None:
+    run_python(FEW + code, scratch_root)
+    assert list(scratch_root.iterdir()) == []
