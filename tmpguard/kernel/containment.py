@@ -1,17 +1,18 @@
-"""Child processes that see an invocation's files as /tmp: its mount namespace, and what enters it.
+"""Gives child processes an invocation's files as /tmp: makes its mount namespace and starts children in it.
 
-The namespace of an invocation is made when its first child is started, in one of two ways, and is held by
-descriptors of it, so that no process has to stay for it:
+The namespace of an invocation is made when its first child is started. Open descriptors keep it alive, so no
+process has to stay for it. There are two ways to make it:
 
 ``bwrap``
-    bubblewrap mounts what there is to see.
+    bubblewrap sets up the mounts.
 ``python``
-    the same by system calls, from :mod:`~tmpguard.kernel.trampoline` in a fresh interpreter (Linux 5.12).
+    :mod:`~tmpguard.kernel.trampoline` does the same by system calls in a fresh interpreter (Linux 5.12).
 
-A child enters it by nsenter of util-linux where all is known that could go wrong, by the trampoline where
-not, or where there is no nsenter. Either enters the namespace and becomes the program: so the process that
-the application has started, waits for and sends signals to is the program itself. A user without privileges
-gets a user namespace, in which it keeps its number.
+A child enters the namespace through util-linux's nsenter if the program is sure to start. Otherwise, or if
+nsenter is not installed, it enters through the trampoline, which reports errors exactly. Either one enters
+the namespace and then executes the program. The process that the application starts, waits for and sends
+signals to is therefore the program itself. An unprivileged user gets a user namespace, in which its user ID
+stays the same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tmpguard.core.mounts.table import Bind, MountTable
 from .descriptors import raised
 from .namespaces import PATIENCE, Wanted, by_bwrap, held
 
-#: The ways in the order in which they are tried, and whether nsenter is used at all: tests choose their own.
+#: The ways in the order in which they are tried, and whether nsenter is used at all. Tests replace both.
 WAYS: tuple[str, ...] = ("bwrap", "python")
 NSENTER = True
 
@@ -45,29 +46,28 @@ _SHARED_MEMORY: Final = Bind("/dev/shm", "/dev/shm", True)
 
 _TRAMPOLINE: Final = f"{__package__}.trampoline"
 
-#: Unloads the code and the orders from a descriptor; see :mod:`~tmpguard.kernel.trampoline`.
+#: Loads the code and the orders from a descriptor; see :mod:`~tmpguard.kernel.trampoline`.
 _BOOT: Final = "import marshal;f=open({},'rb');c=marshal.load(f);o=marshal.load(f);f.close();exec(c);main(o)"
 
-#: Is /tmp the scratch directory, can it be written, and is it where the process stands?
+#: Checks that /tmp is the scratch directory, is writable, and is the working directory.
 _CHECK: Final = b'[ "$(pwd)" = /tmp ] && echo > /tmp/check'
 
 
 class Means(NamedTuple):
-    """How namespaces are made and entered here."""
+    """How namespaces are made and entered on this machine."""
 
     way: str
-    #: Are they made in a user namespace of their own?
+    #: Whether each namespace gets a user namespace of its own.
     own_user: bool
-    #: The program of util-linux, "" for none.
+    #: The path of util-linux's nsenter, "" if it is not used.
     nsenter: str
 
 
 class Containment:
     """Makes the namespaces of one guard's invocations.
 
-    They are tried with ``directory`` as /tmp, in which the mount points are and nothing else. Raises
-    NotPermitted where no way of making one works. ``read_only=False`` leaves the rest of the file system
-    as it is.
+    Each way is tried with ``directory`` as /tmp, which contains the mount points and nothing else. Raises
+    NotPermitted if none of them works. ``read_only=False`` leaves the rest of the file system as it is.
     """
 
     def __init__(self, table: MountTable, directory: str, *, read_only: bool = True) -> None:
@@ -79,7 +79,7 @@ class Containment:
         self.means = self._choose(directory)
 
     def _choose(self, directory: str) -> Means:
-        """Find a way that works, by trying. Raises NotPermitted."""
+        """Find a way that works by trying each. Raises NotPermitted."""
         refusals: list[str] = []
         for way, own_user in itertools.product(self._ways, _user_namespaces()):
             try:
@@ -97,21 +97,21 @@ class Containment:
                 try:
                     namespace.check(directory)
                 except NotPermitted:
-                    continue  # it does not know all that is asked of it
+                    continue  # an nsenter that lacks an option
                 return Means(way, own_user, nsenter)
         finally:
             namespace.close()
         raise NotPermitted("entering it failed")
 
     def namespace(self, directory: str, *, shared_memory: bool = False) -> MountNamespace:
-        """A namespace with the real ``directory`` as /tmp, and /dev/shm writable or not.
+        """A namespace with the real ``directory`` as /tmp; ``shared_memory`` makes /dev/shm writable.
 
         Raises NotPermitted.
         """
         try:
             return self._make(self.means, directory, shared_memory)
         except NotPermitted:
-            # The process may have given up privileges since it was asked.
+            # The process may have dropped privileges since the way was chosen.
             self.means = self._choose(directory)
             return self._make(self.means, directory, shared_memory)
 
@@ -132,19 +132,19 @@ class Containment:
 
 
 def _user_namespaces() -> tuple[bool, ...]:
-    """Whether to try with a user namespace: the superuser needs none, unless it lacks the privilege."""
+    """Whether to try with a user namespace: root needs one only if it lacks CAP_SYS_ADMIN."""
     return (False, True) if os.geteuid() == 0 else (True,)
 
 
 def _interpreter() -> str:
-    """The interpreter to run the trampoline with: the same as this one, not an environment's link to it."""
+    """The interpreter for the trampoline: the one that runs this, not a virtual environment's link to it."""
     if sys.platform != "linux":
         raise NotPermitted("it needs the mount namespaces of Linux")
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     candidates = [getattr(sys, "_base_executable", None), sys.executable]
     candidates.append(os.path.join(sys.base_exec_prefix, "bin", name))
     for path in candidates:
-        # Where Python is embedded it is a server that they name.
+        # In an embedded Python these may name the server that embeds it.
         if path and os.path.basename(path).startswith("python") and os.access(path, os.X_OK):
             return os.path.abspath(path)
     raise NotPermitted(
@@ -152,11 +152,11 @@ def _interpreter() -> str:
     )
 
 
-# --- one invocation's ----------------------------------------------------------------------------------
+# --- the namespace of one invocation -------------------------------------------------------------------
 
 
 class MountNamespace:
-    """A mount namespace, that of the running ``process``: held by descriptors until :meth:`close`."""
+    """The mount namespace of the running ``process``. Open descriptors keep it alive until :meth:`close`."""
 
     def __init__(self, process: int, interpreter: str, nsenter: str) -> None:
         self._interpreter = interpreter
@@ -172,16 +172,17 @@ class MountNamespace:
         self._lock = threading.Lock()
 
     def quick(self, arguments: list[bytes], directory: bytes) -> list[bytes] | None:
-        """The command that enters and becomes ``arguments`` in ``directory``; None if there is none here.
+        """The command that enters the namespace and executes ``arguments`` in ``directory``.
 
-        Only for a program that is sure to run: what goes wrong here is no error of the program's.
+        None if there is no such command here. Use it only for a program that is sure to start: otherwise the
+        application would see an error of nsenter's instead of the program's.
         """
         if not self.nsenter:
             return None
-        # The descriptors are opened anew by their path: inherited ones would stay open in the program.
+        # nsenter reopens the descriptors by path: inherited ones would stay open in the program.
         process = originals.readlink("/proc/self")
         if originals.stat(f"/proc/{process}").st_uid != os.geteuid():
-            return None  # a process that has changed its user may not be looked into
+            return None  # after a change of user, /proc does not permit it
         command = [self.nsenter, f"--mount=/proc/{process}/fd/{self._mount}"]
         if self._user >= 0:
             command += [f"--user=/proc/{process}/fd/{self._user}", "--preserve-credentials"]
@@ -189,9 +190,9 @@ class MountNamespace:
 
     @contextmanager
     def careful(self, orders: dict[str, Any]) -> Iterator[tuple[list[str], tuple[int, ...]]]:
-        """The command that enters, becomes the program of ``orders`` and tells exactly what goes wrong.
+        """The command that enters, executes the program in ``orders`` and reports any error exactly.
 
-        With it come the descriptors that it has to inherit, which can be closed once it was started.
+        Also yields the descriptors that the command has to inherit. They can be closed once it has started.
         """
         given = {"user": self._user, "mount": self._mount, **_NO_ORDERS, **orders}
         with _loaded(given) as memory:
@@ -199,7 +200,7 @@ class MountNamespace:
             yield _boot(self._interpreter, memory), tuple(fd for fd in inherited if fd >= 0)
 
     def entering(self, process: int) -> None:
-        """``process`` was started with the quick command: the descriptors are needed until it has entered."""
+        """Note that ``process`` was started with the quick command: it needs the descriptors to enter."""
         with self._lock:
             self._entering = [one for one in self._entering if self._is_entering(one)]
             self._entering.append(process)
@@ -208,12 +209,12 @@ class MountNamespace:
         try:
             if originals.stat(f"/proc/{process}/ns/mnt").st_ino == self._identity:
                 return False
-            return _parent_of(process) == os.getpid()  # else it is over, and another process has its number
+            return _parent_of(process) == os.getpid()  # otherwise it has ended and its PID was reused
         except OSError:
-            return False  # it is over, or has become another user's
+            return False  # it has ended, or now runs as another user
 
     def check(self, directory: str) -> None:
-        """Start something in it, and see what comes of it in ``directory``. Raises NotPermitted."""
+        """Check that a child in the namespace writes to ``directory``. Raises NotPermitted."""
         arguments = [b"/bin/sh", b"-c", _CHECK]
         command = self.quick(arguments, b"/tmp")
         if command is not None:
@@ -232,11 +233,11 @@ class MountNamespace:
         try:
             originals.unlink(f"{directory}/check")
         except FileNotFoundError:
-            said = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
-            raise NotPermitted(f"entering by {means}: {said or f'status {done.returncode}'}") from None
+            reason = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
+            raise NotPermitted(f"entering by {means}: {reason or f'status {done.returncode}'}") from None
 
     def close(self) -> None:
-        """Let go of the namespace: it lives on for the processes in it. Waits for those still entering."""
+        """Release the namespace, which lives on for the processes in it. Waits for those still entering."""
         deadline = time.monotonic() + PATIENCE
         while any(map(self._is_entering, self._entering)) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -285,10 +286,10 @@ _code = b""
 
 @contextmanager
 def _loaded(orders: dict[str, Any]) -> Iterator[int]:
-    """A file in memory with the trampoline's code and its orders, until the trampoline was started."""
+    """An in-memory file with the trampoline's code and its orders, open until the trampoline has started."""
     global _code
     if not _code:
-        # By the path alone: pytest puts a loader of its own before the others, which gives no code.
+        # Find it by path alone: pytest installs an import hook whose loader returns no code.
         spec = PathFinder.find_spec(_TRAMPOLINE, [os.path.dirname(__file__)])
         assert spec is not None
         loader: Any = spec.loader

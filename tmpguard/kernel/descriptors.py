@@ -1,4 +1,4 @@
-"""Descriptors of tmpguard's own that a child inherits."""
+"""tmpguard's own descriptors that a child inherits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 from tmpguard.core import originals
 
-#: They are above those that a child could be given as its standard ones.
+#: The lowest descriptor number for them: above those that a child may use as its standard streams.
 _LOWEST: Final = 10
 
 
 def raised(descriptor: int) -> int:
-    """The same file under a number that no standard descriptor of a child has."""
+    """The same file under a descriptor number that no standard stream of a child has."""
     if descriptor >= _LOWEST:
         return descriptor
     try:

@@ -1,7 +1,7 @@
-"""Makes a mount namespace, and holds it for as long as it takes to get descriptors of it.
+"""Makes a mount namespace and holds it until it can be opened.
 
-A process makes it, prints ``ready`` and its number, and ends when its standard input does. Anything else that
-it prints is the reason why it could not.
+A helper process makes the namespace, prints ``ready`` and its PID, and ends when its standard input is
+closed. Any other output is the reason for a failure.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tmpguard.core.errors import NotPermitted
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.core.mounts.table import Bind
 
-#: Seconds for a namespace to be made: far more than it takes, far less than for ever.
+#: Seconds to wait for a namespace: far more than it normally takes.
 PATIENCE: Final = 30.0
 _HOLD: Final = "echo ready $$; read line"
 
 
 class Wanted(NamedTuple):
-    """What is to be seen in a namespace.
+    """What a namespace is to contain.
 
-    ``scratch`` is what stands behind /tmp, ``binds`` the other mounts in the order of their places, those
-    below /tmp among them. ``read_only`` says of the rest whether it becomes so, ``own_user`` whether the
-    namespace gets a user namespace of its own.
+    ``scratch`` is the real directory mounted at /tmp. ``binds`` are the other mounts, including those below
+    /tmp, outer ones first. ``read_only`` makes everything else read-only. ``own_user`` gives the namespace a
+    user namespace of its own.
     """
 
     scratch: str
@@ -41,7 +41,7 @@ class Wanted(NamedTuple):
 
 @contextmanager
 def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]:
-    """Run ``command``, which makes a namespace; gives the number of a process in it. Raises NotPermitted."""
+    """Run ``command``, which makes a namespace; yields the PID of a process in it. Raises NotPermitted."""
     try:
         maker = subprocess.Popen(
             command,
@@ -60,8 +60,8 @@ def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]
             word, _, rest = _line(maker.stdout).partition(" ")
             if word != "ready":
                 maker.kill()
-                said = maker.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
-                raise NotPermitted(rest or said or f"{command[0]} ended without a word")
+                error = maker.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise NotPermitted(rest or error or f"{command[0]} ended without an error message")
             yield int(rest)
         finally:
             assert maker.stdin is not None
@@ -69,7 +69,7 @@ def held(command: list[str], descriptors: tuple[int, ...] = ()) -> Iterator[int]
 
 
 def _line(pipe: IO[bytes]) -> str:
-    """The first line that comes; "" where none comes in time."""
+    """The first line from ``pipe``; "" if none arrives in time."""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         return pipe.readline().decode(errors="replace").strip() if selector.select(PATIENCE) else ""
@@ -79,7 +79,7 @@ def _line(pipe: IO[bytes]) -> str:
 
 
 def by_bwrap(wanted: Wanted) -> list[str]:
-    """The command of bubblewrap. Raises NotPermitted where it is not installed."""
+    """The bubblewrap command. Raises NotPermitted if it is not installed."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise NotPermitted("it is not installed")
@@ -88,11 +88,11 @@ def by_bwrap(wanted: Wanted) -> list[str]:
         command.append("--unshare-user")
     hold = _HOLD
     if wanted.read_only:
-        # Devices can only be used in a mount that is made like this, and it cannot become read-only.
+        # Devices work only in a --dev-bind mount, which cannot be made read-only.
         command += ["--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev"]
         for mount in mounted():
             if mount.path == "/dev" and not os.geteuid():
-                # Nobody else has the right to write there, but the superuser.
+                # Only root can write there.
                 command += ["--cap-add", "CAP_SYS_ADMIN"]
                 hold = f"{shlex.join(_read_only('/dev', f'{mount.options},nosuid'))} && {hold}"
             elif is_below(mount.path, "/dev") and mount.kind in ("tmpfs", "mqueue", "hugetlbfs"):
@@ -113,19 +113,19 @@ def _read_only(path: str, options: str) -> list[str]:
 
 
 class Mounted(NamedTuple):
-    """A mount of this process: its path, the options that it keeps as ``,nosuid,nodev``, and its type."""
+    """A mount of this process: its path, the options to keep (as ``,nosuid,nodev``) and its type."""
 
     path: str
     options: str
     kind: str
 
 
-#: A mount keeps them when it becomes read-only; a user namespace may not even drop them.
+#: Options that a mount keeps when it becomes read-only. In a user namespace they may not be dropped.
 _KEPT: Final = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime"})
 
 
 def mounted() -> Iterator[Mounted]:
-    """The mounts that can be reached by their path."""
+    """The mounts that can be reached by path."""
     with originals.open("/proc/self/mountinfo", "rb") as file:
         lines = file.read().splitlines()
     for line in lines:
@@ -138,7 +138,7 @@ def mounted() -> Iterator[Mounted]:
 
 
 def _mount_at(path: str) -> int:
-    """The number of the mount that a look-up of ``path`` ends in; -1 where there is none."""
+    """The ID of the mount on which ``path`` lies; -1 if ``path`` cannot be opened."""
     try:
         descriptor = originals.os_open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -152,7 +152,7 @@ def _mount_at(path: str) -> int:
 
 
 def _unescaped(name: bytes) -> bytes:
-    """A path of mountinfo, in which blanks and backslashes are written as octal numbers."""
+    """A path from mountinfo with its octal escapes for whitespace and backslashes decoded."""
     for character in b" \t\n\\":
         name = name.replace(b"\\%03o" % character, bytes([character]))
     return name

@@ -1,21 +1,21 @@
-"""What runs in a fresh interpreter to make an invocation's mount namespace, or to start a program in one.
+"""Runs in a fresh interpreter to make an invocation's mount namespace, or to start a program in one.
 
-Both need a process with a single thread that has not run the program yet, and neither can be done safely
-between fork and exec in a process that has threads. So the interpreter is started with ``-I -S``, gets the
-code of this module and its orders by a descriptor, and either tells that the namespace is there or replaces
-itself by the program. Only what is built into the interpreter is imported, but for ``ctypes`` where the
-interpreter has no such system call. Linux only; nothing here may import the rest of tmpguard.
+Both need a single-threaded process that has not executed the program yet. Neither can be done safely between
+fork and exec in a process that has threads. A fresh interpreter therefore starts with ``-I -S`` and reads the
+code of this module and its orders from a descriptor. It then either reports that the namespace is ready or
+executes the program in its own place. It imports only built-in modules, and ``ctypes`` for system calls that
+the interpreter lacks. Linux only; this module must not import the rest of tmpguard.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the one that signal is made of: it takes no time
+import _signal  # type: ignore[import-not-found]  # what signal is built on: imports in no time
 import posix
 import sys
 from errno import EACCES, ENOENT, ENOTDIR
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing typing would take longer than all the rest
+if TYPE_CHECKING:  # importing typing would take longer than everything else
     import ctypes
     from typing import Any, Final, NoReturn
 
@@ -24,7 +24,7 @@ CLONE_NEWUSER: Final = 0x10000000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
 
-# System calls that libraries do not know yet; the numbers are the same on all architectures of today.
+# System calls that libc may not wrap. Their numbers are the same on all current architectures.
 OPEN_TREE: Final = 428
 MOVE_MOUNT: Final = 429
 MOUNT_SETATTR: Final = 442
@@ -36,15 +36,15 @@ OPEN_TREE_CLONE: Final = 1
 MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 MOUNT_ATTR_RDONLY: Final = 1
 
-_posix: Any = posix  # typed code must not depend on the version
+_posix: Any = posix  # for functions that only newer versions have
 
 
 class NotPermitted(Exception):
-    """A step that the machine does not permit."""
+    """The machine does not permit a step."""
 
 
 def main(orders: dict[str, Any]) -> None:
-    """Do what ``orders`` say."""
+    """Carry out ``orders``."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     if "programs" in orders:
@@ -91,7 +91,7 @@ def _enter(orders: dict[str, Any]) -> None:
 
 
 def _become(orders: dict[str, Any]) -> None:
-    """Take on the user and the groups that the program is to run as."""
+    """Switch to the user and the groups that the program is to run as."""
     if orders["groups"] is not None:
         posix.setgroups(orders["groups"])
     if orders["gid"] is not None:
@@ -101,14 +101,14 @@ def _become(orders: dict[str, Any]) -> None:
 
 
 def _execute(orders: dict[str, Any], environment: dict[bytes, bytes]) -> NoReturn:
-    """Replace this process by the first program that can be executed; raises the first telling error."""
+    """Execute the first program that can be executed; otherwise raise the most informative error."""
     first: OSError | None = None
     last = OSError(ENOENT, "")
     for program in orders["programs"]:
         try:
             if orders["args"] and orders["args"][0]:
                 posix.execve(program, orders["args"], environment)
-            _libc().execve(program, orders["args"], environment)  # posix wants to have a name for it
+            _libc().execve(program, orders["args"], environment)  # posix.execve rejects an empty name
         except OSError as exc:
             last = exc
             if first is None and exc.errno not in (ENOENT, ENOTDIR):
@@ -117,7 +117,7 @@ def _execute(orders: dict[str, Any], environment: dict[bytes, bytes]) -> NoRetur
 
 
 def _environment(orders: dict[str, Any]) -> dict[bytes, bytes]:
-    """The program's environment: the one given, or this process's as it was before the interpreter ran."""
+    """The program's environment: the one given, or the one that this process was started with."""
     entries = orders["environment"]
     if entries is None:
         with open("/proc/self/environ", "rb") as file:
@@ -138,7 +138,7 @@ def _close(descriptor: int) -> None:
 
 
 def _give_up(orders: dict[str, Any], exc: OSError, message: bytes) -> NoReturn:
-    """Tell who waits why the program does not run, in the form in which subprocess expects it."""
+    """Report why the program does not run, in the form that subprocess expects."""
     if orders["errors"] >= 0:
         posix.write(orders["errors"], b"OSError:%X:%s" % (exc.errno or 0, message))
         posix._exit(255)
@@ -151,7 +151,7 @@ def _give_up(orders: dict[str, Any], exc: OSError, message: bytes) -> NoReturn:
 
 
 def _make(orders: dict[str, Any]) -> None:
-    """Mount what an invocation sees, tell it on the standard output, and wait for the end of the input."""
+    """Make the mounts, report the result on standard output, and wait for standard input to close."""
     try:
         _mount(orders)
     except NotPermitted as exc:
@@ -173,7 +173,7 @@ def _mount(orders: dict[str, Any]) -> None:
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
     _step("mount(MS_PRIVATE)", libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
-    # All of them are taken before the first is mounted, since it may cover the others' places.
+    # Open all of them before mounting the first, which may cover the sources of the others.
     trees = []
     for source, target, writable in orders["mounts"]:
         shown = repr(source)[1:]
@@ -213,7 +213,7 @@ def _libc() -> _Libc:
     except ImportError as exc:
         raise NotPermitted(f"calling libc by ctypes: {exc}") from None
     libc = ctypes.CDLL(None, use_errno=True)
-    # All arguments in whole registers: an int would leave half of one undefined.
+    # Pass all arguments as whole registers: an int would leave the upper half undefined.
     word, pointer = ctypes.c_long, ctypes.c_char_p
     libc.mount.argtypes = (pointer, pointer, pointer, ctypes.c_ulong, pointer)
     libc.syscall.restype = word
@@ -221,7 +221,7 @@ def _libc() -> _Libc:
 
 
 class _Libc:
-    """The few functions that are called, with numbers and bytes as the kernel wants them."""
+    """The few functions of libc that are needed, with the argument types that the kernel expects."""
 
     def __init__(self, libc: ctypes.CDLL, word: type[ctypes.c_long]) -> None:
         self._libc = libc
