@@ -429,12 +429,12 @@ def test_wrong_files_are_refused(project: Path, scratch_root: Path) -> None:
     for options, message in [
         ({"ignore": project / "nowhere"}, f"{project}/nowhere: cannot be read: No such file or directory"),
         ({"ignore": project}, f"{project}: cannot be read: Is a directory"),
-        ({"ignore": 5}, "ignore=5 is no path: give a file, or None for none"),
-        ({"ignore": ""}, "ignore='' is no path: give a file, or None for none"),
-        ({"ignore": "a\0b"}, "ignore='a\\x00b' is no path: give a file, or None for none"),
+        ({"ignore": 5}, "ignore=5 is not a path: give a file, or None for none"),
+        ({"ignore": ""}, "ignore='' is not a path: give a file, or None for none"),
+        ({"ignore": "a\0b"}, "ignore='a\\x00b' is not a path: give a file, or None for none"),
         (
             {"ignore": file, "bundle": None},
-            f"ignore={file!r} without a bundle: there is nothing to leave out",
+            f"ignore={file!r} has no effect without a bundle: leave it out",
         ),
         ({"ignore": above}, f"{above}:3: 'project/' ignores the whole bundle {project}"),
     ]:

@@ -1,11 +1,11 @@
-"""What of the project is in the bundle: not what its ``.genezioignore`` names (C5.2).
+"""Which files of the project are in the bundle: all but those that its ``.genezioignore`` names (C5.2).
 
-The same files are absent below ``/tmp/package`` and at the project's own path, so that what would be missing
-after the deployment is missing here. At their own path stay, whatever the file says: the interpreter's
-environment and its packages, which the platform has by itself, and the writable mounts. They are reached by
-their path, and listed in themselves; a listing of the project leaves them out.
+Ignored files are absent both below ``/tmp/package`` and at the project's own path: what would be missing
+after the deployment is missing here. Some directories stay at their own path whatever the file says: the
+interpreter's environment and its packages, which the platform provides, and the writable mounts. They can be
+opened by path, and they list their own contents, but a listing of the project leaves them out.
 
-Only the decisions of the rules are remembered: whether a file is there, the disk is asked each time.
+Only the decisions of the rules are cached. Whether a file exists is checked on disk each time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tmpguard.core.layout import PACKAGE, SOURCE_ROOT, TMP, is_below
 
 from .ignore import NAME, Ignore, Level, Names, Rule
 
-#: Where the platform's own files lie, which are there whatever the bundle holds.
+#: The directories of the platform's own files, which exist whatever the bundle contains.
 _SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 
-#: Names that are taken out of a list one by one.
+#: Up to this many names, deleting them from a list one by one is fastest.
 _FEW: Final = 32
 
 
@@ -42,9 +42,9 @@ class Hidden:
         self._own = self._bundle + "/"
         base = os.path.dirname(ignore.file)
         if not is_below(bundle, base):
-            base = bundle  # a file from elsewhere: its patterns are those of the bundle
+            base = bundle  # a file from elsewhere: its patterns apply to the bundle
         offset = bundle[len(base) :].strip("/")
-        #: What the paths in the bundle begin with as the ignore file sees them.
+        #: The prefix of paths in the bundle, relative to the directory of the ignore file.
         self._offset = offset + "/" if offset else ""
         if offset and (rule := ignore.match(offset, True)):
             raise ConfigurationError(
@@ -54,9 +54,9 @@ class Hidden:
         self._kept = tuple(place for place in kept if place.startswith(self._own) and place != self._own)
 
     def rule(self, virtual: str) -> Rule | None:
-        """The rule by which the canonical path ``virtual`` is absent, None where it is there as ever.
+        """The rule that hides the canonical path ``virtual``; None if it is not hidden.
 
-        None as well where there is no such file at all: then it is not the rule by which it is absent.
+        Also None if there is no such file at all: in that case no rule is the reason.
         """
         relative = self._relative(virtual)
         if not relative:
@@ -68,11 +68,11 @@ class Hidden:
         return self._decided(virtual, relative, level.excluded, level.names, name)
 
     def real(self, virtual: str) -> str:
-        """What stands on the disk at ``virtual``, which is in the project."""
+        """The real path of ``virtual``, which is in the project."""
         return self._own + (self._relative(virtual) or "")
 
     def may_hide(self, path: str) -> bool:
-        """May the path below the project's own be absent by a rule? A quick look."""
+        """Whether a rule may hide ``path``, which is the project's own path of a file. A quick check."""
         if not path.startswith(self._own):
             return False
         head, _, name = (self._offset + path[len(self._own) :]).rpartition("/")
@@ -82,7 +82,7 @@ class Hidden:
         return not self._is_kept(path)
 
     def veil(self, directory: str) -> Veil | None:
-        """What a listing of the canonical path ``directory`` leaves out; None: nothing."""
+        """What a listing of the canonical path ``directory`` leaves out; None for nothing."""
         relative = self._relative(directory)
         if relative is None or any(is_below(directory, place) for place in self._kept):
             return None
@@ -90,7 +90,7 @@ class Hidden:
         return Veil(self._own + relative, level)
 
     def _relative(self, virtual: str) -> str | None:
-        """The path in the bundle of what is seen at ``virtual``, None where that is not in the project."""
+        """The path of ``virtual`` relative to the bundle; None if it is not in the project."""
         if virtual.startswith(PACKAGE) and is_below(virtual, PACKAGE):
             return virtual[len(PACKAGE) + 1 :]
         if virtual.startswith(self._own):
@@ -110,12 +110,12 @@ class Hidden:
         return as_directory if modes.S_ISDIR(mode) else as_file
 
     def _is_kept(self, path: str) -> bool:
-        """Is it a place that stays at its own path, something in it, or on the way to it?"""
+        """Whether ``path`` is a directory that stays at its own path, or is inside or above one."""
         return any(is_below(path, place) or is_below(place, path) for place in self._kept)
 
 
 class Veil:
-    """What a listing of one directory leaves out by the rules."""
+    """What a listing of one directory leaves out because of the rules."""
 
     __slots__ = ("_level", "_own")
 
@@ -124,17 +124,20 @@ class Veil:
         self._level = level
 
     def hidden(self, names: list[str], is_directory: bool | None = None) -> frozenset[str]:
-        """Those of the ``names`` that are left out. ``is_directory`` tells what all of them are; None: the
-        disk is asked where that matters."""
+        """Those of the ``names`` that are left out.
+
+        ``is_directory`` says whether all of them are directories. None means unknown: the disk is checked if
+        it matters.
+        """
         if self._level.excluded:
             return frozenset(names)
         suspected = self._level.names.suspected(names)
         return frozenset(name for name in suspected if self._hides(name, is_directory))
 
     def take_out(self, names: list[str], is_directory: bool) -> list[str]:
-        """What is left of the ``names`` of a listing, which are all directories or none.
+        """The ``names`` of a listing without those left out. Either all or none of them are directories.
 
-        A directory is decided once, for as long as it has the same names.
+        The decision for a directory is cached for as long as it has the same names.
         """
         decided, key = self._level.decided, hash("/".join(names))
         known = decided.get(is_directory)
@@ -160,7 +163,7 @@ class Veil:
 
 
 class Unlisted:
-    """What a listing of /tmp leaves out: directories that are reached by their path only (C1.5, C4.1)."""
+    """What a listing of /tmp leaves out: directories that can be reached only by path (C1.5, C4.1)."""
 
     __slots__ = ("_names",)
 
@@ -182,7 +185,7 @@ def _is_directory(real: str) -> bool:
 
 
 def interpreter_places() -> list[str]:
-    """Where the interpreter, its environment, its packages and tmpguard lie."""
+    """The directories of the interpreter, its environment, its packages and tmpguard."""
     paths = sysconfig.get_paths()
     places = [sys.prefix, sys.base_prefix, sys.exec_prefix, SOURCE_ROOT]
     places += [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if paths.get(name)]
@@ -191,23 +194,23 @@ def interpreter_places() -> list[str]:
 
 
 def deployed_places(bundle: str | None, writable: Iterable[str]) -> tuple[str, ...]:
-    """The directories outside of the bundle that are there after the deployment, too.
+    """The directories outside the bundle that also exist after the deployment.
 
-    A link in the bundle that leads by an absolute path to any other place dangles there.
+    A link in the bundle that points to an absolute path anywhere else dangles there.
     """
     own = [place for place in interpreter_places() if bundle is None or not is_below(place, bundle)]
     return (*_SYSTEM, TMP, *own, *writable)
 
 
 def hidden_by(ignore: Ignore | None, bundle: str | None, writable: Iterable[str]) -> Hidden | None:
-    """What the rules leave out of the bundle; None where that can be nothing."""
+    """The files that the rules leave out of the bundle; None if they cannot leave out any."""
     if ignore is None or bundle is None or not ignore.rules:
         return None
     return Hidden(ignore, bundle, writable=writable)
 
 
 def find_ignore(option: object, bundle: str | None) -> Ignore | None:
-    """The rules that the option ``ignore`` asks for. Raises ConfigurationError."""
+    """The rules of the file that the option ``ignore`` names. Raises ConfigurationError."""
     if option is None:
         return None
     if option == NAME:
@@ -216,10 +219,10 @@ def find_ignore(option: object, bundle: str | None) -> Ignore | None:
     try:
         path = os.fsdecode(option)  # type: ignore[arg-type]
     except TypeError:
-        raise ConfigurationError(f"ignore={option!r} is no path: give a file, or None for none") from None
+        raise ConfigurationError(f"ignore={option!r} is not a path: give a file, or None for none") from None
     if not path or "\0" in path:
-        raise ConfigurationError(f"ignore={option!r} is no path: give a file, or None for none")
+        raise ConfigurationError(f"ignore={option!r} is not a path: give a file, or None for none")
     if bundle is None:
-        raise ConfigurationError(f"ignore={option!r} without a bundle: there is nothing to leave out")
+        raise ConfigurationError(f"ignore={option!r} has no effect without a bundle: leave it out")
     head, tail = os.path.split(os.path.abspath(path))
     return Ignore.read(os.path.join(os.path.realpath(head), tail))

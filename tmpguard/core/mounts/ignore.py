@@ -1,11 +1,11 @@
-"""Which files a ``.genezioignore`` leaves out of the bundle, by which of its lines (C5.2).
+"""Which files a ``.genezioignore`` leaves out of the bundle, and which of its lines does so (C5.2).
 
-The syntax is that of gitignore: the last matching line decides; what lies in an ignored directory is ignored
-by the line that names the directory, and nothing in it can be taken back in. Each line is compiled once, by
-pathspec. That and :mod:`.wildmatch` are imported when there is a file to read: most guards have none.
+The syntax is that of gitignore. The last matching line decides. The contents of an ignored directory are
+ignored by the line that names the directory, and no line can include them again. pathspec compiles each line
+once. It and :mod:`.wildmatch` are imported only when there is a file to read: most guards have none.
 
-For a directory it is found out once which lines can name anything in it; most directories share the answer.
-So a name costs a few look-ups, or one regular expression where the lines in question need one.
+For each directory, the lines that can match anything in it are selected once. Most directories share the same
+selection. Deciding a name then takes a few look-ups, or one regular expression if the lines need it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tmpguard.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from .wildmatch import Pattern
 
-#: The name of the file, as the platform looks for it.
+#: The file name that the platform looks for.
 NAME: Final = ".genezioignore"
 
-#: Answers kept; with more of them it begins anew, so that made-up paths cannot fill the memory.
+#: The largest number of cached answers. The cache is cleared when full: made-up paths cannot fill the memory.
 _KEPT: Final = 20_000
 
 
 class Rule(NamedTuple):
-    """One line of an ignore file: the file's path, the line's number from 1, and its pattern as written."""
+    """One line of an ignore file: the file's path, the line number from 1 and the pattern as written."""
 
     file: str
     line: int
@@ -39,11 +39,11 @@ class Rule(NamedTuple):
 
 
 class _Pattern(NamedTuple):
-    """A rule, compiled.
+    """A compiled rule.
 
-    ``path``: it has a slash and is matched with the whole path, else with a name alone. ``head`` is the
-    directory of what it names, or, where ``open``, the beginning of it. ``below``: it names all that lies in
-    the directories that its expression matches.
+    ``path``: the pattern has a slash and is matched against the whole path, otherwise against the name alone.
+    ``head`` is the directory of what it matches, or, if ``open``, only the start of that directory.
+    ``below``: it matches everything inside the directories that its expression matches.
     """
 
     rule: Rule
@@ -54,13 +54,13 @@ class _Pattern(NamedTuple):
     head: str
     open: bool
     below: bool
-    #: The expression of an ``open`` head, where each of its names stands for one directory.
+    #: The expression for an ``open`` head in which each name matches exactly one directory.
     heads: re.Pattern[str] | None
-    #: The name itself where it is one without wildcards, ``*`` and what follows for ``*.csv``.
+    #: The name itself if it has no wildcards, or has only a leading ``*`` as in ``*.csv``.
     plain: str | None
 
     def is_for(self, prefix: str) -> bool:
-        """Can it name anything in the directory ``prefix``, which ends in a slash?"""
+        """Whether it can match anything in the directory ``prefix``, which ends in a slash."""
         if self.below:
             return self.expression.search(prefix + "x") is not None
         if not self.path:
@@ -70,7 +70,7 @@ class _Pattern(NamedTuple):
         return prefix.startswith(self.head) if self.open else prefix == self.head
 
     def names(self, path: str, *, directory: bool) -> bool:
-        """Is ``path``, or the name, itself what the line says, and not only something below it?"""
+        """Whether the line matches ``path`` (or the name) itself, rather than only a parent of it."""
         if self.below:
             return True
         if self.only_directories:
@@ -81,12 +81,12 @@ class _Pattern(NamedTuple):
         return found is not None and found.end() == len(path)
 
 
-#: What decides for a name, were it a directory and were it not; None: it is not ignored.
+#: The rule that ignores a name if it is a directory, and the one if it is not; None if it is not ignored.
 Decision = tuple[Rule | None, Rule | None]
 
 
 class Names:
-    """The patterns that can match names in a directory, and what they say of each."""
+    """The patterns that can match names in a directory, and their decision for each name."""
 
     __slots__ = (
         "_always",
@@ -100,7 +100,7 @@ class Names:
     )
 
     def __init__(self, patterns: list[_Pattern], prefix: str) -> None:
-        #: From the last to the first, since the last one that matches decides.
+        #: In reverse order, because the last one that matches decides.
         self._patterns = patterns[::-1]
         self._prefix = prefix
         self._decided: dict[str, Decision] = {}
@@ -114,7 +114,7 @@ class Names:
         self._expression = _any_of([pattern.expression for pattern in odd]) if not self._always else None
 
     def suspects(self, name: str) -> bool:
-        """May ``name`` be excluded? A quick look; :meth:`decide` knows."""
+        """Whether ``name`` may be excluded. A quick check; :meth:`decide` is exact."""
         if not name.isascii():
             name = byte_text(name)
         return (
@@ -125,12 +125,12 @@ class Names:
         )
 
     def suspected(self, names: list[str]) -> list[str]:
-        """Those of the ``names`` that :meth:`suspects` does: a quick look at all of a directory."""
+        """The ``names`` for which :meth:`suspects` is true: a quick check of a whole directory."""
         joined = "/".join(names) + "/"
         if self._always or not joined.isascii():
             return [name for name in names if self.suspects(name)]
         found = [] if self._literals.isdisjoint(names) else [*self._literals.intersection(names)]
-        # Most directories have few of them, or none: to look for the endings in one text is the quickest.
+        # Most directories have few matches or none: searching the joined text for the endings is fastest.
         for end in self._ends:
             at = joined.find(end)
             while at >= 0:
@@ -142,7 +142,7 @@ class Names:
         return found
 
     def decide(self, name: str) -> Decision:
-        """The rule by which ``name`` is excluded, were it a directory and were it none."""
+        """The rules that exclude ``name`` if it is a directory, and if it is not."""
         decided = self._decided.get(name)
         if decided is None:
             if len(self._decided) >= _KEPT:
@@ -160,17 +160,17 @@ class Names:
 
 
 class Level(NamedTuple):
-    """What holds for the names in one directory: excluded altogether by a rule, or else each by ``names``."""
+    """The decision for the names in one directory: a rule excludes all of them, or ``names`` decides each."""
 
     excluded: Rule | None
     names: Names
-    #: What the last listing left out, of directories and of all else: the hash of the names, and the places
-    #: of those that are hidden, from the last to the first.
+    #: What the last listing left out, for directories and for everything else: the hash of all names, and the
+    #: indexes of the hidden ones in reverse order.
     decided: dict[bool, tuple[int, list[int]]]
 
 
 class Ignore:
-    """The rules of one ignore file. ``rules`` are its lines in their order, those with ``!`` included."""
+    """The rules of one ignore file. ``rules`` are its lines in order, including those with ``!``."""
 
     __slots__ = ("_levels", "_names", "_patterns", "file", "rules")
 
@@ -185,7 +185,7 @@ class Ignore:
     def read(cls, path: str | os.PathLike[str]) -> Ignore:
         """The rules of the file ``path``.
 
-        Raises ConfigurationError where it cannot be read: absent, a directory, no permission.
+        Raises ConfigurationError if it cannot be read: missing, a directory, no permission.
         """
         name = os.fsdecode(path)
         try:
@@ -196,10 +196,10 @@ class Ignore:
         return cls(data, os.path.abspath(name))
 
     def match(self, path: str, is_directory: bool) -> Rule | None:
-        """The rule by which ``path`` is ignored, None where it is not.
+        """The rule that ignores ``path``; None if it is not ignored.
 
         ``path`` is relative to the directory of the ignore file, with slashes and without dot names.
-        ``is_directory`` is to tell a directory itself, not a link to one: ``logs/`` does not name a link.
+        ``is_directory`` must be false for a link to a directory: ``logs/`` does not match a link.
         """
         path = path.rstrip("/")
         if not path:
@@ -209,13 +209,13 @@ class Ignore:
         return level.excluded or level.names.decide(name)[not is_directory]
 
     def level(self, directory: str) -> Level:
-        """What holds for the names in ``directory``, relative as in :meth:`match`; ``""`` is the top."""
+        """The decision for the names in ``directory``, relative as in :meth:`match`; ``""`` is the top."""
         level = self._levels.get(directory)
         if level is not None:
             return level
         if len(self._levels) >= _KEPT:
             self._levels = {"": self._levels[""]}
-        # From the top down, since a directory that is ignored decides for all that lies in it.
+        # From the top down: an ignored directory decides for everything in it.
         level = self._levels[""]
         end = 0
         while end < len(directory):
@@ -232,7 +232,7 @@ class Ignore:
         return level
 
     def _names_in(self, prefix: str) -> Names:
-        """The patterns for the directory ``prefix``, which ends in a slash; most have the same in common."""
+        """The patterns for the directory ``prefix``, which ends in a slash. Most directories share them."""
         prefix = byte_text(prefix)
         chosen = [number for number, pattern in enumerate(self._patterns) if pattern.is_for(prefix)]
         patterns = [self._patterns[number] for number in chosen]
@@ -251,7 +251,7 @@ def _parse(data: bytes, file: str) -> list[_Pattern]:
     found = []
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines, 1):
-        # As git's own C strings, a line ends at a NUL byte.
+        # A line ends at a NUL byte, as C strings in git do.
         pattern = line.removesuffix(b"\r").partition(b"\0")[0].decode("latin-1")
         compiled = None if pattern.startswith("#") else _compiled(_trimmed(pattern), file, number)
         if compiled is not None:
@@ -260,12 +260,12 @@ def _parse(data: bytes, file: str) -> list[_Pattern]:
 
 
 def _trimmed(line: str) -> str:
-    """``line`` without the spaces at its end, but for one that is escaped."""
+    """``line`` without trailing spaces, except an escaped one."""
     end = at = 0
     while at < len(line):
         if line[at] == "\\":
             if at + 1 == len(line):
-                return line  # git looks no further there
+                return line  # git stops here
             at += 1
         elif line[at] == " ":
             at += 1
@@ -276,7 +276,7 @@ def _trimmed(line: str) -> str:
 
 
 def _compiled(line: str, file: str, number: int) -> _Pattern | None:
-    """None for a line that can match nothing."""
+    """The compiled pattern; None for a line that cannot match anything."""
     from .wildmatch import WILD, rewritten
 
     pattern = rewritten(line)
@@ -286,12 +286,12 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
     expression = pattern.restored(made[0])
     text = pattern.text
     tail = text.removeprefix("!").removesuffix("/")
-    anywhere = tail.startswith("**/")  # what stands before the first slash is any directory
+    anywhere = tail.startswith("**/")  # it matches any directory
     tail = tail.removeprefix("**/")
     head, _, name = tail.removeprefix("/").rpartition("/")
     literal = "" if anywhere else _literal(head)
     is_open = anywhere or literal.removesuffix("/") != head
-    # pathspec marks where what it matched ends; without the mark it is all that follows.
+    # pathspec marks the end of the match with a group; without one, the pattern matches everything below.
     below = not expression.groupindex
     return _Pattern(
         Rule(file, number, os.fsdecode(line.encode("latin-1"))),
@@ -308,7 +308,7 @@ def _compiled(line: str, file: str, number: int) -> _Pattern | None:
 
 
 def _expression(text: str) -> tuple[str, bool] | None:
-    """What pathspec makes of a pattern, and whether it excludes; None where it matches nothing."""
+    """pathspec's regular expression for a pattern, and whether it excludes; None if it matches nothing."""
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     try:
@@ -319,7 +319,7 @@ def _expression(text: str) -> tuple[str, bool] | None:
 
 
 def _heads(head: str, pattern: Pattern) -> re.Pattern[str] | None:
-    """The expression of the directories that ``head`` names; None where they may be of any depth."""
+    """The expression for the directories that ``head`` names; None if they may be at any depth."""
     if "**" in head.split("/"):
         return None
     made = _expression(f"/{head}/")
@@ -327,7 +327,7 @@ def _heads(head: str, pattern: Pattern) -> re.Pattern[str] | None:
 
 
 def _literal(head: str) -> str:
-    """The directories at the start of ``head`` that have no wildcard, with a slash after each."""
+    """The leading directories of ``head`` without wildcards, each followed by a slash."""
     from .wildmatch import WILD
 
     names = []
@@ -345,5 +345,5 @@ def _any_of(expressions: list[re.Pattern[str]]) -> re.Pattern[str] | None:
 
 
 def byte_text(path: str) -> str:
-    """``path`` with one character for each of its bytes: git compares those, so ``?`` is one byte."""
+    """``path`` with one character for each byte: git compares bytes, so ``?`` matches one byte."""
     return path if path.isascii() else os.fsencode(path).decode("latin-1")

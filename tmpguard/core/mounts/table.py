@@ -1,11 +1,11 @@
-"""Where does a path lead, and may it be written? This module and ``lookup`` are the only places that answer.
+"""The mounts of a guard. Only this module and ``lookup`` decide where a path leads and if it is writable.
 
-A :class:`MountTable` belongs to a guard: the root file system (read-only, seen as it is on the machine),
-``/tmp`` (writable, charged to the quota), ``/tmp/package`` (the bundle, read-only), the writable mounts of
-``writable=`` and, where the project or the interpreter lie below the real ``/tmp``, those directories at
+A :class:`MountTable` belongs to a guard. It has the root file system (read-only, as it is on the machine),
+``/tmp`` (writable, charged to the quota), ``/tmp/package`` (the bundle, read-only) and the writable mounts of
+``writable=``. If the project or the interpreter is below the real ``/tmp``, those directories are mounted at
 their own paths (C1.1, C1.4, C1.5, C5.1).
 
-A :class:`~.lookup.Namespace` is one invocation's view of it: the scratch directory that stands behind
+A :class:`~.lookup.Namespace` is one invocation's view of the table: the scratch directory mounted at
 ``/tmp``, the working directory, and the walk that resolves a path as the kernel does (C1.2).
 """
 
@@ -20,13 +20,13 @@ from tmpguard.core.layout import PACKAGE, TMP, is_below
 
 from .bundle import Hidden, Unlisted
 
-#: Tails remembered by a guard, and the characters of a path that still is: half a megabyte at the most.
+#: How many tails a guard caches, and the longest path cached: half a megabyte at most.
 _TAILS_KEPT: Final = 2048
 _LONGEST_KEPT: Final = 255
 
 
 class Mount:
-    """One mounted file system: where it is seen, what stands behind it, whether it may be written."""
+    """One mounted file system: its mount point, the real directory behind it, and whether it is writable."""
 
     __slots__ = ("charged", "real", "virtual", "writable")
 
@@ -41,7 +41,7 @@ class Mount:
 
 
 class Bind(NamedTuple):
-    """A directory for the kernel to mount: the real ``source``, where it is seen, may it be written."""
+    """A bind mount for the kernel: the real ``source``, its mount point, and whether it is writable."""
 
     source: str
     target: str
@@ -51,12 +51,12 @@ class Bind(NamedTuple):
 class Place(NamedTuple):
     """Where a path leads.
 
-    ``virtual`` is the canonical path that the application would be told, ``real`` the one to call the
-    original functions with, ``mount`` what is mounted there, ``parent`` the mount that holds its directory
-    entry (they differ at a mount point), ``last`` the kind of the last component as the kernel's
-    ``LAST_NORM``, ``LAST_DOT``, ``LAST_DOTDOT`` and ``LAST_ROOT`` tell it: ``""``, ``"."``, ``".."`` and
-    ``"/"``, and ``slash`` whether the path ended in a slash. ``why`` says why the path is absent although the
-    disk has it: by which rule it is not in the bundle (C5.2); "" for all others.
+    ``virtual`` is the canonical path that the application sees. ``real`` is the path for the original
+    functions. ``mount`` is the mount on which the path lies. ``parent`` is the mount of its directory entry;
+    they differ at a mount point. ``last`` is the kind of the last component: ``""``, ``"."``, ``".."`` or
+    ``"/"``, like the kernel's ``LAST_NORM``, ``LAST_DOT``, ``LAST_DOTDOT`` and ``LAST_ROOT``. ``slash`` says
+    whether the path ended in a slash. ``why`` says why the path is absent although it exists on disk: the
+    rule that leaves it out of the bundle (C5.2); "" for all others.
     """
 
     virtual: str
@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 
 class Bundled(str):
-    """The real path of what is seen below ``/tmp/package`` at ``virtual``, by which its descriptors go."""
+    """The real path of a file below ``/tmp/package``. Its descriptors report the path ``virtual``."""
 
     __slots__ = ("virtual",)
 
@@ -77,9 +77,9 @@ class Bundled(str):
 
 
 class NotInBundle(FileNotFoundError):
-    """A path leads through what is not in the bundle; ``why`` as in :class:`Place`.
+    """A path leads through something that is not in the bundle; ``why`` is as in :class:`Place`.
 
-    ``there`` tells whether the disk has something at its end.
+    ``there`` says whether the path exists on disk.
     """
 
     def __init__(self, why: str, there: bool) -> None:
@@ -89,7 +89,7 @@ class NotInBundle(FileNotFoundError):
 
 
 class MountTable:
-    """The mounts of one guard, shared by all of its invocations. Immutable but for what it remembers."""
+    """The mounts of one guard, shared by all of its invocations. Immutable except for its cache."""
 
     __slots__ = (
         "_inner",
@@ -119,12 +119,12 @@ class MountTable:
         enforce: bool = True,
         deployed: tuple[str, ...] | None = None,
     ):
-        #: What is not in the bundle and so not seen; None where that leaves nothing out.
+        #: The files that are hidden because they are not in the bundle; None if there are none.
         self.hidden = hidden if enforce else None
-        #: What is not in the bundle where that is only recorded (C2.5).
+        #: The files that are not in the bundle, if their use is only recorded (C2.5).
         self.watched = None if enforce else hidden
-        #: Where a link of the bundle may lead by an absolute path: nothing else is there after the
-        #: deployment. None: anywhere.
+        #: Where an absolute link in the bundle may point: nothing else exists after the deployment. None for
+        #: anywhere.
         self.deployed = deployed
         self.root = Mount("/", "", writable=False)
         self.scratch = Mount(TMP, "", writable=True, charged=True)
@@ -135,7 +135,7 @@ class MountTable:
         self.package = None if bundle is None else Mount(PACKAGE, bundle.rstrip("/"), writable=False)
         if self.package is not None:
             inner.append(self.package)
-        # The longest first: a mount inside another one hides what the outer one has there.
+        # The longest first: a mount inside another one covers part of it.
         self._inner = tuple(sorted(inner, key=lambda mount: -len(mount.virtual)))
         self._writable = tuple(
             Mount(path, path.rstrip("/"), writable=True)
@@ -149,22 +149,22 @@ class MountTable:
         )
         shown = frozenset(mount.virtual for mount in inner if mount.virtual not in pinned)
         shown |= {ancestor for point in shown for ancestor in _ancestors(point)}
-        #: By directory, the names that its listing leaves out: they are there for their paths only (C1.5).
+        #: By directory, the names that its listing leaves out: they can be reached only by path (C1.5).
         self.unlisted = _by_directory((self.points | self.ancestors) - shown)
-        #: What stands behind /tmp in paths that need no walk; "" for those that do. See :meth:`tail_of`.
+        #: The part after /tmp of paths that need no walk; "" for those that do. See :meth:`tail_of`.
         self.tails: dict[str, str] = {}
-        #: Beginnings of paths that may lead to a mount point.
+        #: Prefixes of paths that may lead to a mount point.
         self._mounted = tuple(sorted((self.points | self.ancestors) - {TMP}))
 
     def tail_of(self, path: str) -> str:
-        """What stands behind ``/tmp`` in ``path`` where its text alone tells that it leads below ``/tmp``, as
-        long as there are no symlinks there (DESIGN, decision 2); "" where it does not.
+        """The part of ``path`` after ``/tmp`` if its text alone shows that it leads below ``/tmp``, else "".
 
-        Not so with dot names, doubled slashes, a mount point at its start. Remembered, as most paths are used
-        several times.
+        This holds only while there are no symlinks in ``/tmp`` (DESIGN, decision 2). Dot names, doubled
+        slashes and paths that start with a mount point need a walk. The result is cached, because most paths
+        are used several times.
         """
         if not path.startswith("/tmp/"):
-            return ""  # not remembered: they would take the place of those that are
+            return ""  # not cached: it would displace useful entries
         unclear = "/." in path or "//" in path or path == "/tmp/" or path.startswith(self._mounted)
         tail = "" if unclear else path[len(TMP) :]
         if len(path) <= _LONGEST_KEPT:
@@ -186,7 +186,7 @@ class MountTable:
         return self.root
 
     def binds(self) -> list[Bind]:
-        """The mounts but for the root and /tmp itself, the outer ones first: for a kernel to mount them."""
+        """The mounts except the root and /tmp itself, outer ones first, for the kernel to mount."""
         mounts = sorted([*self._inner, *self._writable], key=lambda mount: len(mount.virtual))
         return [Bind(mount.real or "/", mount.virtual, mount.writable) for mount in mounts]
 

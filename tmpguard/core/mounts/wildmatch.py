@@ -1,13 +1,13 @@
-"""Git's patterns where pathspec reads them differently: sets in brackets, some escapes, runs of stars.
+"""Rewrites git's patterns that pathspec reads differently: sets in brackets, some escapes, runs of stars.
 
-Reason to keep it: pathspec 1.1.1, the newest when it was last tried, has no character classes
-(``[[:alpha:]]``), lets sets match a slash, and refuses ranges such as ``[z-a]`` and escapes such as ``\\/``,
-which git reads. Of the 149 lines that tests/core/mounts/test_ignore_git.py asks git about one by one,
-pathspec alone answers 26 differently and refuses 10.
+Why it is needed: pathspec 1.1.1, the newest version when last checked, has no character classes
+(``[[:alpha:]]``), lets sets match a slash, and rejects ranges such as ``[z-a]`` and escapes such as ``\\/``,
+which git accepts. tests/core/mounts/test_ignore_git.py checks 149 lines against git one by one. pathspec
+alone gives a different answer for 26 of them and rejects 10.
 
-Patterns are text with one character for each byte (``ignore.byte_text``). Sets become characters of a private
-range of Unicode. pathspec passes these on as they are, and in what it makes of the pattern they stand for
-their expressions.
+Patterns are text with one character for each byte (``ignore.byte_text``). Each set is replaced by a character
+from a private range of Unicode, which pathspec passes through unchanged. In the resulting regular expression
+that character is replaced by the expression of the set.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import string
 from collections.abc import Iterable
 from typing import Final
 
-#: The first of the characters that stand for sets. No byte has them.
+#: The first of the placeholder characters for sets. No byte maps to them.
 _FIRST: Final = 0xF0000
-_STANDING: Final = re.compile(f"[{chr(_FIRST)}-\U0010ffff]")
+_PLACEHOLDER: Final = re.compile(f"[{chr(_FIRST)}-\U0010ffff]")
 
-#: What makes a name a pattern; the characters that stand for sets, too.
+#: The wildcard characters, including the placeholders for sets.
 WILD: Final = re.compile(rf"[][*?\\{chr(_FIRST)}-{chr(0x10FFFF)}]")
 
 _SPACES: Final = " \t\n\r"  # git's own list
@@ -43,7 +43,7 @@ _CLASSES: Final = {
 
 
 class Pattern:
-    """A pattern as pathspec is to read it: ``text``, in which single characters stand for sets."""
+    """A pattern for pathspec: ``text``, with placeholder characters for sets."""
 
     __slots__ = ("_expressions", "text")
 
@@ -52,22 +52,22 @@ class Pattern:
         self._expressions = tuple(expressions)
 
     def restored(self, expression: str) -> re.Pattern[str]:
-        """What pathspec has made of the text, compiled with the sets in their places."""
+        """The ``expression`` that pathspec made of the text, compiled with the sets put back."""
         return re.compile(
-            _STANDING.sub(lambda found: self._expressions[ord(found[0]) - _FIRST], expression),
-            re.DOTALL,  # a name may have any character
+            _PLACEHOLDER.sub(lambda found: self._expressions[ord(found[0]) - _FIRST], expression),
+            re.DOTALL,  # a name may contain any character
         )
 
 
 def rewritten(line: str) -> Pattern | None:
-    """The pattern of a line without the spaces at its end; None for one that can match nothing."""
+    """The pattern of a line, given without trailing spaces; None if it cannot match anything."""
     body = line.removeprefix("!")
     made: list[str] = []
-    standing: dict[str, str] = {}
+    placeholders: dict[str, str] = {}
     anchored = False
 
-    def stand_for(members: Iterable[int]) -> str:
-        return standing.setdefault(_expression(members), chr(_FIRST + len(standing)))
+    def placeholder(members: Iterable[int]) -> str:
+        return placeholders.setdefault(_expression(members), chr(_FIRST + len(placeholders)))
 
     at = 0
     while at < len(body):
@@ -77,7 +77,7 @@ def rewritten(line: str) -> Pattern | None:
             if found is None:
                 return None
             members, end = found
-            made.append(stand_for(members))
+            made.append(placeholder(members))
             anchored = anchored or "/" in body[at:end]
             at = end
             continue
@@ -86,27 +86,27 @@ def rewritten(line: str) -> Pattern | None:
             if not following or (following == "/" and not (made and body[at + 1 :])):
                 return None
             char = "/" if following == "/" else char + following
-        # What Python takes for a space pathspec would strip; "à" and "Å" end in such a byte.
-        made.append(stand_for([ord(char[-1])]) if char[-1].isspace() and char != " " else char)
+        # pathspec strips what Python considers whitespace; "à" and "Å" end in such a byte.
+        made.append(placeholder([ord(char[-1])]) if char[-1].isspace() and char != " " else char)
         at += 1
     text = re.sub(r"(^|(?<=/))\*{3,}(?=/|$)", "**", "".join(made))
     if anchored and "/" not in text.rstrip("/"):
-        text = "/" + text  # to git a slash in a set is one, too
+        text = "/" + text  # git counts a slash in a set, too
     if text.endswith("/**/"):
-        text += "*/"  # directories in it
+        text += "*/"  # only the directories inside
     text = re.sub(r"^/?(\*\*/)+(?=.)", "**/", text)
     if not text.strip("/"):
         return None
-    return Pattern("!" * (body != line) + text, standing)
+    return Pattern("!" * (body != line) + text, placeholders)
 
 
 def _set(text: str, at: int) -> tuple[set[int], int] | None:
-    """What the set that begins at ``at`` matches, and where it ends; None where git gives it up."""
+    """The bytes that the set starting at ``at`` matches, and where it ends; None if git rejects it."""
     at += 1
     negated = text[at : at + 1] in ("!", "^")
     start = at = at + negated
     found: set[int] = set()
-    before = ""  # what a range may begin with
+    before = ""  # the character that may start a range
     while at == start or text[at : at + 1] != "]":
         char = text[at : at + 1]
         if char == "-" and before and text[at + 1 : at + 2] not in ("", "]"):
@@ -130,7 +130,7 @@ def _set(text: str, at: int) -> tuple[set[int], int] | None:
 
 
 def _expression(members: Iterable[int]) -> str:
-    """A regular expression for one of these characters, but for a slash, which no set matches."""
+    """A regular expression for any of ``members`` except a slash, which no set matches."""
     ranges: list[list[int]] = []
     for member in sorted(set(members) - {ord("/")}):
         if ranges and ranges[-1][1] == member - 1:
