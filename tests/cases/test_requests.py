@@ -326,7 +326,7 @@ def test_a_large_upload_is_answered_as_a_bad_request(project: Project) -> None:
     assert finding.library is not None
     assert finding.remedy == (
         "/tmp is full: all of its 1 MB (storage_size=1) are used; remove files or allow more; "
-        "an upload is spooled there: refuse larger ones by their Content-Length, or read request.stream()"
+        "the upload is spooled there: refuse larger ones by their Content-Length, or read request.stream()"
     )
 
 

@@ -30,7 +30,7 @@ def test_a_models_directory_made_at_import(project: Project) -> None:
     assert finding.library is not None
     assert "pathlib" in finding.library.file
     assert finding.remedy == (
-        f"{START}: make models while a request runs (/tmp/models), or ship it with the project"
+        f"{START}: create models during a request (/tmp/models), or ship it with the project"
     )
     assert failure.__notes__ == [f"tmpguard: {finding.remedy}"]
     assert not (project.directory / "models").exists()
@@ -69,7 +69,7 @@ def test_a_directory_in_the_working_directory(project: Project) -> None:
     project.write("plugins.py", "import os\n\nos.makedirs('lib', exist_ok=True)  # <--\n")
     assert isinstance(project.start("plugins"), OSError)
     finding = project.finding("os.mkdir", "lib", EROFS)
-    assert "make lib while a request runs (/tmp/lib), or ship it with the project" in finding.remedy
+    assert "create lib during a request (/tmp/lib), or ship it with the project" in finding.remedy
 
 
 def test_directories_below_home(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_static_directory_made_in_the_lifespan(project: Project) -> None:
     with pytest.raises(OSError, match="Read-only"), TestClient(app):
         pass
     finding = project.finding("os.mkdir", "static", EROFS)
-    assert "make static while a request runs" in finding.remedy
+    assert "create static during a request" in finding.remedy
     assert [report.cold_start for report in project.reports] == [True]
 
 

@@ -60,7 +60,7 @@ def test_the_remedy_is_one_for_a_start(project: Path, options: dict[str, Any]) -
     (violation,) = start.report.violations
     assert violation.remedy == (
         "only /tmp is writable, and what the start writes there is gone before the first request: "
-        "make models while a request runs (/tmp/models), or ship it with the project"
+        "create models during a request (/tmp/models), or ship it with the project"
     )
     assert caught.value.__notes__ == [f"tmpguard: {violation.remedy}"]
 
@@ -214,7 +214,7 @@ def test_a_thread_that_is_left_behind_is_the_start_s(project: Path, options: dic
     (late,) = start.report.late_writes
     assert late.location is not None
     assert late.location.line == 6
-    assert late.remedy == "the invocation that this code runs for is over"
+    assert late.remedy == "the invocation that this code runs for has ended"
 
 
 def test_either_a_guard_or_options(options: dict[str, Any]) -> None:

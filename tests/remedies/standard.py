@@ -47,7 +47,7 @@ def bytecode(places: Places) -> Step:
     return lambda: py_compile.compile(str(places.project / "plain.py"))
 
 
-@provokes("beside an installed package")
+@provokes("next to an installed package")
 def beside_a_package(places: Places) -> Step:
     module = places.library("shop_client.metadata", MAKES)
     return lambda: module.prepare(os.path.join(os.path.dirname(module.__file__ or ""), ".metadata"))

@@ -56,7 +56,7 @@ def report() -> dict[str, Any]:
         library={"file": "matplotlib/__init__.py", "line": 553, "function": "_get_config_or_cache_dir"},
     )
     full = _violation("write", "/tmp/export.csv", 28, 24, "/tmp is full: remove files or allow more")
-    late = _violation("open", "/tmp/export.csv", 116, 24, "the invocation that this code runs for is over")
+    late = _violation("open", "/tmp/export.csv", 116, 24, "the invocation that this code runs for has ended")
     removed = _violation("os.unlink", "/var/run/app.pid", 30, 16, "only /tmp is writable", allowed=True)
     left = {"files_left": 2, "bytes_left": 12 * MB}
     return summary.build(

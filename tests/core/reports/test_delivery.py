@@ -75,7 +75,7 @@ def test_what_waits_for_a_slow_callback_is_bounded(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (
             logging.WARNING,
-            f"on_report={slow!r} is too slow: 10 reports wait for it, "
+            f"on_report={slow!r} is too slow: 10 reports are waiting, "
             "new ones are dropped until it catches up",
         ),
         (logging.WARNING, f"15 reports were dropped while on_report={slow!r} was too slow"),

@@ -115,7 +115,7 @@ def test_the_count_is_given_by_the_first_record_after_the_interval(
     assert said(caplog) == [("/etc/new", 0), ("/etc/last", 49)]
     assert caplog.records[1].getMessage() == (
         f"os.mkdir '/etc/last': [Errno 30] Read-only file system ({HERE}:{LINE} in attempt), "
-        "and 49 more there since it was logged"
+        "and 49 more from there since it was last logged"
     )
 
 
@@ -168,7 +168,7 @@ def test_an_interval_of_zero_logs_each(scratch_root: Path, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("value", [-1, True, "60", None, float("inf"), float("nan")])
 def test_what_is_no_interval_is_refused(value: Any) -> None:
-    with pytest.raises(tmpguard.ConfigurationError, match=r"log_interval=.* is no time: give seconds"):
+    with pytest.raises(tmpguard.ConfigurationError, match=r"log_interval=.* is not a duration: give seconds"):
         tmpguard.Guard(bundle=None, log_interval=value)
 
 

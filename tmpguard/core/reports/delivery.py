@@ -1,8 +1,8 @@
 """The background thread that hands reports to ``on_report``.
 
-It is not the wiper's thread: a callback may take its time, and no ``/tmp`` waits for it to be wiped. What
-waits for a slow callback is bounded: past :data:`WAITING` reports the new ones are dropped, counted in
-``Guard.dropped_reports``, and the number is logged.
+It is separate from the wiper's thread: a slow callback must not delay the wipe of a ``/tmp``. The queue for a
+slow callback is bounded. Once :data:`WAITING` reports are waiting, new ones are dropped and counted in
+``Guard.dropped_reports``, and their number is logged.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tmpguard.core.storage.wiper import wiper
 
 from .report import Report
 
-#: Reports that may wait for their callbacks at one time.
+#: The most reports that may be waiting for their callbacks.
 WAITING: Final = 1000
 
-#: Seconds that what is left to do may take at the interpreter's exit.
+#: Seconds that the remaining work may take at the interpreter's exit.
 _PATIENCE: Final = 30
 
 logger = logging.getLogger("tmpguard")
@@ -34,14 +34,14 @@ Job = Callable[[], None]
 
 
 class Reporter(Background[Job]):
-    """Calls back with one report after the other."""
+    """Calls the callbacks with one report after the other."""
 
     def _start(self) -> None:
         super()._start()
         self._dropped = 0
 
     def put(self, guard: Policy, report: Report) -> None:
-        """Queue ``report`` for the callback of ``guard``, or drop it where too many wait already."""
+        """Queue ``report`` for the callback of ``guard``, or drop it if too many are already waiting."""
         if self._jobs.qsize() >= WAITING:
             self._drop(guard)
             return
@@ -55,7 +55,7 @@ class Reporter(Background[Job]):
             first = self._dropped == 1
         if first:
             logger.warning(
-                "on_report=%r is too slow: %d reports wait for it, new ones are dropped until it catches up",
+                "on_report=%r is too slow: %d reports are waiting, new ones are dropped until it catches up",
                 guard.on_report,
                 WAITING,
             )
@@ -75,7 +75,7 @@ class Reporter(Background[Job]):
         assert callback is not None
         try:
             callback(report)
-        except BaseException:  # a SystemExit, too, must not stop those that come after
+        except BaseException:  # even a SystemExit must not stop the reports that follow
             logger.exception("the on_report callback of tmpguard raised")
         if self._dropped and self._jobs.qsize() <= WAITING // 2:
             with self._lock:
@@ -83,9 +83,9 @@ class Reporter(Background[Job]):
             logger.warning("%d reports were dropped while on_report=%r was too slow", dropped, callback)
 
     def finish(self) -> None:
-        """At the interpreter's exit: hand out what waits."""
+        """At the interpreter's exit: deliver the waiting reports."""
         if not self.stop(_PATIENCE):
-            logger.warning("%d reports were left at the exit: on_report was too slow", self._jobs.qsize())
+            logger.warning("%d reports were undelivered at exit: on_report was too slow", self._jobs.qsize())
             self.forget()
 
 
@@ -95,8 +95,8 @@ reporter: Final = Reporter("tmpguard-reporter")
 def drain(timeout: float | None = None) -> bool:
     """Wait until every wipe and every ``on_report`` callback queued so far is done.
 
-    Then nothing is left on disk but what living invocations have there.
-    ``timeout`` is in seconds (None: as long as it takes); returns False when it ran out.
+    After that, only the files of running invocations are left on disk. ``timeout`` is in seconds (None for no
+    limit). Returns False if it ran out.
     """
     end = None if timeout is None else time.monotonic() + timeout
     done = wiper.drain(timeout)
@@ -105,9 +105,9 @@ def drain(timeout: float | None = None) -> bool:
 
 
 def _hand_out() -> None:
-    """At the interpreter's exit: wipe what was to be wiped, and hand out what waits."""
+    """At the interpreter's exit: finish the queued wipes and deliver the waiting reports."""
     wiper.stop(_PATIENCE)
-    Context().run(reporter.finish)  # the code that ends may still be bound to an invocation
+    Context().run(reporter.finish)  # the exiting code may still be bound to an invocation
 
 
 hooks.register(hooks.Step.HAND_OUT_REPORTS, _hand_out)

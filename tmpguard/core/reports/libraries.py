@@ -1,10 +1,10 @@
-"""The libraries and patterns whose remedy is known: a table with one row each (C2.4).
+"""The table of libraries and patterns with a known remedy (C2.4).
 
 A row recognises a refusal by the modules between the call and the application's line, by the path, by the
-operation, or by several of these, and names the setting that moves the file. The first row that fits is
-taken: libraries come before patterns that many share. It is looked at for a refusal only.
+operation, or by several of these. It names the setting that moves the file. The first matching row wins:
+libraries come before patterns that many of them share. The table is consulted only for a refusal.
 
-docs/remedies.md shows the table, and a test provokes every row.
+docs/remedies.md shows the table, and a test triggers every row.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from tmpguard.core.layout import is_below
 
 
 class Row(NamedTuple):
-    """What is recognised, and what to say.
+    """One known cause of refusals, and its remedy.
 
-    ``name`` says for people what it is, ``say`` what to do; it may name ``{to}``, a path below ``/tmp`` of
-    the same name. All else that is given has to fit: ``modules``, of which one (or something in it) is
-    between the call and the application's line, or is the call; ``path``, a regular expression searched in
-    the absolute path (``~`` stands for the home directory, but not for a project in it); ``operations``, of
-    which the operation's name begins with one; ``errnos``, of which the refusal has one.
+    ``name`` is a title for people. ``say`` is the remedy; it may contain ``{to}``, a path below ``/tmp`` with
+    the same file name. The other fields are conditions, and all that are given must hold:
+
+    ``modules``: one of them, or something in it, is between the call and the application's line, or contains
+    the call. ``path``: a regular expression found in the absolute path, in which ``~`` is the home directory
+    unless the project contains the path. ``operations``: the operation's name starts with one of them.
+    ``errnos``: the refusal has one of them.
     """
 
     name: str
@@ -38,9 +40,9 @@ class Row(NamedTuple):
 
 
 _SHIP: Final = "or ship the files with the project"
-_SERVER: Final = "keep what must last in a database server"
+_SERVER: Final = "keep data that must last in a database server"
 
-#: More than this is not looked at: a path is no longer, and a regular expression is quick on it.
+#: Only this many characters of a path are searched, so that a regular expression is always quick.
 _LONGEST: Final = 4096
 
 TABLE: Final[tuple[Row, ...]] = (
@@ -119,7 +121,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "Ultralytics: settings and models",
-        "set YOLO_CONFIG_DIR=/tmp/ultralytics, and load the model by the path that it is shipped at",
+        "set YOLO_CONFIG_DIR=/tmp/ultralytics, and load the model from the path where it is shipped",
         modules=("ultralytics",),
     ),
     Row(
@@ -177,7 +179,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "lock files (filelock, fasteners, portalocker)",
-        "put the lock below /tmp: {to}; it keeps only what runs in the same request apart",
+        "put the lock below /tmp: {to}; it only excludes code in the same request",
         modules=("filelock", "fasteners", "portalocker"),
     ),
     # --- logs ---
@@ -200,8 +202,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "Django: uploaded media",
-        "keep media in an object storage (STORAGES), or set MEDIA_ROOT=/tmp/media for what may be gone after "
-        "the request",
+        "keep media in object storage (STORAGES), or set MEDIA_ROOT=/tmp/media for data that may be gone "
+        "after the request",
         modules=("django.core.files.storage", "django.core.files.move"),
     ),
     Row(
@@ -231,8 +233,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "Django: SQLite",
-        f"{_SERVER} (DATABASES), or set NAME in DATABASES to a file below /tmp for what may be gone after "
-        "the request",
+        f"{_SERVER} (DATABASES), or set NAME in DATABASES to a file below /tmp for data that may be "
+        "gone after the request",
         modules=("django.db",),
         operations=("sqlite3",),
     ),
@@ -240,32 +242,32 @@ TABLE: Final[tuple[Row, ...]] = (
     Row(
         "Flask-SQLAlchemy: SQLite in the instance folder",
         f"{_SERVER}, or SQLALCHEMY_DATABASE_URI='sqlite:////tmp/app.db', with poolclass=NullPool in "
-        "SQLALCHEMY_ENGINE_OPTIONS, for what may be gone after the request",
+        "SQLALCHEMY_ENGINE_OPTIONS, for data that may be gone after the request",
         modules=("flask_sqlalchemy",),
     ),
     Row(
         "SQLAlchemy: SQLite",
-        f"{_SERVER}, or create_engine('sqlite:////tmp/app.db', poolclass=NullPool) for what "
+        f"{_SERVER}, or create_engine('sqlite:////tmp/app.db', poolclass=NullPool) for data that "
         "may be gone after the request",
         modules=("sqlalchemy",),
         operations=("sqlite3",),
     ),
     Row(
         "SQLite",
-        f"{_SERVER}; for what may be gone after the request copy the database to {{to}} first, or make it "
-        "there",
+        f"{_SERVER}; for data that may be gone after the request copy the database to {{to}} first, or "
+        "create it there",
         operations=("sqlite3",),
     ),
     Row(
         "Flask, Werkzeug: uploads (UPLOAD_FOLDER)",
-        "set UPLOAD_FOLDER (what FileStorage.save() gets) to a directory below /tmp, and keep what must last "
-        "in an object storage",
+        "set UPLOAD_FOLDER (what FileStorage.save() gets) to a directory below /tmp, and keep data that "
+        "must last in object storage",
         modules=("werkzeug.datastructures",),
     ),
     Row(
         "Flask: the instance folder",
-        "Flask(__name__, instance_path='/tmp/instance'); it is empty in each request, keep what must last "
-        "in a database server",
+        "Flask(__name__, instance_path='/tmp/instance'); it is empty in each request, keep data that must "
+        "last in a database server",
         path=r"/instance(/|$)|/var/[^/]+-instance(/|$)",
     ),
     # --- the standard library ---
@@ -287,12 +289,12 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "dbm, shelve: a database",
-        f"{_SERVER}; for what may be gone after the request open it at {{to}}",
+        f"{_SERVER}; for data that may be gone after the request open it at {{to}}",
         modules=("dbm",),
     ),
     # --- places ---
     Row(
-        "beside an installed package",
+        "next to an installed package",
         "installed packages cannot be written: give the library a directory below /tmp, or let it write "
         "before deployment and ship the file",
         path=r"/(site|dist)-packages(/|$)",
@@ -320,26 +322,26 @@ TABLE: Final[tuple[Row, ...]] = (
     # --- a full /tmp ---
     Row(
         "an upload that is spooled: Flask",
-        "an upload is spooled there: set MAX_CONTENT_LENGTH, or read request.stream",
+        "the upload is spooled there: set MAX_CONTENT_LENGTH, or read request.stream",
         modules=("werkzeug.formparser",),
         errnos=(ENOSPC,),
     ),
     Row(
         "an upload that is spooled: Django",
-        "an upload is spooled there: set FILE_UPLOAD_HANDLERS to one that hands it on, and refuse larger "
+        "the upload is spooled there: set FILE_UPLOAD_HANDLERS to one that passes it on, and refuse larger "
         "ones by their Content-Length",
         modules=("django.core.files.uploadhandler", "django.core.files.uploadedfile"),
         errnos=(ENOSPC,),
     ),
     Row(
         "an upload that is spooled: Starlette, FastAPI",
-        "an upload is spooled there: refuse larger ones by their Content-Length, or read request.stream()",
+        "the upload is spooled there: refuse larger ones by their Content-Length, or read request.stream()",
         modules=("tempfile.SpooledTemporaryFile", "starlette.formparsers"),
         errnos=(ENOSPC,),
     ),
     Row(
         "temporary files that pile up",
-        "remove what tempfile made when it is no longer used: with tempfile.TemporaryDirectory()",
+        "remove temporary files when they are no longer used: with tempfile.TemporaryDirectory()",
         path=r"^/tmp/tmp[a-z0-9_]{8}(/|$)",
         errnos=(ENOSPC,),
     ),
@@ -347,7 +349,7 @@ TABLE: Final[tuple[Row, ...]] = (
 
 
 class Refusal:
-    """One refusal as the rows look at it; what only some rows ask for is worked out on demand."""
+    """One refusal as the rows see it. Attributes that only some rows need are computed on demand."""
 
     def __init__(
         self, operation: str, code: int, path: str, project: str, functions: Iterable[str] = ()
@@ -357,12 +359,12 @@ class Refusal:
         #: The absolute path, and the project's.
         self.path = path
         self.project = project
-        #: The library functions on the way to the call, ``tempfile.mkstemp``.
+        #: The library functions on the way to the call, such as ``tempfile.mkstemp``.
         self.functions = functions
 
     @cached_property
     def modules(self) -> set[str]:
-        """What the functions are in, the operation itself included: modules, packages and classes."""
+        """The modules, packages and classes that contain the functions or the operation itself."""
         found: set[str] = set()
         for name in (self.operation, *self.functions):
             container = name.rpartition(".")[0]
@@ -373,7 +375,7 @@ class Refusal:
 
     @cached_property
     def at_home(self) -> str:
-        """The path with ``~`` for the home directory."""
+        """The path with ``~`` in place of the home directory."""
         home = os.path.expanduser("~").rstrip("/")
         if not home.startswith("/") or not is_below(self.path, home) or is_below(self.path, self.project):
             return self.path
@@ -389,5 +391,5 @@ class Refusal:
 
 
 def find(refusal: Refusal) -> Row | None:
-    """The row for ``refusal``, None where none fits."""
+    """The first row that matches ``refusal``; None if none does."""
     return next((row for row in TABLE if refusal.fits(row)), None)

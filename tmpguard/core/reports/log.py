@@ -1,4 +1,4 @@
-"""What is said of violations on the logger ``tmpguard``: one warning each, limited by source line.
+"""Logs violations on the logger ``tmpguard``: one warning each, rate-limited per source line.
 
 A record's text is for people. Its fields, given as ``extra=``, are for machines, and their names are stable:
 
@@ -6,10 +6,11 @@ A record's text is for people. Its fields, given as ``extra=``, are for machines
 the number, and ``tmpguard_error``, its name (``EROFS``); ``tmpguard_file``, ``tmpguard_line`` and
 ``tmpguard_function``, the application's line; ``tmpguard_library``, the library's line as text;
 ``tmpguard_refused``, false where the guard only watches; ``tmpguard_late``, true for a late write;
-``tmpguard_repeated``, how many more there were that were not logged. What there is not is None.
+``tmpguard_repeated``, the number of further violations that were not logged. Missing values are None.
 
-A source line that is refused again and again is logged at most once per ``log_interval`` of the guard. What
-is not logged is counted; the next record of that line, or one at the interpreter's exit, gives the count.
+A source line that is refused again and again is logged at most once per ``log_interval`` of the guard. The
+violations in between are counted. The next record of that line, or one at the interpreter's exit, gives the
+count.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from tmpguard.core import hooks
 
 from .report import Violation
 
-#: Seconds for which a line is only counted after it was logged.
+#: Seconds during which further violations of a logged line are only counted.
 INTERVAL: Final = 60.0
 
-#: Lines that are remembered at one time.
+#: The most lines remembered at one time.
 LINES: Final = 1000
 
 logger = logging.getLogger("tmpguard")
 
-#: Is a violation being logged by the running thread?
+#: Has the attribute ``now`` while the running thread logs a violation.
 _logging: Final = threading.local()
 
 Key = tuple[str, int, int, bool]
@@ -46,7 +47,7 @@ Entry = tuple[Violation, bool, bool, int]
 
 
 class _Line:
-    """A source line that was logged: until when it is only counted, and what was counted."""
+    """A logged source line: the time until which it is only counted, and the count."""
 
     __slots__ = ("count", "last", "until")
 
@@ -58,7 +59,7 @@ class _Line:
 
 
 class Journal:
-    """Says what one guard's invocations were refused; of each source line once in ``interval`` seconds."""
+    """Logs the refusals of a guard's invocations, at most once per source line in ``interval`` seconds."""
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
@@ -66,30 +67,30 @@ class Journal:
         _journals.add(self)
 
     def restart(self) -> None:
-        """Begin anew, as in a forked child: what was counted is the parent's, the lock may be held there."""
-        self._lock = threading.RLock()  # a garbage collection within may have something to tell, too
+        """Start afresh, as in a forked child: the counts are the parent's, and the lock may be held."""
+        self._lock = threading.RLock()  # reentrant: garbage collection under the lock may log, too
         self._lines: dict[Key, _Line] = {}
 
     def log(self, violation: Violation, *, late: bool, refused: bool) -> None:
         """Log ``violation`` now, or count it for later.
 
-        Does nothing within a logging handler that is itself refused, or it would start all over again.
+        Does nothing inside a logging handler that is itself refused, which would otherwise recurse.
         """
         if hasattr(_logging, "now"):
             return
         _logging.now = True
         try:
-            # No handler is called under the lock: one that is refused itself would come back here.
-            told = [(violation, late, refused, 0)]
+            # Do not call handlers under the lock: a handler that is refused itself comes back here.
+            entries = [(violation, late, refused, 0)]
             if self.interval:
-                told = self._due(violation, late, refused)
-            for entry in told:
+                entries = self._due(violation, late, refused)
+            for entry in entries:
                 _log(*entry)
         finally:
             del _logging.now
 
     def _due(self, violation: Violation, late: bool, refused: bool) -> list[Entry]:
-        """What to log as ``violation`` comes in; nothing where it is only counted."""
+        """The entries to log when ``violation`` arrives; none if it is only counted."""
         place = violation.location or violation.library
         key = (place.file, place.line, violation.errno, late) if place else ("", 0, violation.errno, late)
         now = time.monotonic()
@@ -108,7 +109,7 @@ class Journal:
             return [(violation, late, refused, repeated)]
 
     def _make_room(self, now: float) -> list[Entry]:
-        """Forget the lines that were quiet; if there are none, those that were logged first."""
+        """Forget the lines that have been quiet; if there are none, those that were logged first."""
         if len(self._lines) < LINES:
             return []
         quiet = [key for key, line in self._lines.items() if not line.count and now >= line.until]
@@ -116,12 +117,12 @@ class Journal:
         return [(*line.last, line.count) for line in forgotten if line.count]
 
     def sum_up(self) -> None:
-        """Log what was only counted so far: a record for each line, of its last violation."""
+        """Log what has only been counted so far: for each line, a record of its last violation."""
         with self._lock:
-            told = [(*line.last, line.count) for line in self._lines.values() if line.count]
+            entries = [(*line.last, line.count) for line in self._lines.values() if line.count]
             for line in self._lines.values():
                 line.count = 0
-        for entry in told:
+        for entry in entries:
             _log(*entry)
 
 
@@ -129,13 +130,13 @@ _journals: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
 
 
 def restart() -> None:
-    """Forget what was logged and what was only counted, of all guards."""
+    """Forget what all guards have logged and counted."""
     for journal in list(_journals):
         journal.restart()
 
 
 def _finish() -> None:
-    """At the interpreter's exit: what was counted is said now."""
+    """At the interpreter's exit: log what has only been counted."""
     for journal in list(_journals):
         Context().run(journal.sum_up)
 
@@ -172,9 +173,9 @@ def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> 
         violation.path,
         violation.errno,
         os.strerror(violation.errno),
-        # A file that is absent by a rule is there to be seen on the disk.
+        # The remedy explains why a file is absent although it can be seen on disk.
         f", {violation.remedy}" if violation.errno == codes.ENOENT else "",
         place or "no Python frame of the application",
-        f", and {repeated} more there since it was logged" if repeated else "",
+        f", and {repeated} more from there since it was last logged" if repeated else "",
         extra=_fields(violation, late, refused, repeated),
     )

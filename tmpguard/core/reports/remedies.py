@@ -1,7 +1,7 @@
 """What to do about a refusal, as text: the exception's note and the violation's ``remedy`` (C2.4).
 
-All of these texts are made here, from plain values; who refuses chooses one. What is known of particular
-libraries stands in the table of :mod:`~tmpguard.core.reports.libraries`.
+All of these texts are built here from plain values; the code that refuses chooses one. Remedies for specific
+libraries are in the table of :mod:`~tmpguard.core.reports.libraries`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tmpguard.core.layout import PACKAGE, TMP, is_below
 from .libraries import Refusal, find
 from .report import NATIVE_OVERRUN
 
-#: What the note of an exception begins with.
+#: The prefix of an exception's note.
 NOTE: Final = "tmpguard: "
 
 
 def add_note(error: BaseException, remedy: str) -> None:
-    """Add ``remedy`` to ``error`` as its note; nothing where there is none."""
+    """Add ``remedy`` to ``error`` as a note, unless it is empty."""
     if remedy:
         error.add_note(f"{NOTE}{remedy}")
 
@@ -50,12 +50,12 @@ def in_bundle(virtual: str) -> str:
 
 
 def at_start(path: str) -> str:
-    """A write outside ``/tmp`` while the application starts: no request would see what is written there."""
+    """A write outside ``/tmp`` during start-up. Writing to ``/tmp`` is no remedy: no request would see it."""
     name = os.path.basename(path.rstrip("/")) or "it"
-    return f"{_AT_START}: make {name} while a request runs ({TMP}/{name}), or ship it with the project"
+    return f"{_AT_START}: create {name} during a request ({TMP}/{name}), or ship it with the project"
 
 
-#: A change that reached the file system by none of the functions that tmpguard has replaced.
+#: A change that did not go through any function that tmpguard has replaced.
 NOT_REPLACED: Final = (
     "this call reached the file system by a reference that tmpguard could not replace; "
     "build the guard before the module that holds it is imported, or call it through os or io"
@@ -63,16 +63,16 @@ NOT_REPLACED: Final = (
 
 
 def not_in_bundle(why: str) -> str:
-    """A file that was not deployed; ``why`` names the rule."""
+    """A file that is not deployed; ``why`` names the rule."""
     return f"not in the bundle: {why}"
 
 
-#: A file operation for an invocation that is over.
-OVER: Final = "the invocation that this code runs for is over"
+#: A file operation for an invocation that has ended.
+OVER: Final = "the invocation that this code runs for has ended"
 
 #: A test's own temporary directory.
 TEST_DIRECTORY: Final = (
-    "pytest's temporary directories are read-only for the application; if it may write there, say "
+    "pytest's temporary directories are read-only for the application; to allow writes there, set "
     "writable_tmp_path=True in the marker or tmpguard_writable_tmp_path = true in the ini file"
 )
 
@@ -80,13 +80,13 @@ TEST_DIRECTORY: Final = (
 
 
 def full(size: int) -> str:
-    """The quota of ``size`` is used."""
+    """The quota of ``size`` is used up."""
     return f"{TMP} is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
 
 
 def too_many_files(limit: int | None) -> str:
-    """There are as many files as ``max_files`` permits."""
-    return f"{TMP} has its {limit} files (max_files); remove some or allow more"
+    """There are already as many files as ``max_files`` permits."""
+    return f"{TMP} has reached its limit of {limit} files (max_files); remove some or allow more"
 
 
 def native_overrun(size: int) -> str:
@@ -100,7 +100,7 @@ def native_overrun(size: int) -> str:
 def child_overrun(size: int, files: int) -> str:
     """Child processes have written past the quota: ``/tmp`` holds ``size`` bytes in ``files`` files."""
     return (
-        f"what children write is measured when they are over: {TMP} holds {size} bytes in {files} files; "
+        f"what child processes write is measured when they end: {TMP} holds {size} bytes in {files} files; "
         "nothing more can be written until files are removed"
     )
 
@@ -108,18 +108,18 @@ def child_overrun(size: int, files: int) -> str:
 # --- child processes -----------------------------------------------------------------------------------
 
 CHILDREN_REFUSED: Final = (
-    'children="refuse" lets no child process start: do it in Python, or give children="contain" '
-    "where the machine permits it"
+    'children="refuse" lets no child process start: do the work in Python, or give children="contain" '
+    "if the machine permits it"
 )
 
 FORK_SERVER: Final = (
-    "the fork server of multiprocessing serves all requests and cannot be contained: use the method "
+    "the fork server of multiprocessing serves all requests and cannot be contained: use the start method "
     '"spawn" or "fork"'
 )
 
 
 def not_contained(reason: str) -> str:
-    """The machine no longer permits what containing a child takes."""
+    """The machine no longer permits containing children."""
     return f"no child can be contained: {reason}"
 
 
@@ -136,11 +136,11 @@ def advice(
     functions: Iterable[str] = (),
     at_start: bool = False,
 ) -> str:
-    """What to do about a refusal: ``remedy``, unless the table knows better.
+    """What to do about a refusal: ``remedy``, unless the table has a more specific one.
 
-    ``path`` is as the application gave it, ``project`` its working directory; ``functions`` are those of
-    libraries on the way to the call; ``at_start`` says that the application starts and no request runs.
-    Never raises.
+    ``path`` is as the application gave it, and ``project`` is its working directory. ``functions`` are the
+    library functions on the way to the call. ``at_start`` is true during start-up, when no request is
+    running. Never raises.
     """
     try:
         absolute = os.path.normpath(os.path.join(project, path))
@@ -148,7 +148,7 @@ def advice(
         if row is None:
             return remedy
         say = row.say.format(to=f"{TMP}/{os.path.basename(absolute)}")
-    except Exception:  # better a plain remedy than another error in the application's place
+    except Exception:  # a generic remedy is better than raising a different error in the application
         return remedy
     if code == ENOSPC:
         return f"{remedy}; {say}"
