@@ -1,7 +1,7 @@
-"""pytest's door to tmpguard: every pytest run imports it once tmpguard is installed, so it is small.
+"""The pytest entry point of tmpguard. Every pytest run imports it if tmpguard is installed, so it is small.
 
-What it does is in :mod:`tmpguard.testing.plugin`, which is imported when an option, a marker or the fixture
-asks for it. See docs/pytest.md.
+The plugin itself is :mod:`tmpguard.testing.plugin`, which is imported only if an option, a marker or the
+fixture needs it. See docs/pytest.md.
 """
 
 from __future__ import annotations
@@ -26,26 +26,30 @@ _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] =
         None,
         "invocation (default) or instance: how long /tmp lives, an instance for each test",
     ),
-    ("tmpguard_children", None, "allow (default), refuse or contain: what becomes of child processes"),
-    ("tmpguard_ignore", None, "the file that says what is not in the bundle; none for none"),
-    ("tmpguard_bundle", None, "the project directory, from the directory of the ini file; none for none"),
-    ("tmpguard_writable", "paths", "directories outside /tmp that may be written"),
-    ("tmpguard_writable_tmp_path", "bool", "pytest's temporary directories (tmp_path) may be written"),
+    ("tmpguard_children", None, "allow (default), refuse or contain: how child processes are treated"),
+    ("tmpguard_ignore", None, "the file that lists what is not in the bundle, or none"),
+    ("tmpguard_bundle", None, "the project directory, relative to the ini file's directory, or none"),
+    ("tmpguard_writable", "paths", "directories outside /tmp that are writable"),
+    ("tmpguard_writable_tmp_path", "bool", "make pytest's temporary directories (tmp_path) writable"),
     ("tmpguard_max_files", None, "how many files, directories and links /tmp may hold"),
-    ("tmpguard_scratch_root", None, "where the private directories are made that stand behind /tmp"),
-    ("tmpguard_allow", "linelist", "violations that fail no test: errno names or numbers, path patterns"),
-    ("tmpguard_late_writes", None, "report (default) or fail: what becomes of late writes"),
-    ("tmpguard_import", "bool", "guard imports and start-ups, too, as --tmpguard-import does"),
-    ("tmpguard_report", None, "write the report there, as --tmpguard-report does"),
+    ("tmpguard_scratch_root", None, "where the private directories behind /tmp are created"),
+    (
+        "tmpguard_allow",
+        "linelist",
+        "violations that do not fail a test: errno names or numbers, path patterns",
+    ),
+    ("tmpguard_late_writes", None, "report (default) or fail: how late writes are treated"),
+    ("tmpguard_import", "bool", "also guard imports and start-ups, as --tmpguard-import does"),
+    ("tmpguard_report", None, "where to write the report, as with --tmpguard-report"),
 )
 
-#: Each is an option and a key of the ini file.
+#: Each of these is both a command-line option and an ini option.
 _SWITCHES = ("tmpguard", "tmpguard_import", "tmpguard_report")
 
 _MARKER = (
     "tmpguard(allow=[], body=True, writable_tmp_path=False, **options): run the test's body as an invocation "
-    "with these options of tmpguard.Guard, and its guarded requests, too; accept the violations that allow= "
-    "names, errno names or numbers and path patterns; see docs/pytest.md"
+    "with these options of tmpguard.Guard, and use them for its guarded requests; accept the violations that "
+    "allow= lists (errno names or numbers, and path patterns); see docs/pytest.md"
 )
 
 
@@ -59,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--tmpguard-import",
         action="store_true",
-        help="guard the import of test modules and conftest files and the start-up of ASGI applications, too",
+        help="also guard the import of test modules and conftest files and the start-up of ASGI applications",
     )
     group.addoption(
         "--tmpguard-report",
@@ -87,8 +91,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         return (yield)
     from tmpguard.testing.plugin import importing_conftests
 
-    # Of all that is called for this hook only what loads the conftest files, which is pytest's own: what
-    # other plugins write at the start, as pytest-cov does, is not the project's.
+    # Guard only pytest's own implementation of this hook, which loads the conftest files. Files that other
+    # plugins such as pytest-cov write at this point are not the project's.
     implementations = early_config.hook.pytest_load_initial_conftests.get_hookimpls()
     (own,) = (one for one in implementations if one.plugin is early_config)
     load = own.function
@@ -114,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has finished: the controller tells what it found."""
+    """A pytest-xdist worker has finished: the controller reports its findings."""
     found = getattr(node, "workeroutput", {}).get("tmpguard")
     if found:
         plugin_of(node.config).add(found)

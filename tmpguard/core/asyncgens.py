@@ -1,4 +1,4 @@
-"""Async generators that were not read to their end are closed for the request that began them (C4.5)."""
+"""Closes async generators that were not exhausted for the request that started them (C4.5)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .invocation import Invocation, get_current
 Generator = AsyncGenerator[Any, Any]
 Hook = Callable[[Generator], None]
 
-#: Generators remembered before those already collected are sorted out.
+#: How many generators are remembered before those already collected are removed.
 _KEPT: Final = 256
 
 
 class Abandoned:
-    """Takes the place of an event loop's hooks for async generators (PEP 525), and calls them.
+    """Replaces an event loop's hooks for async generators (PEP 525), and calls them.
 
-    A loop closes an abandoned generator in a task of its own, outside of every request or, worse, in the
-    context of the request during which it happened to be collected.
+    A loop closes an abandoned generator in a separate task. That task runs outside any request or, worse, in
+    the context of the request during which the generator happened to be collected.
     """
 
     __slots__ = ("_finalizer", "_firstiter", "_limit", "owners")
@@ -29,20 +29,20 @@ class Abandoned:
         self._firstiter = firstiter
         self._finalizer = finalizer
         self._limit = _KEPT
-        #: By hash, since references are cleared before a finalizer is called. It is that of the object's
-        #: address; ``id`` would be an event for audit hooks up to Python 3.11.
+        #: Keyed by hash, because weak references are cleared before a finalizer is called. The hash is that
+        #: of the object's address; calling ``id`` would raise an audit event up to Python 3.11.
         self.owners: dict[int, tuple[weakref.ref[Generator], Invocation]] = {}
 
     @classmethod
     def install(cls) -> None:
-        """Take the place of the hooks of the loop that runs in this thread, until it ends."""
+        """Replace the hooks of the loop that runs in this thread, until it ends."""
         firstiter, finalizer = sys.get_asyncgen_hooks()
-        if finalizer is not None:  # without one there is no loop that would close them later
+        if finalizer is not None:  # otherwise there is no loop that would close them later
             hooks = cls(firstiter, finalizer)
             sys.set_asyncgen_hooks(firstiter=hooks.begin, finalizer=hooks)
 
     def begin(self, generator: Generator) -> None:
-        """A generator is read for the first time: it belongs to the current invocation."""
+        """``generator`` is iterated for the first time: it belongs to the current invocation."""
         invocation = get_current()
         if invocation is not None:
             if len(self.owners) >= self._limit:
@@ -65,7 +65,7 @@ class Abandoned:
 
 
 class _BoundClose:
-    """Stands for an abandoned generator; what its event loop calls is ``aclose``."""
+    """A proxy for an abandoned generator whose ``aclose``, which the event loop calls, is bound."""
 
     def __init__(self, generator: Generator, invocation: Invocation) -> None:
         self._generator = generator

@@ -1,4 +1,4 @@
-"""What the rooms above keep with an invocation or a volume; the core does not look inside."""
+"""Objects that the packages above attach to an invocation or a volume; the core does not look inside."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _lock = threading.RLock()
 
 
 class Attachments:
-    """Holds at most one object of each kind, made when it is first asked for."""
+    """Holds at most one object of each kind, created on first use."""
 
     _attached: dict[type[Any], Any] | None = None
 
     def attached(self, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
-        """The object of ``kind`` that is kept here; the first call has ``make`` make it."""
+        """The object of ``kind`` that is attached here; the first call creates it with ``make``."""
         found = self.attachment(kind)
         if found is None:
             with _lock:
@@ -29,11 +29,11 @@ class Attachments:
         return found
 
     def attachment(self, kind: type[Kind]) -> Kind | None:
-        """The object of ``kind`` that is kept here, None where none was made yet."""
+        """The object of ``kind`` that is attached here; None if none has been created yet."""
         return None if self._attached is None else self._attached.get(kind)
 
 
 def free_lock() -> None:
-    """In a forked child: another thread may have held it, of which there is no copy here."""
+    """In a forked child: the lock may have been held by a thread that does not exist there."""
     global _lock
     _lock = threading.RLock()

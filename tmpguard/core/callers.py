@@ -1,4 +1,4 @@
-"""Who made the call that is running: the application, a library or tmpguard itself, from the stack (C2.3)."""
+"""Finds out from the stack who made the current call: the application, a library or tmpguard (C2.3)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Location(NamedTuple):
         return f"{self.file}:{self.line} in {self.function}"
 
 
-#: The application's line that is running, and the library's line that made the call, if one did.
+#: The application's current line, and the line of the library that made the call, if a library did.
 Origin = tuple[Location | None, Location | None]
 
 
 class Caller(NamedTuple):
-    """Who made the call that is refused: all that a refusal wants to know of the stack."""
+    """Who made a refused call: everything that a refusal needs from the stack."""
 
     origin: Origin
-    #: The library functions between the call and the application's line, the innermost first, each by the
-    #: names of its module and itself: ``tempfile.mkstemp``.
+    #: The library functions between the call and the application's line, innermost first, as
+    #: ``tempfile.mkstemp``.
     functions: tuple[str, ...]
-    #: Does an import ask? False where that was not to be found out.
+    #: Whether an import made the call. False if that was not asked for.
     importing: bool
 
 
@@ -57,12 +57,12 @@ _STANDARD: Final = tuple(root for root in LIBRARIES if not root.endswith("-packa
 _IMPORTER: Final = "<frozen importlib._bootstrap>"
 _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
 
-#: The functions of ``os.path``, for whomever they ask.
+#: The modules of ``os.path``, whose functions are called on behalf of others.
 _PATH_MODULES: Final = frozenset(
     f"{root}{name}.py" for root in _STANDARD for name in ("genericpath", "posixpath")
 )
 
-#: The modules that look for sources, and for nothing else. Since 3.15 one of them is frozen.
+#: The modules that only read source files. Since 3.15 one of them is frozen.
 _SOURCE_READERS: Final = frozenset(
     ["<frozen linecache>"]
     + [f"{root}{name}.py" for root in _STANDARD for name in ("inspect", "linecache", "tokenize")]
@@ -71,7 +71,7 @@ _SOURCE_READERS: Final = frozenset(
 
 @lru_cache(maxsize=4096)
 def _kind(filename: str) -> str:
-    """Whose code is it: ``tmpguard``, ``library`` or ``application``?"""
+    """Whose code a file contains: ``tmpguard``, ``library`` or ``application``."""
     if filename.startswith(_PACKAGE):
         return "tmpguard"
     if filename.startswith(("<frozen ", *LIBRARIES)):
@@ -81,26 +81,27 @@ def _kind(filename: str) -> str:
     return "application"
 
 
-#: The line that handed the running job to a thread in which no frame of the application may be found, and
-#: the invocation that it did so for: asgiref takes a job's context over into its caller's, where it stays.
+#: The line that handed the running job to a thread whose stack may have no frame of the application, and the
+#: invocation that it did so for. The invocation is needed because asgiref copies the context of a job back
+#: into its caller's, where it stays.
 handed_on_by: Final[ContextVar[tuple[Callable[[], object], Origin] | None]] = ContextVar(
     "tmpguard_handed_on_by", default=None
 )
 
 
-# --- whose line it is ----------------------------------------------------------------------------------
+# --- who made the call ---------------------------------------------------------------------------------
 
 
 def locate() -> Origin:
-    """The lines of the application and of the library that the running call comes from."""
+    """The lines of the application and of the library that made the current call."""
     passed, line = _walk(sys._getframe(1))
     return _origin(passed, line)
 
 
 def find_caller(*, importing: bool = False) -> Caller:
-    """The same, and the library functions on the way.
+    """The same as :func:`locate`, with the library functions on the way.
 
-    ``importing`` asks whether an import is at work, which may have to be looked for beyond the line.
+    ``importing`` asks whether an import made the call. Its frames may be outside the application's line.
     """
     passed, line = _walk(sys._getframe(1))
     functions = tuple(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}" for frame in passed)
@@ -109,7 +110,7 @@ def find_caller(*, importing: bool = False) -> Caller:
 
 
 def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
-    """The libraries' frames from ``frame`` outwards, up to the application's, which is the second one."""
+    """The library frames from ``frame`` outwards, and the application's frame at which they end."""
     passed = []
     while frame is not None:
         kind = _kind(frame.f_code.co_filename)
@@ -141,7 +142,7 @@ def _location(frame: FrameType) -> Location:
 
 
 def is_bytecode(path: object) -> bool:
-    """Is ``path`` where the interpreter keeps bytecode?"""
+    """Whether ``path`` is a place where the interpreter keeps bytecode."""
     if not isinstance(path, (str, os.PathLike)):
         return False
     name = str(path)
@@ -149,15 +150,15 @@ def is_bytecode(path: object) -> bool:
 
 
 def is_importing() -> bool:
-    """Does an import ask, the interpreter's or a hook of it such as pytest's?"""
+    """Whether an import made the call: the interpreter's own or an import hook such as pytest's."""
     return _has_importer(_outwards(sys._getframe(1)))
 
 
 def _has_importer(frames: Iterable[FrameType]) -> bool:
-    """Is the importer among ``frames``, the innermost first, before the code of a module?
+    """Whether the importer is among ``frames``, innermost first, before the code of any module.
 
-    That code is run by an import, but is no part of it; nor is :mod:`py_compile`, which lends the importer's
-    way of writing.
+    A module's code is executed by an import but is not part of it. Nor is :mod:`py_compile`, which only uses
+    the importer's function for writing.
     """
     for frame in frames:
         code = frame.f_code
@@ -174,22 +175,22 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-# --- those who only look on ----------------------------------------------------------------------------
+# --- observers -----------------------------------------------------------------------------------------
 
 
 def is_observer() -> bool:
-    """Does a coverage tool or a debugger ask? They look at files from within the frames that they observe."""
+    """Whether a coverage tool or a debugger made the call. They run inside the frames that they observe."""
     filename = _first_file(_is_standard)
     return any(f"/{package}/" in filename for package in _OBSERVERS)
 
 
 def is_reading_sources() -> bool:
-    """Does a traceback, a debugger or the like ask for a source file? They are read as ever (C5.2)."""
+    """Whether a traceback, a debugger or the like reads a source file. Such reads are unaffected (C5.2)."""
     return _first_file(_is_path_function) in _SOURCE_READERS or is_observer()
 
 
 def _first_file(is_passed: Callable[[str], bool]) -> str:
-    """The file of the innermost code outside the function that asks that is not passed by; "" for none."""
+    """The file of the innermost frame, outside the calling function, that is not skipped; "" for none."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
@@ -201,7 +202,7 @@ def _first_file(is_passed: Callable[[str], bool]) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_standard(filename: str) -> bool:
-    """Is it tmpguard's code, or the standard library's?"""
+    """Whether the code is tmpguard's or the standard library's."""
     if filename.startswith(_PACKAGE):
         return True
     return filename.startswith(("<frozen ", *_STANDARD)) and "-packages/" not in filename
@@ -209,7 +210,7 @@ def _is_standard(filename: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_path_function(filename: str) -> bool:
-    """Is it tmpguard's code, the interpreter's own, or that of :mod:`os.path`, which asks for others?"""
+    """Whether the code is tmpguard's, the interpreter's own or that of :mod:`os.path`."""
     if filename in _SOURCE_READERS:
         return False
     return filename.startswith((_PACKAGE, "<frozen ")) or filename in _PATH_MODULES

@@ -1,10 +1,10 @@
-"""Which invocation is the current one (C6.2), and how it is changed.
+"""Holds the current invocation (C6.2).
 
-What was current before is set again and the variable never reset: on Python 3.11 the garbage collector may
-run within the context variable's own code. A finalizer that asks for the invocation there, as any file
-operation does, would leave the old answer to be found after a reset to nothing; after a set it is the new
-one. A finalizer that changes the variable there would take away what the code around it is reading, so those
-of tmpguard do it in a context of their own (:func:`finalizing`).
+To restore the previous invocation, it is set again; the variable is never reset. On Python 3.11 the garbage
+collector may run inside the context variable's own code. A finalizer that reads the variable there, as any
+file operation does, caches its old value. A reset to no value would leave that stale value in the cache, but
+a set replaces it. A finalizer that changes the variable there would free the value that the surrounding code
+is reading. tmpguard's finalizers therefore change it in a context of their own (:func:`finalizing`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import Any, Final
 
-#: Holds an :class:`~.invocation.Invocation` or None; below that module it is only handed through.
+#: Holds an :class:`~.invocation.Invocation` or None. The modules below that one only pass it through.
 _current: Final[ContextVar[Any]] = ContextVar("tmpguard_invocation", default=None)
 
-#: The invocation that the running code belongs to, or None. Every wrapper's first step is to ask for it.
+#: The invocation that the running code belongs to, or None. Every wrapper gets it first.
 get_current: Final = _current.get
 
-#: Make an invocation, or none, the current one. This and the above are the context variable's own methods,
-#: since every request pays for each Python frame in between.
+#: Make an invocation, or None, the current one. This and ``get_current`` are the context variable's own
+#: methods: a Python frame in between would cost time in every request.
 set_current: Final = _current.set
 
 
 def activate(invocation: object) -> Any:
-    """Make ``invocation`` the current one; returns the one before, which goes to :func:`deactivate`."""
+    """Make ``invocation`` the current one. Returns the previous one, to be passed to :func:`deactivate`."""
     before = get_current()
     set_current(invocation)
     return before
@@ -35,16 +35,16 @@ deactivate: Final[Callable[[Any], object]] = set_current
 
 
 def restore(invocation: object, before: object) -> None:
-    """Undo an activation of ``invocation``, perhaps in another context, where there is nothing to undo.
+    """Undo an activation of ``invocation``. Does nothing in a context where it is not the current one.
 
-    A coroutine that was thrown away is closed in the context of whoever happens to collect it.
+    An abandoned coroutine is closed in the context of the code during which it happens to be collected.
     """
     if get_current() is invocation:
         set_current(before)
 
 
 def finalizing(invocation: object, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """``call`` for ``invocation``, as a finalizer may do it: in a copy of the context."""
+    """Call ``call`` for ``invocation`` from a finalizer: in a copy of the context."""
     return copy_context().run(_within, invocation, call, args, options)
 
 
@@ -56,7 +56,7 @@ def _within(
 
 
 class unguarded:
-    """Runs a step of tmpguard's own outside of any invocation: ``with unguarded(): ...``"""
+    """Runs tmpguard's own code outside any invocation: ``with unguarded(): ...``"""
 
     __slots__ = ("_before",)
 

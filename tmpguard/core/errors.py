@@ -1,4 +1,4 @@
-"""The errors of tmpguard's own; what an application's file operations raise are the kernel's."""
+"""tmpguard's own errors. An application's file operations raise the same errors as the kernel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 
 
 class ConfigurationError(ValueError):
-    """An option or a project file that cannot be: the message names it, the value and what is allowed."""
+    """An invalid option or project file: the message names it, the value and what is allowed."""
 
 
 class NotPermitted(Exception):
-    """The machine does not permit a step that containing children takes: the text says which."""
+    """The machine does not permit a step needed to contain children: the text says which."""
 
 
 def os_error(code: int) -> OSError:
-    """The OSError of ``code``; the wrapper that lets it out adds the caller's own spelling of the path."""
+    """The OSError for ``code``; the wrapper that raises it adds the path as the caller spelled it."""
     return OSError(code, os.strerror(code))

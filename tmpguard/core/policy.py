@@ -1,4 +1,4 @@
-"""What an invocation knows of the guard that made it: the checked options, and what its invocations share."""
+"""What an invocation knows about its guard: the checked options, and what all of its invocations share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tmpguard.core.storage.scratch import ScratchRoot
 class Policy:
     """The base class of :class:`tmpguard.Guard`, which checks the options and sets the attributes.
 
-    The room below the guard's works with these alone: ``storage_size`` in MB (1 MB = 1,048,576 bytes),
-    ``quota_bytes`` the same in bytes; ``max_files``, None for no limit (C3.6); ``enforce``, false where
-    refusals are only recorded (C2.5); ``children``, ``"allow"``, ``"refuse"`` or ``"contain"`` (C6.3);
-    ``writable``, the canonical paths of the writable mounts (C1.4).
+    The packages below the guard use only these attributes. ``storage_size`` is in MB (1 MB = 1,048,576
+    bytes), ``quota_bytes`` is the same in bytes. ``max_files`` is None for no limit (C3.6). ``enforce`` is
+    false if refusals are only recorded (C2.5). ``children`` is ``"allow"``, ``"refuse"`` or ``"contain"``
+    (C6.3). ``writable`` are the canonical paths of the writable mounts (C1.4).
     """
 
     storage_size: int
@@ -28,12 +28,12 @@ class Policy:
     mounts: MountTable
     #: Where the scratch directories of its invocations are.
     scratch: ScratchRoot
-    #: Says on the logger what its invocations were refused.
+    #: Logs the refusals of its invocations.
     journal: Journal
-    #: What makes the namespaces of contained children, for those who start them: a
-    #: ``kernel.containment.Containment``. None where ``children`` is not ``"contain"``.
+    #: Makes the namespaces of contained children: a ``kernel.containment.Containment``. None if ``children``
+    #: is not ``"contain"``.
     containment: object | None
-    #: Called with each finished report on a background thread; None for nobody.
+    #: Called with each finished report on a background thread; None for no callback.
     on_report: Callable[[Report], object] | None
-    #: Reports that ``on_report`` was not called with, since too many waited for it already.
+    #: The number of reports dropped because too many were already waiting for ``on_report``.
     dropped_reports = 0

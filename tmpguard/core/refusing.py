@@ -1,4 +1,4 @@
-"""What an invocation is refused: raised to the application, recorded in the report and logged (C2)."""
+"""Refuses operations: raises the error in the application, records it in the report and logs it (C2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .layout import PACKAGE, is_below
 from .policy import Policy
 from .spelling import descriptor_path, printable, spelled
 
-#: The operations that ask whether there is a file, and do not read it.
+#: The operations that check whether a file exists, but do not read it.
 _LOOKUPS: Final = frozenset(
     f"os.{name}"
     for name in ("stat", "lstat", "access", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
@@ -25,15 +25,15 @@ _LOOKUPS: Final = frozenset(
 
 
 class RefusalMixin:
-    """The part of an invocation that refuses, and records what was refused.
+    """The part of an invocation that refuses operations and records the refusals.
 
-    A ``path`` is whatever the application gave for one: it goes into errors as it is, and into the report as
-    text.
+    A ``path`` is whatever the application passed as one: it goes into errors unchanged, and into the report
+    as text.
     """
 
     guard: Policy
     _let_through = 0
-    #: Is it that of a start, :func:`tmpguard.cold_start`, and not of a request?
+    #: Whether this is the invocation of :func:`tmpguard.cold_start` rather than of a request.
     cold_start = False
 
     if TYPE_CHECKING:
@@ -59,13 +59,13 @@ class RefusalMixin:
     ) -> None:
         """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
 
-        ``path`` and ``second`` go into the error as the caller spelled them; ``about`` is the path to record
-        where the error bears another one or none. ``advise`` says whether the table of libraries may know a
-        better remedy. Returns where the guard only watches: the operation then goes through (C2.5).
+        ``path`` and ``second`` go into the error as the caller spelled them. ``about`` is the path to record
+        if it is not the error's. ``advise`` says whether the table of libraries may supply a more specific
+        remedy. Returns if the guard only watches: the operation then goes through (C2.5).
         """
         subject = path if about is None else about
         caller = find_caller(importing=code == codes.EROFS and is_bytecode(subject))
-        # An import does without its bytecode where it cannot write: that is nothing to report.
+        # An import that cannot write its bytecode continues without it: there is nothing to report.
         if not caller.importing:
             shown = self._shown(subject)
             remedy = self._advice(operation, code, shown, remedy, caller) if advise else remedy
@@ -77,9 +77,9 @@ class RefusalMixin:
     def absent(self, operation: str, path: object, why: str, *, there: bool = True) -> None:
         """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
 
-        Recorded as a violation, or among the look-ups where it was only asked whether it is there; not where
-        ``there`` is nothing on the disk either, or the operation has no name. Returns where the guard only
-        watches.
+        It is recorded as a violation, or as a look-up if the operation only checks whether the file exists.
+        Nothing is recorded if ``there`` is false (the file does not exist on disk either) or ``operation`` is
+        empty. Returns if the guard only watches.
         """
         remedy = remedies.not_in_bundle(why) if there else ""
         if operation and there:
@@ -98,7 +98,7 @@ class RefusalMixin:
         return _error(codes.ESTALE, path, None, remedies.OVER)
 
     def was_let_through(self) -> bool:
-        """Has this thread just been let through by :meth:`refuse`? Asked by the backstop; true only once."""
+        """Whether :meth:`refuse` has just let this thread through. For the backstop; true only once."""
         if self._let_through != threading.get_ident():
             return False
         self._let_through = 0
@@ -109,7 +109,7 @@ class RefusalMixin:
     def note(
         self, operation: str, code: int, path: object, remedy: str = "", caller: Caller | None = None
     ) -> None:
-        """Record a violation whose error somebody else raises; ``caller`` is who made it if not this call."""
+        """Record a violation whose error is raised elsewhere. ``caller`` defaults to that of this call."""
         caller = caller or find_caller()
         shown = self._shown(path)
         remedy = self._advice(operation, code, shown, remedy, caller)
@@ -120,7 +120,7 @@ class RefusalMixin:
         self.guard.journal.log(violation, late=late, refused=self.guard.enforce or late)
 
     def _shown(self, path: object) -> str:
-        """A path as the report shows it: a descriptor by the path that it was opened by (C7.1)."""
+        """A path as the report shows it. A descriptor is shown as the path that it was opened with (C7.1)."""
         if path is None:
             return ""
         if isinstance(path, int):
@@ -137,14 +137,14 @@ class RefusalMixin:
             return remedies.at_start(name)
         if where is not None and is_below(where.virtual, PACKAGE):
             return remedies.in_bundle(where.virtual)
-        # A relative path is below the working directory by itself.
+        # A relative path is already relative to the working directory.
         return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")
 
     def _advice(self, operation: str, code: int, path: str, remedy: str, caller: Caller) -> str:
         try:
             project = self.namespace.working_directory()
         except OSError:
-            return remedy  # it is over, or the working directory is gone
+            return remedy  # the invocation has ended, or the working directory is gone
         return remedies.advice(
             operation,
             code,
@@ -158,21 +158,21 @@ class RefusalMixin:
     # --- native writers --------------------------------------------------------------------------------
 
     def _exceeded(self, real: str) -> None:
-        """A native writer took more than there is; the quota has found it out."""
+        """The quota has noticed that a native writer exceeded it."""
         path = self.namespace.virtual_of(real.removesuffix(" (deleted)"))
         self._record(Violation(NATIVE_OVERRUN, path, codes.ENOSPC, *locate(), self.exceeded_remedy()))
 
     def exceeded_remedy(self) -> str:
-        """What to do about a native writer that took more than there is (C2.4)."""
+        """What to do about a native writer that exceeded the quota (C2.4)."""
         return remedies.native_overrun(self.guard.storage_size)
 
     def exceeded(self, path: object) -> OSError:
-        """The error for it, where nobody else tells it to the application: when the file is closed."""
+        """The error for an exceeded quota that no other call reports: raised when the file is closed."""
         return _error(codes.ENOSPC, path, None, self.exceeded_remedy())
 
 
 def _error(code: int, path: object, second: object, remedy: str) -> OSError:
-    """The OSError of ``code`` with the paths that are given, and ``remedy`` as its note."""
+    """The OSError for ``code`` with the given paths, and ``remedy`` as its note."""
     message = os.strerror(code)
     if path is None:
         error = OSError(code, message)

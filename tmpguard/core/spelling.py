@@ -1,4 +1,4 @@
-"""Paths as they are shown: in errors as they were given, in reports as text."""
+"""How paths are shown: as given in errors, as text in reports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from . import originals
 
 
 def spelled(path: object) -> object:
-    """A path as it stands in an error: as it was given, and what a PathLike gave for itself (C2.1)."""
+    """A path as it appears in an error: as given, with a PathLike converted to its path (C2.1)."""
     if path is None or isinstance(path, (str, bytes, int, bytearray, memoryview)):
         return path
     return os.fspath(cast("os.PathLike[str]", path))
 
 
 def printable(path: object) -> str:
-    """A path as text, whatever it is."""
+    """A path as text, whatever its type."""
     try:
         return os.fsdecode(cast("os.PathLike[str]", path))
     except TypeError:
@@ -24,7 +24,7 @@ def printable(path: object) -> str:
 
 
 def descriptor_path(descriptor: int) -> str:
-    """The real path that ``descriptor`` was opened by, "" where it has none or is not open."""
+    """The real path that ``descriptor`` was opened with; "" if it has none or is not open."""
     try:
         return originals.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:
