@@ -80,7 +80,7 @@ def test_each_function_is_told_with_its_size_and_bundle(project: Path) -> None:
         "2 *.csv 1 rows.csv",
         "3 tests/ 1 tests/",
         "2.9 MB model.bin",
-        "No error; nothing to remark.",
+        "No errors; nothing to report.",
     ):
         assert part in output
 
@@ -91,10 +91,10 @@ def test_what_the_deployment_would_refuse_ends_with_one(project: Path) -> None:
     done = run()
     assert done.exit_code == 1
     assert "error genezio.yaml:21: backend.functions[0].storageSize: 256 MB is over" in done.output
-    assert "No error" not in done.output
+    assert "No errors" not in done.output
     assert run("--plan", "pro").exit_code == 0
     for broken, said in {
-        "backend: [\n": "error genezio.yaml:2: is no valid YAML",
+        "backend: [\n": "error genezio.yaml:2: is not valid YAML",
         "backend: {functions: [{name: x, path: nowhere}]}\n": "nowhere does not exist",
         "": "error genezio.yaml: is empty",
     }.items():
@@ -107,7 +107,7 @@ def test_what_the_deployment_would_refuse_ends_with_one(project: Path) -> None:
 def test_a_project_without_functions_is_none_that_would_be_refused(project: Path) -> None:
     written(project, "name: x\nfrontend: {path: client}\n")
     done = run()
-    assert (done.exit_code, done.output) == (0, "No error; nothing that it deploys has a /tmp.\n")
+    assert (done.exit_code, done.output) == (0, "No errors; nothing it deploys has a /tmp.\n")
     assert told()["functions"] == []
 
 
@@ -223,7 +223,7 @@ def test_an_output_that_is_closed_or_full_does_not_say_what_the_deployment_would
     assert capfd.readouterr().err == ""
     full = io.TextIOWrapper(open("/dev/full", "wb", 0), write_through=True)  # as with `python -u`
     assert run_on(full, monkeypatch) == 2
-    assert capfd.readouterr().err == "Error: the output cannot be written: No space left on device\n"
+    assert capfd.readouterr().err == "Error: cannot write the output: No space left on device\n"
     with contextlib.suppress(OSError):
         full.close()
 

@@ -85,7 +85,7 @@ def test_everything_of_a_function_is_read(project: Path) -> None:
         10,
     )
     assert one.directory == str(project)
-    assert one.told_by() == 'genezio.yaml:21, function "flask-shop"'
+    assert one.size_from() == 'genezio.yaml:21, function "flask-shop"'
 
 
 def test_paths_are_relative_to_the_file_and_not_to_the_working_directory(
@@ -118,9 +118,9 @@ def test_options_in_code_win_over_the_file(project: Path, tmp_path: Path) -> Non
     assert (guard.storage_size, guard.bundle, guard.max_files, guard.enforce) == (5, str(tmp_path), 9, False)
     assert tmpguard.Guard.from_genezio(storage_size=5, bundle=None).bundle is None
     assert error(storage_size=256).startswith("storage_size=256: 256 MB is over the free plan's 128 MB")
-    assert "no option of tmpguard" in error(storage_size=5, storagesize=5)
-    assert "does not go with a genezio.yaml" in error(platform="vercel")
-    assert "none of" in error(plan="gold")
+    assert "not an option of tmpguard" in error(storage_size=5, storagesize=5)
+    assert "does not match a genezio.yaml" in error(platform="vercel")
+    assert "not one of" in error(plan="gold")
 
 
 def test_the_environment_is_asked_where_neither_code_nor_file_gives_a_size(
@@ -148,7 +148,7 @@ def test_the_guard_tells_where_its_size_came_from(project: Path) -> None:
 def test_several_functions_and_none_named_is_an_error_that_lists_them(project: Path) -> None:
     written(project, project_files.SEVERAL)
     said = error()
-    assert said.startswith('genezio.yaml: has 3 of them, "thumbnails", "archive", "ping"')
+    assert said.startswith('genezio.yaml: has 3 candidates, "thumbnails", "archive", "ping"')
     assert said.endswith('function="thumbnails"')
 
 
@@ -158,7 +158,7 @@ def test_a_function_that_is_not_there_is_an_error_that_lists_those_that_are(proj
         'genezio.yaml: has no function \'thumbnail\': it has "thumbnails", "archive", "ping"'
     )
     for name in (5, b"ping", ["ping"]):
-        assert f"function={name!r} is no name" in error(function=name)
+        assert f"function={name!r} is not a name" in error(function=name)
 
 
 def test_hundreds_of_functions_are_not_all_listed(project: Path) -> None:
@@ -184,18 +184,18 @@ def test_a_project_without_functions_is_an_error(text: str, project: Path) -> No
     [
         ("256", '256 MB is over the free plan\'s 128 MB; plan="pro" allows 512'),
         ("1000", '1000 MB is over the free plan\'s 128 MB; plan="enterprise" allows any'),
-        ("0", "0 is no storage size: give a whole number of MB, from 1 to 128"),
-        ("-5", "-5 is no storage size"),
-        ("12.5", "12.5 is no storage size: give a whole number of MB"),
+        ("0", "0 is not a storage size: give a whole number of MB, from 1 to 128"),
+        ("-5", "-5 is not a storage size"),
+        ("12.5", "12.5 is not a storage size: give a whole number of MB"),
         ("true", "true: give a whole number of MB"),
-        ('"64"', "'64' is no storage size: give a whole number of MB"),
-        ("64MB", "'64MB' is no storage size"),
-        ("1_00", "'1_00' is no storage size"),
-        ("${{env.SIZE}}", "'${{env.SIZE}}' is no storage size"),
+        ('"64"', "'64' is not a storage size: give a whole number of MB"),
+        ("64MB", "'64MB' is not a storage size"),
+        ("1_00", "'1_00' is not a storage size"),
+        ("${{env.SIZE}}", "'${{env.SIZE}}' is not a storage size"),
         ("", "no value: give a whole number of MB"),
         ("[64]", "a list: give a whole number of MB"),
         ("{mb: 64}", "a mapping: give a whole number of MB"),
-        ("!size 64", "!size, which is not resolved here: give a whole number of MB"),
+        ("!size 64", "!size (not resolved here): give a whole number of MB"),
     ],
 )
 def test_a_wrong_size_is_told_with_file_line_and_key(value: str, said: str, project: Path) -> None:
@@ -206,21 +206,24 @@ def test_a_wrong_size_is_told_with_file_line_and_key(value: str, said: str, proj
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a\n- b\n", ":1: a list where a mapping belongs"),
-        ("just text\n", ":1: 'just text' where a mapping belongs"),
-        ("backend:\n", ":1: backend: no value where a mapping belongs"),
-        ("backend:\n- path: .\n", ":2: backend: a list where a mapping belongs"),
-        ("backend:\n  functions:\n    name: x\n", ":3: backend.functions: a mapping where a list belongs"),
-        ("backend:\n  functions:\n", ":2: backend.functions: no value where a list belongs"),
-        ("backend:\n  functions:\n  - x\n", ":3: backend.functions[0]: 'x' where a mapping belongs"),
-        ("backend:\n  functions:\n  - [x]\n", ":3: backend.functions[0]: a list where a mapping belongs"),
+        ("- a\n- b\n", ":1: expected a mapping, found a list"),
+        ("just text\n", ":1: expected a mapping, found 'just text'"),
+        ("backend:\n", ":1: backend: expected a mapping, found no value"),
+        ("backend:\n- path: .\n", ":2: backend: expected a mapping, found a list"),
+        ("backend:\n  functions:\n    name: x\n", ":3: backend.functions: expected a list, found a mapping"),
+        ("backend:\n  functions:\n", ":2: backend.functions: expected a list, found no value"),
+        ("backend:\n  functions:\n  - x\n", ":3: backend.functions[0]: expected a mapping, found 'x'"),
+        ("backend:\n  functions:\n  - [x]\n", ":3: backend.functions[0]: expected a mapping, found a list"),
         ("backend:\n  functions:\n  - path: .\n", ":3: backend.functions[0]: has no name"),
-        ("backend:\n  functions:\n  - name: 5\n", ":3: backend.functions[0].name: 5 where a string belongs"),
+        (
+            "backend:\n  functions:\n  - name: 5\n",
+            ":3: backend.functions[0].name: expected a string, found 5",
+        ),
         ("backend:\n  functions:\n  - name: ''\n", ":3: backend.functions[0].name: '' is empty"),
-        ("backend:\n  path: [a]\n", ":2: backend.path: a list where a string belongs"),
+        ("backend:\n  path: [a]\n", ":2: backend.path: expected a string, found a list"),
         (
             "backend:\n  functions:\n  - name: x\n  - name: x\n",
-            ":4: backend.functions[1]: the name 'x' stands twice, first in line 3",
+            ":4: backend.functions[1]: duplicate name 'x', first used in line 3",
         ),
         (
             "backend:\n  functions:\n  - name: x\n    path: nowhere\n",
@@ -228,16 +231,16 @@ def test_a_wrong_size_is_told_with_file_line_and_key(value: str, said: str, proj
         ),
         (
             "backend:\n  functions:\n  - name: x\n    path: genezio.yaml\n",
-            ":4: backend.functions[0].path: {project}/genezio.yaml is no directory",
+            ":4: backend.functions[0].path: {project}/genezio.yaml is not a directory",
         ),
         ("backend:\n  path: nowhere\n", ":2: backend.path: {project}/nowhere does not exist"),
         (
             "backend:\n  functions:\n  - {name: x, maxConcurrentRequestsPerInstance: 0}\n",
-            ":3: backend.functions[0].maxConcurrentRequestsPerInstance: 0: give a whole number from 1 up",
+            ":3: backend.functions[0].maxConcurrentRequestsPerInstance: 0: give a whole number, 1 or more",
         ),
         ("backend:\n  classes:\n  - type: http\n", ":3: backend.classes[0]: has neither a name nor a path"),
-        ("nextjs:\n  storageSize: big\n", ":2: nextjs.storageSize: 'big' is no storage size"),
-        ("container: ./Dockerfile\n", ":1: container: './Dockerfile' where a mapping belongs"),
+        ("nextjs:\n  storageSize: big\n", ":2: nextjs.storageSize: 'big' is not a storage size"),
+        ("container: ./Dockerfile\n", ":1: container: expected a mapping, found './Dockerfile'"),
     ],
 )
 def test_what_stands_where_something_else_belongs_is_told(text: str, said: str, project: Path) -> None:
@@ -267,7 +270,9 @@ def test_sizes_of_functions_that_are_not_asked_for_do_not_matter(project: Path) 
 def test_an_absent_file_and_a_path_that_is_none_are_errors(project: Path) -> None:
     assert error() == "genezio.yaml: cannot be read: No such file or directory"
     for path in (5, None, "", b""):
-        with pytest.raises(tmpguard.ConfigurationError, match=r"is no path: give that of a genezio\.yaml"):
+        with pytest.raises(
+            tmpguard.ConfigurationError, match=r"is not a path: give the path of a genezio\.yaml"
+        ):
             tmpguard.Guard.from_genezio(path)  # type: ignore[arg-type]
     with pytest.raises(tmpguard.ConfigurationError, match="is a directory"):
         tmpguard.Guard.from_genezio(project)
@@ -311,7 +316,7 @@ def test_a_size_that_cloudformation_has_to_work_out_is_told(project: Path) -> No
     written(project, project_files.SAM, "template.yaml")
     assert sam_error(function="Choosy") == (
         "template.yaml:39: Resources.Choosy.Properties.EphemeralStorage: "
-        "!If, which is not resolved here: give a whole number of MB"
+        "!If (not resolved here): give a whole number of MB"
     )
     guard = sam(function="Choosy", storage_size=4096)
     assert (guard.storage_size, guard.bundle) == (4096, str(project))
@@ -320,10 +325,10 @@ def test_a_size_that_cloudformation_has_to_work_out_is_told(project: Path) -> No
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ("511", "511 is no storage size: give a whole number of MB, from 512 to 10240"),
+        ("511", "511 is not a storage size: give a whole number of MB, from 512 to 10240"),
         ("10241", "10241 MB is over the 10240 MB of aws-lambda"),
-        ("'1024'", "'1024' is no storage size: give a whole number of MB, from 512 to 10240"),
-        ("!Ref Size", "!Ref, which is not resolved here: give a whole number of MB"),
+        ("'1024'", "'1024' is not a storage size: give a whole number of MB, from 512 to 10240"),
+        ("!Ref Size", "!Ref (not resolved here): give a whole number of MB"),
         ("{Ref: Size}", "a mapping: give a whole number of MB"),
     ],
 )
@@ -338,13 +343,13 @@ def test_a_template_s_functions_are_named_in_errors(project: Path) -> None:
     written(project, project_files.SAM, "template.yaml")
     assert '"Resize", "Ping", "Choosy", "Plain"' in sam_error()
     assert "has no function 'Table'" in sam_error(function="Table")
-    assert "does not go with" in sam_error(function="Ping", platform="genezio")
+    assert "does not match" in sam_error(function="Ping", platform="genezio")
     written(project, "Resources: {Bucket: {Type: AWS::S3::Bucket}}\n", "template.yaml")
-    assert "no function is in it" in sam_error()
+    assert "it has no functions" in sam_error()
     written(project, "name: x\n", "template.yaml")
     assert "has no Resources" in sam_error()
     written(project, "Resources: {One: {Type: [AWS::Serverless::Function]}}\n", "template.yaml")
-    assert "no function is in it" in sam_error()
+    assert "it has no functions" in sam_error()
 
 
 def test_a_template_that_gives_no_size_has_the_platform_s(project: Path) -> None:

@@ -115,13 +115,13 @@ def test_a_directory_that_cannot_be_is_refused(option: str, project: Path) -> No
     nowhere, file = project / "nowhere", project / "file.txt"
     refused(f"{option}={nowhere!r}", "does not exist", "existing directory", **given(nowhere))
     refused(f"{option}={str(nowhere)!r}", "does not exist", **given(str(nowhere)))
-    refused(f"{option}={file!r}", "no directory", "existing directory", **given(file))
+    refused(f"{option}={file!r}", "not a directory", "existing directory", **given(file))
     refused(f"{option}=", "does not exist", str(nowhere), **given(project / "dangling"))
     refused(f"{option}=", "loop", **given(project / "loop"))
     refused(f"{option}=", "NUL", **given("with\0nul"))
     refused(f"{option}=", "does not exist", **given("x" * 300))
-    refused(f"{option}=5", "no path", **given(5))
-    refused(f"{option}=", "no path", **given(object()))
+    refused(f"{option}=5", "not a path", **given(5))
+    refused(f"{option}=", "not a path", **given(object()))
     refused(f"{option}=''", **given(""))
 
 

@@ -62,11 +62,15 @@ def test_oci_functions_have_six_sizes_each_with_its_files(size: int, files: int)
         ("aws-lambda", 10_241, ["10241 MB is over the 10240 MB of aws-lambda", "storage_size=10240"]),
         ("aws-lambda", "1024", ["storage_size='1024'", "from 512 to 10240"]),
         ("aws-lambda", 512.0, ["storage_size=512.0", "whole number"]),
-        ("oci-functions", 100, ["100 MB is no size of oci-functions", "32, 64, 128, 256, 512 and 768"]),
+        (
+            "oci-functions",
+            100,
+            ["100 MB is not a size that oci-functions offers", "32, 64, 128, 256, 512 and 768"],
+        ),
         ("oci-functions", 31, ["storage_size=31", "32, 64, 128, 256, 512 and 768"]),
         ("oci-functions", 1024, ["over the 768 MB"]),
         ("vercel", 501, ["501 MB is over the 500 MB of vercel"]),
-        ("none", 0, ["storage_size=0", "from 1 up"]),
+        ("none", 0, ["storage_size=0", "1 or more"]),
         ("none", True, ["storage_size=True"]),
     ],
 )

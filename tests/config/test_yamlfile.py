@@ -47,26 +47,26 @@ def bomb(depth: int) -> str:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: [1\nb: 2\n", ":2: is no valid YAML"),
-        ("backend:\n\tpath: .\n", ":2: is no valid YAML"),
-        ("backend: {functions\n", ":2: is no valid YAML"),
-        ('a: "never closed\n', "is no valid YAML"),
-        ("environment: {URL: ${{env.URL}}}\n", ":1: is no valid YAML"),
-        ("a: *nothing\n", ":1: is no valid YAML: *nothing names nothing"),
-        ("a: 1\nb: x\0y\n", "is no valid YAML"),
-        ("a: 1\nb: 'x\x1by'\n", ":2: is no valid YAML"),
+        ("a: [1\nb: 2\n", ":2: is not valid YAML"),
+        ("backend:\n\tpath: .\n", ":2: is not valid YAML"),
+        ("backend: {functions\n", ":2: is not valid YAML"),
+        ('a: "never closed\n', "is not valid YAML"),
+        ("environment: {URL: ${{env.URL}}}\n", ":1: is not valid YAML"),
+        ("a: *nothing\n", ":1: is not valid YAML: *nothing names nothing"),
+        ("a: 1\nb: x\0y\n", "is not valid YAML"),
+        ("a: 1\nb: 'x\x1by'\n", ":2: is not valid YAML"),
         (b"a: 1\nb: caf\xe9\n", ":2: is not UTF-8: byte 0xe9"),
         ("a: 1\n".encode("utf-16"), ":1: is not UTF-8: byte 0xff"),
-        ("a: 1\n---\nb: 2\n", ":2: begins a second document"),
-        ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", ":5: the key 'c' stands twice, first in line 3"),
-        ("a: {b: 1, b: 1}\n", ":1: the key 'b' stands twice, first in line 1"),
-        ("a: &a [1, *a]\n", ":1: *a stands inside what it names"),
-        ("a: &a {b: *a}\n", ":1: *a stands inside what it names"),
+        ("a: 1\n---\nb: 2\n", ":2: starts a second document"),
+        ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", ":5: duplicate key 'c', first used in line 3"),
+        ("a: {b: 1, b: 1}\n", ":1: duplicate key 'b', first used in line 1"),
+        ("a: &a [1, *a]\n", ":1: *a is inside the value that it names"),
+        ("a: &a {b: *a}\n", ":1: *a is inside the value that it names"),
         ("[" * 100_000, ":1: is nested deeper than 100"),
         ("".join(" " * depth + "a:\n" for depth in range(1000)), ":101: is nested deeper than 100"),
         ("", ": is empty"),
         ("# nothing but a comment\n", ": is empty"),
-        ("a: " + "x" * (10 << 20), ": is larger than the 1,048,576 bytes"),
+        ("a: " + "x" * (10 << 20), ": is larger than the limit of 1,048,576 bytes"),
     ],
 )
 def test_what_is_no_project_file_is_an_error_with_its_line(
@@ -85,8 +85,8 @@ def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
         tmp_path / "loop": "Too many levels of symbolic links",
         tmp_path / "pipe" / "file": "Not a directory",
         tmp_path / ("x" * 300): "File name too long",
-        pipe: "is no regular file",
-        Path("/dev/null"): "is no regular file",
+        pipe: "is not a regular file",
+        Path("/dev/null"): "is not a regular file",
         Path("/proc/self/mem"): "cannot be read",
     }.items():
         with pytest.raises(tmpguard.ConfigurationError) as failed:
@@ -196,7 +196,9 @@ def test_tags_build_no_objects(tmp_path: Path) -> None:
     path.write_text('a: !!python/object/apply:os.system ["touch /nowhere/x"]\nb: !Sub "${x}"\n')
     top = yamlfile.read(path)
     assert [node.tag for _, node in top.items()][1] == "!Sub"
-    with pytest.raises(tmpguard.ConfigurationError, match=r":2: b: !Sub, which is not resolved here, where"):
+    with pytest.raises(
+        tmpguard.ConfigurationError, match=r":2: b: expected a string, found !Sub \(not resolved here\)"
+    ):
         top.get("b").text()  # type: ignore[union-attr]
 
 
@@ -217,18 +219,21 @@ def chain(length: int) -> str:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (bomb(40), ":5: backend.functions[0]: a list where a mapping belongs"),
-        (bomb(40).replace("functions: *a5", "classes: *a40"), ": backend.classes[0]: a list where"),
-        (bomb(40).replace("functions: *a5", "path: *a40"), ": backend.path: a list where a string belongs"),
+        (bomb(40), ":5: backend.functions[0]: expected a mapping, found a list"),
+        (
+            bomb(40).replace("functions: *a5", "classes: *a40"),
+            ": backend.classes[0]: expected a mapping, found a list",
+        ),
+        (bomb(40).replace("functions: *a5", "path: *a40"), ": backend.path: expected a string, found a list"),
         (
             bomb(40).replace("functions: *a5", "functions: [{name: *a40}]"),
-            ": backend.functions[0].name: a list where a string",
+            ": backend.functions[0].name: expected a string, found a list",
         ),
         (
             bomb(40).replace("functions: *a5", "functions: [{name: x, storageSize: *a40}]"),
             ".storageSize: a list: give a whole",
         ),
-        (chain(2000), ": backend.functions[0]: a list where a mapping belongs"),
+        (chain(2000), ": backend.functions[0]: expected a mapping, found a list"),
     ],
 )
 def test_aliases_cost_nothing_whatever_they_expand_to(content: str, said: str, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_middlewares_share_one_guard_while_the_settings_are_the_same(options: di
 WRONG = [
     ({"storage_size": 0}, "storage_size=0"),
     ({"storage_size": True}, "storage_size=True"),
-    ({"storage": 1}, "storage= is no option"),
+    ({"storage": 1}, "storage= is not an option"),
     ({"guard": "a guard"}, "guard='a guard'"),
     (["storage_size"], "TMPGUARD=['storage_size']"),
     ({1: 2}, "TMPGUARD={1: 2}"),

@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "project"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    monkeypatch.setattr(genezio, "_told", set())
+    monkeypatch.setattr(genezio, "_logged", set())
     return directory
 
 
@@ -166,8 +166,8 @@ def test_several_functions_of_one_size_need_no_warning(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("backend: [\n", "genezio.yaml:2: is no valid YAML"),
-        ("backend: {functions: {}}\n", "genezio.yaml:1: backend.functions: a mapping where a list belongs"),
+        ("backend: [\n", "genezio.yaml:2: is not valid YAML"),
+        ("backend: {functions: {}}\n", "genezio.yaml:1: backend.functions: expected a list, found a mapping"),
         ("backend: {path: nowhere}\n", "/nowhere does not exist"),
     ],
 )

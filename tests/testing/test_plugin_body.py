@@ -182,8 +182,8 @@ def test_tmp_path_is_readable_and_writable_where_it_is_said_so(pytester: pytest.
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("storage_sise=1", "storage_sise= is no option of tmpguard: did you mean storage_size=*"),
-        ("storage_size=0", "storage_size=0 is no storage size*"),
+        ("storage_sise=1", "storage_sise= is not an option of tmpguard: did you mean storage_size=*"),
+        ("storage_size=0", "storage_size=0 is not a storage size*"),
         ("allow='EROFS'", "allow='EROFS' is no list*"),
         ("1", "the marker tmpguard takes keyword arguments, and not 1"),
         ("body=1", "body=1 is neither True nor False"),

@@ -158,11 +158,11 @@ def test_wrong_options_are_named(pytester: pytest.Pytester, app: None, run: Run)
         from app import wsgi
 
         @pytest.mark.parametrize("options, message", [
-            ({"storage_sise": 1}, "storage_sise= is no option of tmpguard: did you mean storage_size="),
-            ({"storage_size": 0}, "storage_size=0 is no storage size"),
-            ({"transport": None}, "transport= is no option"),
+            ({"storage_sise": 1}, "storage_sise= is not an option of tmpguard: did you mean storage_size="),
+            ({"storage_size": 0}, "storage_size=0 is not a storage size"),
+            ({"transport": None}, "transport= is not an option"),
             ({"interface": "cgi"}, "interface='cgi' is neither"),
-            ({"writable": "/srv", "writable_tmp_path": True}, "writable='/srv' is no list"),
+            ({"writable": "/srv", "writable_tmp_path": True}, "writable='/srv' is not a list"),
         ])
         def test_options(tmpguard, options, message):
             with pytest.raises(ValueError, match=message):

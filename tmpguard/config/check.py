@@ -1,4 +1,4 @@
-"""What ``tmpguard check`` finds out about a project, for people and for machines."""
+"""What ``tmpguard check`` finds in a project, for people and for machines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from . import genezio
 from .project import Deployable
 from .survey import Finding, Survey, survey
 
-#: Raised when a key of the JSON is renamed, removed or gets another meaning; new keys may come.
+#: Incremented when a key of the JSON is renamed, removed or changes its meaning; new keys may be added.
 JSON_VERSION = 1
 
 
 class Function(NamedTuple):
-    """One thing that the project deploys. ``size`` is in MB, None where it cannot be."""
+    """One thing that the project deploys. ``size`` is in MB, None if the size given is not valid."""
 
     deployable: Deployable
     size: int | None
@@ -29,7 +29,7 @@ class Function(NamedTuple):
 
 
 class Check(NamedTuple):
-    """All that was found out. The deployment would refuse the project where ``errors`` has any."""
+    """The results of a check. The deployment would refuse the project if there are any ``errors``."""
 
     file: str
     plan: str
@@ -38,7 +38,7 @@ class Check(NamedTuple):
     surveys: tuple[Survey, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; the keys are documented in docs/genezio.md."""
+        """The machine-readable form; docs/genezio.md documents its keys."""
         return {
             "version": JSON_VERSION,
             "file": self.file,
@@ -51,7 +51,7 @@ class Check(NamedTuple):
 
 
 def check(path: str, plan: str) -> Check:
-    """Look at the project of the ``genezio.yaml`` at ``path``. Raises nothing for what is wrong in it."""
+    """Check the project of the ``genezio.yaml`` at ``path``. Does not raise for errors in the project."""
     try:
         found = genezio.read(path)
     except ConfigurationError as exc:
@@ -94,7 +94,7 @@ def _function(
         if directory is not None:
             directory = os.path.realpath(directory)
             ignore = beside or _ignore_in(directory, errors)
-            hidden_by(ignore, directory, ())  # a line that leaves out all of it
+            hidden_by(ignore, directory, ())  # raises if a line ignores the whole bundle
             seen = surveys.get(directory) or survey(directory, ignore)
             surveys[directory] = seen
     except ConfigurationError as exc:

@@ -1,4 +1,4 @@
-"""The command line, by click and rich: imported by :mod:`tmpguard.__main__` where those are there."""
+"""The command line, built on click and rich. :mod:`tmpguard.__main__` imports it if both are installed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _UNFOLDED: Final = 10_000
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tmpguard")
 def command() -> None:
-    """Gives each request of a web application the file system of a serverless function."""
+    """Give each request of a web application the file system of a serverless function."""
 
 
 @command.command("check")
 @click.argument("path", default=NAME, type=click.Path(exists=True, dir_okay=False), metavar="[GENEZIO.YAML]")
 @click.option("--plan", type=click.Choice(list(PLANS)), default="free", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print it for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def check_project(path: str, plan: str, as_json: bool) -> None:
-    """Look at a Genezio project before it is deployed: sizes, bundle, what is left out, and what may fail.
+    """Check a Genezio project before deployment: sizes, bundle, ignored files, and what may fail.
 
-    Ends with 1 where the deployment would refuse the project.
+    Exits with status 1 if the deployment would refuse the project.
     """
     result = check(path, plan)
     _write(json.dumps(result.as_json(), indent=2) if as_json else _rendered(result))
@@ -46,7 +46,7 @@ def check_project(path: str, plan: str, as_json: bool) -> None:
 
 
 def _rendered(result: Check) -> str:
-    # Paths are folded for a terminal only: what is piped somewhere is searched.
+    # Paths are folded only on a terminal: piped output must stay searchable.
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     output = io.TextIOWrapper(io.BytesIO(), _encoding(), newline="")
     console = Console(
@@ -65,20 +65,20 @@ def _encoding() -> str:
 
 
 def _write(text: str) -> None:
-    """Write it to the standard output. What goes wrong there is no word about the project."""
+    """Write ``text`` to standard output. An error in writing says nothing about the project."""
     try:
         click.echo(text, color=True)
     except BrokenPipeError:
-        # Whoever read it has enough. The interpreter flushes once more at its exit.
+        # The reader has stopped reading. The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as exc:
-        click.echo(f"Error: the output cannot be written: {exc.strerror}", err=True)
+        click.echo(f"Error: cannot write the output: {exc.strerror}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(2) from None
 
 
 def shown(text: str) -> str:
-    """``text`` as a terminal of its encoding may have it: a file can have any name."""
+    """``text`` with everything escaped that the output cannot show: a file can have any name."""
     escaped = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -98,12 +98,10 @@ def _print(result: Check, console: Console) -> None:
     console.print(_labelled([(("error", "bold red"), error) for error in result.errors], indent=0))
     if not result.errors:
         count = len({finding for function in result.functions for finding in function.findings})
-        told = (
-            "nothing to remark" if not count else f"{count} {'thing' if count == 1 else 'things'} to look at"
-        )
+        summary = f"{count} {'finding' if count == 1 else 'findings'}" if count else "nothing to report"
         if not result.functions:
-            told = "nothing that it deploys has a /tmp"
-        console.print(Text(f"No error; {told}.", style="bold"))
+            summary = "nothing it deploys has a /tmp"
+        console.print(Text(f"No errors; {summary}.", style="bold"))
 
 
 def _print_function(function: Function, plan: str, console: Console) -> None:
@@ -143,14 +141,14 @@ def _print_survey(one: Survey, console: Console) -> None:
 
 
 def _print_findings(findings: tuple[Finding, ...], console: Console) -> None:
-    told = [((one.kind, "bold yellow"), f"{one.path}: {one.message}") for one in findings[:_FINDINGS]]
-    console.print(_labelled(told, indent=2))
+    rows = [((one.kind, "bold yellow"), f"{one.path}: {one.message}") for one in findings[:_FINDINGS]]
+    console.print(_labelled(rows, indent=2))
     if len(findings) > _FINDINGS:
         console.print(f"  and {len(findings) - _FINDINGS:,} more: --json lists them all")
 
 
 def _labelled(rows: list[tuple[tuple[str, str], str]], *, indent: int) -> Table:
-    """Texts behind their labels, which each have a style."""
+    """A table of texts, each after its styled label."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -168,7 +166,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def amount(size: int) -> str:
-    """A number of bytes for people."""
+    """A size in bytes in a readable unit."""
     if size < 1024:
         return f"{size} B"
     value = float(size)

@@ -1,10 +1,9 @@
-"""A guard from a Genezio project as it is: the limits and the bundle of its ``genezio.yaml``.
+"""Makes a guard from a Genezio project: the limits and the bundle come from its ``genezio.yaml``.
 
-Of that file only this is read: under ``backend`` the ``path``, ``functions`` (``name``, ``path``,
+tmpguard reads only these keys: under ``backend`` the ``path``, ``functions`` (``name``, ``path``,
 ``handler``, ``entry``, ``storageSize``, ``maxConcurrentRequestsPerInstance``) and ``classes`` (``name``,
-``path``, ``storageSize``), and ``path`` and ``storageSize`` of ``container``, ``nextjs`` and their like. All
-else is none of tmpguard's business. Merge keys (``<<``) are no part of YAML 1.2 and do nothing, as when
-deploying.
+``path``, ``storageSize``), and the ``path`` and ``storageSize`` of ``container``, ``nextjs`` and the like. It
+ignores all others. Merge keys (``<<``) are not part of YAML 1.2 and have no effect, here or in a deployment.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .platforms import PLATFORMS
 from .project import Deployable, checked_path, choose, listed, only_functions, text, whole_number
 from .yamlfile import Node
 
-#: The name of the file, as the platform looks for it.
+#: The file name that the platform looks for.
 NAME: Final = "genezio.yaml"
 
 #: The keys beside ``backend`` that deploy something with a storage size.
@@ -33,13 +32,14 @@ KINDS: Final = ("container", "nextjs", "nuxt", "nitro", "nestjs", "remix", "stre
 PLATFORM: Final = PLATFORMS["genezio"]
 
 logger = logging.getLogger("tmpguard")
-_told: Final[set[str]] = set()
+_logged: Final[set[str]] = set()
 
 
 def read(path: str | os.PathLike[str]) -> list[Deployable]:
-    """All that the file deploys, in its order. Raises ConfigurationError with the file, the line and the key.
+    """Everything that the file deploys, in file order.
 
-    Storage sizes are checked when they are asked for, since they depend on the plan.
+    Raises ConfigurationError with the file, the line and the key. Storage sizes are checked later, on use,
+    because they depend on the plan.
     """
     top = yamlfile.read(path)
     base = os.path.dirname(os.path.abspath(top.file.path))
@@ -60,7 +60,7 @@ def _of_backend(backend: Node, base: str) -> Iterator[Deployable]:
     for node in functions.entries() if functions else ():
         one = _function(node, place, path_node or backend)
         if one.name in lines:
-            raise node.error(f"the name {one.name!r} stands twice, first in line {lines[one.name]}")
+            raise node.error(f"duplicate name {one.name!r}, first used in line {lines[one.name]}")
         lines[one.name] = node.line
         yield one
     for node in classes.entries() if classes else ():
@@ -69,7 +69,7 @@ def _of_backend(backend: Node, base: str) -> Iterator[Deployable]:
             raise node.error("has neither a name nor a path")
         yield _deployable("class", name, node, place, path_node or backend)
     if functions is None and classes is None:
-        # Its classes are looked for in the sources; each has what is the default.
+        # The platform finds the classes in the sources; each has the default size.
         yield Deployable("backend", "backend", backend, place, path_node or backend, None)
 
 
@@ -85,7 +85,7 @@ def _of_kind(kind: str, node: Node, base: str) -> Deployable:
     path_node = node.get("path")
     directory = os.path.join(base, text(path_node) or ".")
     if kind == "container" and os.path.isfile(directory):
-        directory = os.path.dirname(directory)  # it names the Dockerfile
+        directory = os.path.dirname(directory)  # the path names the Dockerfile
     return _deployable(kind, kind, node, directory, path_node or node)
 
 
@@ -109,23 +109,25 @@ def _deployable(kind: str, name: str, node: Node, directory: str, directory_node
 def options_of(
     path: object, function: object, overrides: dict[str, Any]
 ) -> tuple[dict[str, Any], str | None]:
-    """The options of what :meth:`tmpguard.Guard.from_genezio` makes, and where the storage size was given:
-    None where that was not in the file. Raises ConfigurationError."""
+    """The options for :meth:`tmpguard.Guard.from_genezio`, and where the file gives the storage size.
+
+    The latter is None if the size does not come from the file. Raises ConfigurationError.
+    """
     given = dict(overrides)
-    told = None
+    size_from = None
     with unguarded():
         name = checked_path(path, NAME)
         one = choose(read(name), function, name)
         plan = _plan_of(given)
         if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
-            given["storage_size"], told = size, one.told_by()
+            given["storage_size"], size_from = size, one.size_from()
         if "bundle" not in given:
             given |= _bundle_of(one, given)
-    return given, told
+    return given, size_from
 
 
 def _bundle_of(one: Deployable, given: dict[str, Any]) -> dict[str, Any]:
-    """The options for the function's directory, and for the ``.genezioignore`` beside the project file."""
+    """The options for the function's directory and for the ``.genezioignore`` next to the project file."""
     bundle = one.existing_directory()
     beside = os.path.join(os.path.dirname(os.path.abspath(one.node.file.path)), IGNORE_FILE)
     if bundle is None or "ignore" in given or not os.path.lexists(beside):
@@ -137,18 +139,20 @@ def _plan_of(given: dict[str, Any]) -> str:
     platform = given.setdefault("platform", "genezio")
     if platform != "genezio":
         raise ConfigurationError(
-            f'platform={platform!r} does not go with a {NAME}: it is "genezio"; leave it out'
+            f'platform={platform!r} does not match a {NAME}: it is always "genezio"; leave it out'
         )
     return checked_plan(given.get("plan", "free"), PLATFORM)
 
 
 def detected(given: dict[str, Any]) -> tuple[dict[str, Any], str | None] | None:
-    """What the ``genezio.yaml`` in the working directory adds to the options ``given``, and where the storage
-    size was given; None where there is no such file, or the platform is another one.
+    """What the ``genezio.yaml`` in the working directory adds to the options ``given``.
 
-    The application did not ask for that file. So a file that cannot be read or understood, or that has
-    several functions of different sizes, is reported in the log and does not stop it; a storage size that is
-    not allowed raises ConfigurationError, as the deployment would refuse it.
+    Also returns where the file gives the storage size. Returns None if there is no such file, or the platform
+    is another one.
+
+    The application did not ask for this file. A file that cannot be read or parsed, or that has functions of
+    different sizes, is therefore only logged. A storage size that is not allowed raises ConfigurationError,
+    because the deployment would refuse it.
     """
     with unguarded():
         if given.get("platform", "genezio") != "genezio" or not os.path.isfile(NAME):
@@ -157,41 +161,41 @@ def detected(given: dict[str, Any]) -> tuple[dict[str, Any], str | None] | None:
 
 
 def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The options that the file adds, and where the size was told."""
+    """The options that the file adds, and where it gives the storage size."""
     try:
         found = only_functions(read(NAME))
     except ConfigurationError as exc:
         log_once(logging.WARNING, f"{exc}; the file is not used")
         return {}, None
     more: dict[str, Any] = {}
-    told = None
+    size_from = None
     if given.get("storage_size") is None and found:
         plan = checked_plan(given.get("plan", "free"), PLATFORM)
-        more, told = _size_of(found, plan)
+        more, size_from = _size_of(found, plan)
     if len(found) == 1 and "bundle" not in given:
         try:
             more |= _bundle_of(found[0], given)
         except ConfigurationError as exc:
             log_once(logging.WARNING, f"{exc}; the bundle is the working directory")
-    return more, told
+    return more, size_from
 
 
 def _size_of(found: Sequence[Deployable], plan: str) -> tuple[dict[str, Any], str | None]:
-    """The size for one of ``found``, whichever it is: the largest, so that no write is refused wrongly."""
+    """The largest size in ``found``: the function is unknown, and no write may be refused wrongly."""
     sizes = [(one.size(plan, PLATFORM), one) for one in found]
     size, largest = max(sizes, key=lambda pair: pair[0] or PLATFORM.default)
     if len({one_size or PLATFORM.default for one_size, _ in sizes}) > 1:
         log_once(
             logging.WARNING,
-            f"{NAME} has functions of several sizes, {listed(found)}: /tmp is that of the largest; "
-            f'say which by guard=Guard.from_genezio("{NAME}", function="{found[0].name}")',
+            f"{NAME} has functions of different sizes, {listed(found)}: /tmp has the largest size; "
+            f'choose one with guard=Guard.from_genezio("{NAME}", function="{found[0].name}")',
         )
         size = size or PLATFORM.default
-    return ({}, None) if size is None else ({"storage_size": size}, largest.told_by())
+    return ({}, None) if size is None else ({"storage_size": size}, largest.size_from())
 
 
 def log_once(level: int, message: str) -> None:
-    """Log ``message`` once in a process."""
-    if message not in _told:
-        _told.add(message)
+    """Log ``message`` once per process."""
+    if message not in _logged:
+        _logged.add(message)
         logger.log(level, "%s", message)

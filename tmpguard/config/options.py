@@ -1,4 +1,4 @@
-"""The checks of a guard's options: each error names the option, the value and what is allowed (C3.1)."""
+"""Checks a guard's options. Each error names the option, the value and what is allowed (C3.1)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .platforms import PLATFORMS, Platform
 
 MB: Final = 1_048_576
 
-#: Gives the size where neither an option nor a project file does.
+#: Gives the size if neither an option nor a project file does.
 SIZE_VARIABLE: Final = "TMPGUARD_STORAGE_SIZE"
 
 LIFETIMES: Final = ("invocation", "instance")
 
-#: What becomes of child processes (C6.3).
+#: How child processes are treated (C6.3).
 CHILDREN: Final = ("allow", "refuse", "contain")
 
 StrPath = str | os.PathLike[str]
@@ -46,12 +46,12 @@ OPTIONS: Final = (
 
 
 def unknown_option(name: str, known: Sequence[str] = OPTIONS) -> str:
-    """The message for an option that there is not."""
-    import difflib  # for an error alone
+    """The message for an option that does not exist."""
+    import difflib  # only for this error
 
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}=? " if close else ""
-    return f"{name}= is no option of tmpguard: {hint}the options are {', '.join(known)}"
+    return f"{name}= is not an option of tmpguard: {hint}the options are {', '.join(known)}"
 
 
 # --- the platform and its sizes ------------------------------------------------------------------------
@@ -62,11 +62,11 @@ def checked_platform(value: object) -> Platform:
 
 
 def checked_plan(value: object, platform: Platform) -> str:
-    """The plan; where the platform has none only the default can be given."""
+    """The plan. For a platform without plans, only the default is accepted."""
     if not platform.plans:
         if value != "free":
             raise ConfigurationError(
-                f'plan={value!r} means nothing with platform="{platform.name}", leave it out'
+                f'plan={value!r} has no meaning for platform="{platform.name}": leave it out'
             )
         return "free"
     return _checked_choice("plan", value, platform.plans)
@@ -79,12 +79,12 @@ def checked_lifetime(value: object) -> str:
 def _checked_choice(option: str, value: object, choices: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         allowed = ", ".join(f'"{name}"' for name in choices)
-        raise ConfigurationError(f"{option}={value!r} is none of {allowed}")
+        raise ConfigurationError(f"{option}={value!r} is not one of {allowed}")
     return value
 
 
 def told_size(size: object, plan: str, platform: Platform) -> tuple[int, str]:
-    """The storage size in MB and what it was told by: the option, the environment or the platform."""
+    """The storage size in MB, and where it comes from: the option, the environment or the platform."""
     if size is not None:
         if problem := size_problem(size, plan, platform):
             raise ConfigurationError(_for_an_option(size, problem, plan, platform))
@@ -100,36 +100,36 @@ def told_size(size: object, plan: str, platform: Platform) -> tuple[int, str]:
 
 
 def size_problem(size: object, plan: str, platform: Platform) -> str | None:
-    """Why ``size`` is no storage size in MB there, and the way out; None if it is one."""
+    """Why ``size`` in MB is not a valid storage size there, and what to do; None if it is valid."""
     limit = largest(plan, platform)
     if isinstance(size, bool) or not isinstance(size, int) or size < platform.smallest:
-        return f"{size!r} is no storage size: give a whole number of MB, {_allowed(plan, platform)}"
+        return f"{size!r} is not a storage size: give a whole number of MB, {_allowed(plan, platform)}"
     if limit is not None and size > limit:
         if platform.plans:
             return f"{size} MB is over the {plan} plan's {limit} MB; {_larger_plan(size, limit, platform)}"
         return f"{size} MB is over the {limit} MB of {platform.name}"
     if platform.step is None and size not in platform.inodes:
-        return f"{size} MB is no size of {platform.name}: it has {_listed(platform.inodes)}"
+        return f"{size} MB is not a size that {platform.name} offers: it has {_listed(platform.inodes)}"
     return None
 
 
 def _for_an_option(size: object, problem: str, plan: str, platform: Platform) -> str:
-    if problem.startswith(f"{size!r} is no"):
+    if problem.startswith(f"{size!r} is not"):
         return f"storage_size={problem}"
     limit = largest(plan, platform)
     return f"storage_size={size!r}: {problem}, or give storage_size={limit}"
 
 
 def largest(plan: str, platform: Platform) -> int | None:
-    """The largest storage size in MB; None where there is no limit."""
+    """The largest storage size in MB; None for no limit."""
     return platform.plans[plan] if platform.plans else platform.largest
 
 
 def _allowed(plan: str, platform: Platform) -> str:
     if platform.step is None:
-        return f"of those that {platform.name} has: {_listed(platform.inodes)}"
+        return f"one of {_listed(platform.inodes)}"
     limit = largest(plan, platform)
-    return f"from {platform.smallest}{f' to {limit}' if limit else ' up'}"
+    return f"from {platform.smallest} to {limit}" if limit else f"{platform.smallest} or more"
 
 
 def _listed(sizes: Iterable[int]) -> str:
@@ -145,11 +145,11 @@ def _larger_plan(size: int, limit: int, platform: Platform) -> str:
 
 
 def checked_max_files(value: object, size: int, platform: Platform) -> int | None:
-    """The limit of files; None stands for the platform's own, where it has one."""
+    """The limit on files. None selects the platform's own limit, if it has one."""
     if value is None:
         return platform.inodes.get(size)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"max_files={value!r}: give a whole number from 1 up, or None for no limit")
+        raise ConfigurationError(f"max_files={value!r}: give a whole number, 1 or more, or None for no limit")
     return value
 
 
@@ -161,22 +161,26 @@ def checked_directory(option: str, value: object) -> str:
     try:
         path = os.fsdecode(value)  # type: ignore[arg-type]
     except TypeError:
-        raise ConfigurationError(f"{option}={value!r} is no path: give a directory") from None
+        raise ConfigurationError(f"{option}={value!r} is not a path: give a directory") from None
     if not path:
         raise ConfigurationError(f"{option}={value!r} is empty: give a directory")
     if "\0" in path:
-        raise ConfigurationError(f"{option}={value!r} has a NUL byte: give a directory")
+        raise ConfigurationError(f"{option}={value!r} contains a NUL byte: give a directory")
     real = os.path.realpath(path)
     if not os.path.exists(real):
         raise ConfigurationError(f"{option}={value!r} does not exist ({real}): give an existing directory")
     if not os.path.isdir(real):
-        raise ConfigurationError(f"{option}={value!r} is no directory ({real}): give an existing directory")
+        raise ConfigurationError(
+            f"{option}={value!r} is not a directory ({real}): give an existing directory"
+        )
     return real
 
 
 def checked_writable(value: object) -> tuple[str, ...]:
     if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
-        raise ConfigurationError(f"writable={value!r} is no list of directories: give writable=[path, ...]")
+        raise ConfigurationError(
+            f"writable={value!r} is not a list of directories: give writable=[path, ...]"
+        )
     paths = tuple(checked_directory("writable", path) for path in value)
     for path in paths:
         if path in ("/", TMP):
@@ -192,19 +196,19 @@ def checked_scratch_root(value: object, bundle: str | None) -> str:
     path = checked_directory("scratch_root", value)
     if reason := claims.cannot_write(path):
         raise ConfigurationError(
-            f"scratch_root={value!r} is not writable ({reason}): give a directory in which one can be made"
+            f"scratch_root={value!r} is not writable ({reason}): give a directory where others can be created"
         )
     if bundle is not None and is_below(path, bundle):
         raise ConfigurationError(
-            f"scratch_root={value!r} lies inside the bundle {bundle!r}: give a directory outside of it"
+            f"scratch_root={value!r} is inside the bundle {bundle!r}: give a directory outside it"
         )
     return path
 
 
 def pinned(*more: str | None) -> list[str]:
-    """The directories of the project, the interpreter and its packages that lie below the real /tmp (C1.5).
+    """The directories of the project, the interpreter and its packages below the real /tmp (C1.5).
 
-    They stay readable at their own paths. A directory that holds /tmp itself is none of them.
+    They stay readable at their own paths. A directory that contains /tmp itself is not included.
     """
     places = [*more, sys.prefix, sys.base_prefix, sys.exec_prefix, SOURCE_ROOT, *sys.path]
     places += [*site.getsitepackages(), site.getusersitepackages()]
@@ -218,7 +222,7 @@ def pinned(*more: str | None) -> list[str]:
     )
 
 
-# --- the others ----------------------------------------------------------------------------------------
+# --- other options -------------------------------------------------------------------------------------
 
 
 def checked_bool(option: str, value: object) -> bool:
@@ -229,14 +233,16 @@ def checked_bool(option: str, value: object) -> bool:
 
 def checked_seconds(option: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ConfigurationError(f"{option}={value!r} is no time: give seconds, from 0 up")
+        raise ConfigurationError(f"{option}={value!r} is not a duration: give seconds, 0 or more")
     return float(value)
 
 
 def checked_callable(option: str, value: object) -> Callable[..., object] | None:
     if value is None or callable(value):
         return value
-    raise ConfigurationError(f"{option}={value!r} cannot be called: give a function of one report, or None")
+    raise ConfigurationError(
+        f"{option}={value!r} is not callable: give a function that takes a report, or None"
+    )
 
 
 def checked_children(value: object) -> str:

@@ -1,7 +1,7 @@
-"""What each serverless platform gives a function for ``/tmp``: data, with its source and the day it was read.
+"""The ``/tmp`` of each serverless platform, with the source of each row and the day it was read.
 
-Sizes are in whole MB (1 MB = 1,048,576 bytes). A row says what the platform's own documentation says, and
-where that is silent, the row is, too.
+Sizes are in whole MB (1 MB = 1,048,576 bytes). A row contains only what the platform's own documentation
+states.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ class Platform(NamedTuple):
     """The ``/tmp`` of one platform."""
 
     name: str
-    #: The size of a function that asks for none.
+    #: The size of a function that does not give one.
     default: int
     smallest: int
-    #: None: any size, or one that depends on the ``plans``.
+    #: None if there is no limit, or if it depends on the ``plans``.
     largest: int | None
-    #: Sizes are multiples of it above the smallest; None where only those of ``inodes`` can be had.
+    #: Sizes above the smallest are multiples of this; None if only the sizes in ``inodes`` exist.
     step: int | None
-    #: May an invocation find what an earlier one of the same warm instance left?
+    #: Whether an invocation may find files that an earlier one of the same warm instance left.
     survives: bool
     #: The titles of the pages of the platform's documentation.
     source: str
-    #: The day on which they were read, year-month-day.
+    #: The day on which the pages were read, year-month-day.
     read: str
-    #: The largest size of each plan; None: any (C3.1). Empty where the platform has no plans.
+    #: The largest size of each plan; None for no limit (C3.1). Empty if the platform has no plans.
     plans: Mapping[str, int | None] = MappingProxyType({})
-    #: How many files each size may hold, where that is limited, and then these are all the sizes.
+    #: The limit on files for each size. Empty if there is none; otherwise these are all the sizes.
     inodes: Mapping[int, int] = MappingProxyType({})
 
 
@@ -60,14 +60,14 @@ _ROWS: Final = (
     ),
     Platform(
         name="oci-functions",
-        default=32,  # of a function of 128 MB of memory, which is the smallest
+        default=32,  # for a function with 128 MB of memory, the smallest
         smallest=32,
         largest=768,
         step=None,
         survives=True,
         source="Oracle Cloud Infrastructure, Functions: Accessing File Systems from Running Functions",
         read="2026-11-23",
-        # By the function's memory: 128, 256, 512, 1,024, 2,048 and 3,072 MB.
+        # For functions with 128, 256, 512, 1,024, 2,048 and 3,072 MB of memory.
         inodes=MappingProxyType({32: 1024, 64: 2048, 128: 4096, 256: 8192, 512: 16_384, 768: 24_576}),
     ),
     Platform(
@@ -76,7 +76,7 @@ _ROWS: Final = (
         smallest=1,
         largest=500,
         step=1,
-        survives=True,  # instances are reused; nothing is said of /tmp, so nothing may be relied on
+        survives=True,  # instances are reused; /tmp is not mentioned, so nothing may be relied on
         source="Vercel documentation: Runtimes, File system support; Fluid compute",
         read="2026-11-23",
     ),

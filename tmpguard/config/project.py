@@ -1,4 +1,4 @@
-"""What a project file says of one thing that it deploys, and the guard that is made from it."""
+"""What a project file says about each thing it deploys, as input for a guard's options."""
 
 from __future__ import annotations
 
@@ -17,77 +17,78 @@ _LISTED = 20
 
 
 class Deployable(NamedTuple):
-    """A function, or another thing that is deployed and has a ``/tmp``, as the project file has it."""
+    """A function, or anything else that is deployed with a ``/tmp``, as the project file describes it."""
 
-    #: ``"function"``, ``"class"`` or the key of the project file that it stands under.
+    #: ``"function"``, ``"class"`` or its key in the project file.
     kind: str
     name: str
-    #: Where it stands in the file: for errors.
+    #: Its node in the file, for errors.
     node: Node
-    #: The directory whose files are deployed, joined but not looked at; None where the file names none.
+    #: The directory whose files are deployed. It may not exist. None if the file does not name one.
     directory: str | None
-    #: What names the directory, for errors.
+    #: The node that names the directory, for errors.
     directory_node: Node
-    #: The storage size in MB as it stands in the file; None where it is not given.
+    #: The storage size in MB as written in the file; None if it is not given.
     size_node: Node | None
     handler: str | None = None
     entry: str | None = None
     concurrency: int | None = None
 
     def size(self, plan: str, platform: Platform) -> int | None:
-        """The storage size in MB, None where the file gives none.
+        """The storage size in MB, None if the file gives none.
 
-        Raises ConfigurationError with the file, the line and the key for one that cannot be (C3.1).
+        Raises ConfigurationError with the file, the line and the key if the size is not valid (C3.1).
         """
         node = self.size_node
         if node is None:
             return None
         value = node.value
         if node.tag or isinstance(value, (dict, list, bool, type(None))):
-            raise node.error(f"{node.described().rstrip(',')}: give a whole number of MB")
+            raise node.error(f"{node.described()}: give a whole number of MB")
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # 64.0 is the same number to the deploying tools
+            value = int(value)  # the deploying tools treat 64.0 as 64
         if problem := size_problem(value, plan, platform):
             raise node.error(problem)
         assert isinstance(value, int)
         return value
 
     def existing_directory(self) -> str | None:
-        """The directory. Raises ConfigurationError with the file, the line and the key if there is none."""
+        """The directory. Raises ConfigurationError with the file, line and key if it does not exist."""
         if self.directory is None or os.path.isdir(self.directory):
             return self.directory
-        what = "is no directory" if os.path.lexists(self.directory) else "does not exist"
+        what = "is not a directory" if os.path.lexists(self.directory) else "does not exist"
         raise self.directory_node.error(f"{os.path.normpath(self.directory)} {what}")
 
-    def told_by(self) -> str:
-        """Where the storage size stands, for the log."""
+    def size_from(self) -> str:
+        """Where the file gives the storage size, for the log."""
         node = self.size_node or self.node
         missing = "" if self.size_node is not None else ", which gives no size"
         return f'{node.file.path}:{node.line}, {self.kind} "{self.name}"{missing}'
 
 
 def checked_path(path: object, example: str) -> str:
-    """The path of a project file. Raises ConfigurationError for what is none."""
+    """The path of a project file. Raises ConfigurationError for anything that is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)) or not os.fsdecode(path):
-        raise ConfigurationError(f"{path!r} is no path: give that of a {example}")
+        raise ConfigurationError(f"{path!r} is not a path: give the path of a {example}")
     return os.fsdecode(path)
 
 
 def choose(found: Sequence[Deployable], name: object, path: str, option: str = "function") -> Deployable:
-    """The one that is called ``name``; without a name the only one there is.
+    """The one called ``name``; without a name, the only one.
 
-    Raises ConfigurationError, with those there are, where there is none or more than one.
+    Raises ConfigurationError with a list of the names if there is no such one, or more than one.
     """
     if name is not None and not isinstance(name, str):
-        raise ConfigurationError(f"{option}={name!r} is no name: give a string, one of {listed(found)}")
+        raise ConfigurationError(f"{option}={name!r} is not a name: give a string, one of {listed(found)}")
     if not found:
-        raise ConfigurationError(f"{path}: deploys nothing that has a /tmp: no function is in it")
+        raise ConfigurationError(f"{path}: deploys nothing that has a /tmp: it has no functions")
     if name is None:
         candidates = only_functions(found)
         if len(candidates) > 1:
             first = candidates[0].name
             raise ConfigurationError(
-                f'{path}: has {len(candidates)} of them, {listed(candidates)}: say which, {option}="{first}"'
+                f"{path}: has {len(candidates)} candidates, {listed(candidates)}: "
+                f'choose one, {option}="{first}"'
             )
         return candidates[0]
     for one in found:
@@ -97,12 +98,12 @@ def choose(found: Sequence[Deployable], name: object, path: str, option: str = "
 
 
 def only_functions(found: Sequence[Deployable]) -> Sequence[Deployable]:
-    """The functions among them where there are any: what else is deployed is not Python's as a rule."""
+    """The functions among ``found`` if there are any: the rest is usually not Python."""
     return [one for one in found if one.kind == "function"] or found
 
 
 def listed(found: Iterable[Deployable]) -> str:
-    """Their names, for an error."""
+    """The names of ``found``, for an error."""
     names = [f'"{one.name}"' for one in found]
     if len(names) > _LISTED:
         names[_LISTED:] = [f"and {len(names) - _LISTED} more"]
@@ -110,15 +111,15 @@ def listed(found: Iterable[Deployable]) -> str:
 
 
 def whole_number(node: Node | None) -> int | None:
-    """A count of at least 1, or None where it is not given."""
+    """A count of at least 1, or None if it is not given."""
     if node is None:
         return None
     value = node.value
     if node.tag or isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise node.error(f"{node.described()}: give a whole number from 1 up")
+        raise node.error(f"{node.described()}: give a whole number, 1 or more")
     return value
 
 
 def text(node: Node | None) -> str | None:
-    """A string, or None where it is not given."""
+    """A string, or None if it is not given."""
     return None if node is None else node.text()

@@ -1,8 +1,8 @@
-"""A guard from a template of AWS SAM or CloudFormation: ``EphemeralStorage`` and the code of one function.
+"""Makes a guard from a template of AWS SAM or CloudFormation: its size and bundle are those of one function.
 
-Read are the resources of the types ``AWS::Serverless::Function`` and ``AWS::Lambda::Function``, and for the
-first what ``Globals.Function`` says of all of them. The short forms of CloudFormation's functions (``!Ref``,
-``!Sub``, ``!GetAtt``) are left alone; a size that is one of them cannot be told and is an error.
+The size is its ``EphemeralStorage``. tmpguard reads resources of the types ``AWS::Serverless::Function`` and
+``AWS::Lambda::Function``, and ``Globals.Function`` for the former. It does not resolve the short forms of
+CloudFormation's functions (``!Ref``, ``!Sub``, ``!GetAtt``): a size given by one of them is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .yamlfile import Node
 PLATFORM: Final = PLATFORMS["aws-lambda"]
 
 _SERVERLESS: Final = "AWS::Serverless::Function"
-#: What names the code of a function of each type.
+#: The property that names the code, by the type of the function.
 _TYPES: Final = {_SERVERLESS: "CodeUri", "AWS::Lambda::Function": "Code"}
 
 
@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str]) -> list[Deployable]:
         raise top.error("has no Resources: give a template of AWS SAM or CloudFormation")
     found = []
     for name, node in resources.items():
-        # A loop of CloudFormation's stands here as a list.
+        # A CloudFormation loop appears here as a list.
         kind = node.get("Type") if isinstance(node.value, dict) else None
         if kind is not None and isinstance(kind.value, str) and kind.value in _TYPES:
             found.append(_function(name, node, kind.value, of_all, base))
@@ -46,13 +46,13 @@ def read(path: str | os.PathLike[str]) -> list[Deployable]:
 def _function(name: str, node: Node, kind: str, of_all: Node | None, base: str) -> Deployable:
     properties = [node.get("Properties"), of_all if kind == _SERVERLESS else None]
 
-    def said(key: str) -> Node | None:
+    def given(key: str) -> Node | None:
         for holder in properties:
             if holder is not None and (value := holder.get(key)) is not None:
                 return value
         return None
 
-    storage, code = said("EphemeralStorage"), said(_TYPES[kind])
+    storage, code = given("EphemeralStorage"), given(_TYPES[kind])
     size = storage
     if storage is not None and not storage.tag and isinstance(storage.value, dict):
         size = storage.get("Size") or storage
@@ -64,19 +64,21 @@ def _function(name: str, node: Node, kind: str, of_all: Node | None, base: str) 
 def options_of(
     path: object, function: object, overrides: dict[str, Any]
 ) -> tuple[dict[str, Any], str | None]:
-    """The options of what :meth:`tmpguard.Guard.from_sam` makes, and where the storage size was given: None
-    where that was not in the file. Raises ConfigurationError."""
+    """The options for :meth:`tmpguard.Guard.from_sam`, and where the template gives the storage size.
+
+    The latter is None if the size does not come from the template. Raises ConfigurationError.
+    """
     given = dict(overrides)
     if given.setdefault("platform", PLATFORM.name) != PLATFORM.name:
         raise ConfigurationError(
-            f'platform={given["platform"]!r} does not go with a template of AWS: it is "{PLATFORM.name}"'
+            f'platform={given["platform"]!r} does not match an AWS template: it is always "{PLATFORM.name}"'
         )
-    told = None
+    size_from = None
     with unguarded():
         name = checked_path(path, "template.yaml")
         one = choose(read(name), function, name)
         if given.get("storage_size") is None and (size := one.size("free", PLATFORM)) is not None:
-            given["storage_size"], told = size, one.told_by()
+            given["storage_size"], size_from = size, one.size_from()
         if "bundle" not in given:
             given["bundle"] = one.existing_directory()
-    return given, told
+    return given, size_from

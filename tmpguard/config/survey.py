@@ -1,7 +1,7 @@
-"""Looks through a project's directory as it would be deployed: what is in the bundle, what is left out, why.
+"""Surveys a project's directory as it would be deployed: what is in the bundle, what is left out, and why.
 
-No link is followed and nothing is opened but the first bytes of databases and keys. What cannot be read is
-a finding, and no error.
+It follows no links, and reads only the first bytes of databases and keys. Anything unreadable is a finding,
+not an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEYS: Final = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".netrc", ".pypirc
 
 
 class Finding(NamedTuple):
-    """Something in a bundle that is likely to fail or to be regretted once it is deployed.
+    """Something in a bundle that is likely to cause trouble once it is deployed.
 
     ``kind`` is one of ``database``, ``secret``, ``log``, ``environment``, ``history``, ``link``, ``special``,
     ``unreadable``, ``entry``; ``path`` is relative to the bundle.
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What one line of the ignore file leaves out; a directory counts as one, whatever is in it."""
+    """What one line of the ignore file leaves out; a directory counts as one path, whatever is in it."""
 
     rule: Rule
     paths: int
@@ -52,7 +52,7 @@ class Survey(NamedTuple):
     """What is in a bundle. Sizes are the lengths of the files, in bytes."""
 
     directory: str
-    #: The file whose rules hold; None for none.
+    #: The ignore file in effect, or None.
     ignore_file: str | None
     files: int
     bytes: int
@@ -63,7 +63,7 @@ class Survey(NamedTuple):
 
 
 def survey(directory: str, ignore: Ignore | None) -> Survey:
-    """Look through the existing ``directory``. Never raises for what is in it."""
+    """Survey the existing ``directory``. Never raises because of its contents."""
     return _Surveyor(os.path.realpath(directory), ignore).result()
 
 
@@ -73,7 +73,7 @@ class _Surveyor:
         self.ignore = ignore
         base = os.path.dirname(ignore.file) if ignore is not None else directory
         offset = directory[len(base) :].strip("/") if is_below(directory, base) else ""
-        #: What the paths begin with as the ignore file sees them.
+        #: The prefix of all paths, relative to the directory of the ignore file.
         self.offset = f"{offset}/" if offset else ""
         self.findings: list[Finding] = []
         self.by_rule: dict[Rule, list[str]] = {}
@@ -103,7 +103,7 @@ class _Surveyor:
         )
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """The files in the bundle with their lengths; links among them, which have none."""
+        """The files in the bundle with their lengths, links included with a length of 0."""
         pending = [""]
         while pending:
             head = pending.pop()
@@ -143,11 +143,11 @@ class _Surveyor:
         return True
 
     def _look_at(self, entry: os.DirEntry[str], path: str) -> int | None:
-        """The length of what is no directory, None where it is nothing to deploy."""
+        """The length of an entry that is not a directory; None if it cannot be deployed."""
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError as exc:
-            self._find("unreadable", path, f"cannot be looked at: {exc.strerror}")
+            self._find("unreadable", path, f"cannot be examined: {exc.strerror}")
             return None
         if modes.S_ISLNK(status.st_mode):
             self._look_at_link(path)
@@ -186,9 +186,9 @@ class _Surveyor:
                 self._find("database", path, message)
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _ENVIRONMENTS):
             if not name.endswith(_HARMLESS):
-                self._find("secret", path, "environment variables, secrets as a rule: they would be deployed")
+                self._find("secret", path, "environment variables, usually secrets: they would be deployed")
         elif name in _KEYS:
-            self._find("secret", path, "a key or passwords: they would be deployed")
+            self._find("secret", path, "a key or passwords: would be deployed")
         elif name.endswith((".pem", ".key")):
             if b"PRIVATE KEY" in (self._head(path) or b""):
                 self._find("secret", path, "a private key: it would be deployed")
@@ -201,7 +201,7 @@ class _Surveyor:
         return f"{self.directory}/{path}"
 
     def _head(self, path: str) -> bytes | None:
-        """The first bytes of a regular file, None where it cannot be read."""
+        """The first bytes of a regular file; None if it cannot be read."""
         try:
             descriptor = originals.os_open(self._full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:

@@ -1,13 +1,13 @@
-"""Reads a YAML file into nodes that know their line, and builds no object that the file names.
+"""Reads a YAML file into nodes that know their line, without constructing any object that the file names.
 
 A project file is one document of UTF-8 text of at most a megabyte, without duplicate keys; anything else is
-an error. Scalars are resolved as YAML 1.2 does it, which is what the deploying tools read: ``0100`` is a
-hundred, ``yes`` a string.
+an error. Scalars are resolved by the rules of YAML 1.2, which the deploying tools use: ``0100`` is a hundred
+and ``yes`` is a string.
 
-An alias is the very node that it names. The size of a file therefore limits what reading it costs, whatever
-its aliases expand to, as long as nobody walks through a whole tree of nodes.
+An alias is not a copy but the node that it names. The cost of reading is therefore limited by the size of the
+file, whatever its aliases expand to, as long as no code walks the whole tree.
 
-PyYAML is imported when the first such file is read and not before.
+PyYAML is imported only when the first such file is read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tmpguard.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The largest file, in bytes. The largest in use is a template of Amazon's, which may have so many.
+#: The largest file, in bytes: the limit that AWS sets for a CloudFormation template.
 LARGEST: Final = 1 << 20
-#: Mappings and lists inside one another.
+#: The deepest nesting of mappings and lists.
 DEEPEST: Final = 100
 
 _TAG: Final = "tag:yaml.org,2002:"
@@ -38,7 +38,7 @@ _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "F
 
 
 class File:
-    """A YAML file: ``path`` as it was given. Errors about what it holds are made here."""
+    """A YAML file, which makes the errors about its contents. ``path`` is as given."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -52,7 +52,7 @@ Scalar = str | int | float | bool | None
 
 
 class Node:
-    """A value in a YAML file: ``key`` is the way to it from the top, ``line`` counts from 1."""
+    """A value in a YAML file: ``key`` is its path from the top, ``line`` counts from 1."""
 
     __slots__ = ("file", "key", "line", "tag", "value")
 
@@ -68,25 +68,25 @@ class Node:
         return self.file.error(self.line, self.key, problem)
 
     def described(self) -> str:
-        """What it is, for an error."""
+        """A short description of the value, for an error."""
         if self.tag:
-            return f"{self.tag}, which is not resolved here,"
+            return f"{self.tag} (not resolved here)"
         kinds = {dict: "a mapping", list: "a list", type(None): "no value"}
         if isinstance(self.value, bool):
             return str(self.value).lower()
         return kinds.get(type(self.value)) or f"{self.value!r}"
 
-    # --- what it has to be, or an error --------------------------------------------------------------
+    # --- typed access, or an error -------------------------------------------------------------------
 
     def get(self, name: str) -> Node | None:
-        """The value of the key ``name`` of a mapping; None where it has none."""
+        """The value of the key ``name`` of a mapping; None if there is no such key."""
         node: Node | None = self.mapping().get(name)
         return None if node is None else node._at(f"{self.key}.{name}" if self.key else name)
 
     def mapping(self) -> dict[str, Node]:
         """The nodes of a mapping. Raises ConfigurationError for anything else."""
         if self.tag or not isinstance(self.value, dict):
-            raise self.error(f"{self.described()} where a mapping belongs")
+            raise self.error(f"expected a mapping, found {self.described()}")
         return self.value
 
     def items(self) -> Iterator[tuple[str, Node]]:
@@ -97,20 +97,20 @@ class Node:
     def entries(self) -> Iterator[Node]:
         """The nodes of a list. Raises ConfigurationError for anything else."""
         if self.tag or not isinstance(self.value, list):
-            raise self.error(f"{self.described()} where a list belongs")
+            raise self.error(f"expected a list, found {self.described()}")
         for number, node in enumerate(self.value):
             yield node._at(f"{self.key}[{number}]")
 
     def text(self) -> str:
         """A string. Raises ConfigurationError for anything else, and for an empty one."""
         if self.tag or not isinstance(self.value, str):
-            raise self.error(f"{self.described()} where a string belongs")
+            raise self.error(f"expected a string, found {self.described()}")
         if not self.value or "\0" in self.value:
-            raise self.error(f"{self.value!r} is empty or has a NUL byte")
+            raise self.error(f"{self.value!r} is empty or contains a NUL byte")
         return self.value
 
     def _at(self, key: str) -> Node:
-        # An alias is the same node at another place.
+        # An alias is the same node under another key.
         node = Node(self.file, self.line, self.tag, self.value)
         node.key = key
         return node
@@ -122,7 +122,8 @@ Value = dict[str, Node] | list[Node] | Scalar
 def read(path: str | os.PathLike[str]) -> Node:
     """The top node of the YAML file ``path``.
 
-    Raises ConfigurationError where it is absent, no regular file, unreadable, too large or no such YAML.
+    Raises ConfigurationError if the file is missing, unreadable, too large, not a regular file or not valid
+    YAML.
     """
     name = os.fsdecode(path)
     data = _data(name)
@@ -136,9 +137,9 @@ def read(path: str | os.PathLike[str]) -> Node:
 
 def _data(name: str) -> bytes:
     if "\0" in name:
-        raise ConfigurationError(f"{name!r} has a NUL byte: give a file")
+        raise ConfigurationError(f"{name!r} contains a NUL byte: give a file")
     try:
-        # Not to wait for somebody who writes, where it is a pipe.
+        # O_NONBLOCK: if the file is a pipe, do not wait for a writer.
         descriptor = originals.os_open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         raise ConfigurationError(f"{name}: cannot be read: {exc.strerror}") from None
@@ -147,9 +148,9 @@ def _data(name: str) -> bytes:
         if modes.S_ISDIR(status.st_mode):
             raise ConfigurationError(f"{name}: is a directory: give the file in it")
         if not modes.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{name}: is no regular file")
+            raise ConfigurationError(f"{name}: is not a regular file")
         data = b""
-        # A file of /proc tells no size, so what counts is what is read.
+        # Files in /proc report a size of 0, so the limit applies to what is read.
         while len(data) <= LARGEST and (piece := originals.read(descriptor, LARGEST + 1 - len(data))):
             data += piece
     except OSError as exc:
@@ -157,7 +158,7 @@ def _data(name: str) -> bytes:
     finally:
         originals.close(descriptor)
     if len(data) > LARGEST:
-        raise ConfigurationError(f"{name}: is larger than the {LARGEST:,} bytes that a project file may have")
+        raise ConfigurationError(f"{name}: is larger than the limit of {LARGEST:,} bytes for a project file")
     return data
 
 
@@ -166,41 +167,41 @@ class _Mark(Protocol):
 
 
 class _Event(Protocol):
-    """What each event of PyYAML's parser has."""
+    """The attribute that all events of PyYAML's parser have in common."""
 
     start_mark: _Mark
 
 
 class _Builder:
-    """Makes nodes of the events of PyYAML's parser, which neither recurses nor builds anything itself."""
+    """Builds nodes from the events of PyYAML's parser, which neither recurses nor constructs objects."""
 
     def __init__(self, file: File) -> None:
         self.file = file
-        #: The mappings and lists that are open: each with its children so far and its anchor.
+        #: The open mappings and lists, each with its children so far and its anchor.
         self._open: list[tuple[Node, list[Node], str | None]] = []
-        #: What each anchor names; None while that is open.
+        #: The node that each anchor names; None while that node is open.
         self._anchors: dict[str, Node | None] = {}
         self._top: Node | None = None
 
     def build(self, text: str) -> Node:
         yaml = _yaml()
         try:
-            # The parser in C does a megabyte in half a second, the other in ten.
+            # The C parser reads a megabyte in half a second, the pure Python one in ten.
             for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
                 self._take(event, yaml)
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
             line = mark.line + 1 if mark else 1
             problem = " ".join(filter(None, (exc.context, exc.problem)))
-            if "nesting depth" in problem:  # the parser in C looks ahead, and has a limit of its own
+            if "nesting depth" in problem:  # the C parser looks ahead and has its own limit
                 raise self._too_deep(line) from None
-            raise self.file.error(line, "", f"is no valid YAML: {problem}") from None
+            raise self.file.error(line, "", f"is not valid YAML: {problem}") from None
         except yaml.YAMLError as exc:
-            # A character that YAML does not know; the exception gives a position and no line.
+            # A character that YAML does not allow; the exception gives a position but no line.
             reason = getattr(exc, "reason", None) or exc
             position = getattr(exc, "position", 0)
             line = text.encode()[:position].count(b"\n") + 1
-            raise self.file.error(line, "", f"is no valid YAML: {reason}") from None
+            raise self.file.error(line, "", f"is not valid YAML: {reason}") from None
         if self._top is None:
             raise ConfigurationError(f"{self.file.path}: is empty")
         return self._top
@@ -224,7 +225,7 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             self._alias(event.anchor, line)
         elif isinstance(event, yaml.DocumentStartEvent) and self._top is not None:
-            raise self.file.error(line, "", "begins a second document: a project file has one")
+            raise self.file.error(line, "", "starts a second document: a project file has only one")
 
     def _too_deep(self, line: int) -> ConfigurationError:
         return self.file.error(line, "", f"is nested deeper than {DEEPEST} mappings and lists")
@@ -239,22 +240,22 @@ class _Builder:
 
     def _alias(self, anchor: str, line: int) -> None:
         if anchor not in self._anchors:
-            raise self.file.error(line, "", f"is no valid YAML: *{anchor} names nothing")
+            raise self.file.error(line, "", f"is not valid YAML: *{anchor} names nothing")
         target = self._anchors[anchor]
         if target is None:
-            raise self.file.error(line, "", f"*{anchor} stands inside what it names")
+            raise self.file.error(line, "", f"*{anchor} is inside the value that it names")
         self._put(target)
 
     def _mapping(self, children: list[Node]) -> dict[str, Node]:
-        """The mapping of keys and values that come in turns."""
+        """The mapping for alternating keys and values."""
         found: dict[str, Node] = {}
         first: dict[object, int] = {}
         for name, value in zip(children[::2], children[1::2], strict=True):
             if isinstance(name.value, (dict, list)):
-                continue  # no key that anybody looks for
+                continue  # no code looks for such a key
             kind = (type(name.value), name.value)
             if kind in first:
-                text = f"the key {name.value!r} stands twice, first in line {first[kind]}"
+                text = f"duplicate key {name.value!r}, first used in line {first[kind]}"
                 raise self.file.error(name.line, "", text)
             first[kind] = name.line
             found[name.value if isinstance(name.value, str) else str(name.value)] = value
@@ -262,12 +263,12 @@ class _Builder:
 
 
 def _own_tag(tag: str | None) -> str:
-    """A tag that is the file's own, such as ``!Ref``; "" for none and for those of YAML itself."""
+    """A tag that YAML itself does not define, such as ``!Ref``; "" for any other, or none."""
     return "" if tag is None or tag == "!" or tag.startswith(_TAG) else tag
 
 
 def _scalar(tag: str | None, text: str, plain: bool) -> tuple[str, Scalar]:
-    """The tag and the value of a scalar, by YAML 1.2's core schema."""
+    """The tag and the value of a scalar by the core schema of YAML 1.2."""
     own = _own_tag(tag)
     if own or tag == "!" or tag == f"{_TAG}str" or (tag is None and not plain):
         return own, text
@@ -279,7 +280,7 @@ def _resolved(text: str) -> Scalar:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
-    # A number of thousands of digits is nobody's; the interpreter refuses to convert it.
+    # Longer text stays a string: the interpreter refuses to convert thousands of digits.
     if len(text) <= 100:
         if _INTEGER.fullmatch(text):
             return int(text)

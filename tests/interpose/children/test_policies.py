@@ -203,7 +203,7 @@ def test_anything_else_is_refused_with_what_is_allowed() -> None:
     for value in ("", "Allow", "deny", None, True, 1, b"allow", ["allow"]):
         with case(value), pytest.raises(tmpguard.ConfigurationError) as refused:
             tmpguard.Guard(children=value)  # type: ignore[arg-type]
-        assert str(refused.value) == f'children={value!r} is none of "allow", "refuse", "contain"'
+        assert str(refused.value) == f'children={value!r} is not one of "allow", "refuse", "contain"'
 
 
 def test_a_guard_that_cannot_contain_says_which_steps_were_refused(monkeypatch: pytest.MonkeyPatch) -> None:
