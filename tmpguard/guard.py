@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from tmpguard.config import genezio, options, sam
 from tmpguard.config.options import MB, StrPath
+from tmpguard.core import runtime
 from tmpguard.core.coldstart import ColdStart
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import ConfigurationError, NotPermitted
@@ -49,7 +50,8 @@ class Guard(Policy):
         ``"refuse"``, none is started; ``"contain"``, they see the invocation's, where the machine permits it
         (Linux).
 
-    Raises ConfigurationError (a ValueError) for a wrong option. Building a guard installs the patched layer.
+    Raises ConfigurationError (a ValueError) for a wrong option, and on anything but Linux and CPython with
+    the global interpreter lock. Building a guard installs the patched layer.
     """
 
     #: Directories below the real /tmp that are to be read at their own paths, as the project is (C1.5). The
@@ -74,6 +76,7 @@ class Guard(Policy):
         children: str = "allow",
         **unknown: object,
     ) -> None:
+        runtime.check()
         for name in unknown:
             raise ConfigurationError(options.unknown_option(name))
         with unguarded():  # it may be built within another one's invocation

@@ -7,7 +7,6 @@ nothing else, so that no part of tmpguard can be caught in its own patched layer
 from __future__ import annotations
 
 import _thread as _thread_module
-import fcntl as _fcntl
 import io as _io_module
 import mmap as _mmap_module
 import os
@@ -18,6 +17,14 @@ import sqlite3 as _sqlite3_module
 import threading as _threading
 from concurrent.futures import ThreadPoolExecutor as _ThreadPoolExecutor
 from typing import Any
+
+from . import runtime
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # the first module that Windows lacks
+    runtime.check()
+    raise
 
 _os: Any = os  # some of these names exist on Linux only: typed code must not depend on the platform
 

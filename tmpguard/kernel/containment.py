@@ -138,8 +138,6 @@ def _user_namespaces() -> tuple[bool, ...]:
 
 def _interpreter() -> str:
     """The interpreter for the trampoline: the one that runs this, not a virtual environment's link to it."""
-    if sys.platform != "linux":
-        raise NotPermitted("it needs the mount namespaces of Linux")
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     candidates = [getattr(sys, "_base_executable", None), sys.executable]
     candidates.append(os.path.join(sys.base_exec_prefix, "bin", name))
