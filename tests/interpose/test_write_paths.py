@@ -295,7 +295,9 @@ def test_writable_mapping_of_a_read_only_file_is_refused_by_its_descriptor(guard
 def test_archives_are_unpacked_below_tmp_only(guard: tmpguard.Guard) -> None:
     """C2.1, C6.1"""
     with guard.invocation():
-        options: dict[str, Any] = {"zip": {}, "gztar": {"filter": "data"}}
+        # 3.11.3 and older ask for no filter.
+        filtered = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        options: dict[str, Any] = {"zip": {}, "gztar": filtered}
         for kind, option in options.items():
             archive = shutil.make_archive("/tmp/archive", kind, ".")
             shutil.unpack_archive(archive, f"/tmp/{kind}", **option)
