@@ -192,6 +192,8 @@ _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
 
 #: What is imported within a request at the earliest, and what is there before that.
 _WITH: Final = {
+    "gevent.pool": "gevent",
+    "gevent.threadpool": "gevent",
     "multiprocessing.forkserver": "multiprocessing.context",
     "multiprocessing.util": "multiprocessing.context",
 }
