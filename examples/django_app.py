@@ -24,6 +24,7 @@ settings.configure(
     INSTALLED_APPS=["tmpguard.django"],
     MIDDLEWARE=["tmpguard.django.TmpGuardMiddleware", "django.middleware.common.CommonMiddleware"],
     ROOT_URLCONF=__name__,
+    SECRET_KEY=os.environ.get("SECRET_KEY", "of the example"),
     TMPGUARD={"storage_size": 1, "bundle": Path(__file__).parent},
 )
 django.setup()

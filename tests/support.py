@@ -106,6 +106,18 @@ def python(code: str, *arguments: object) -> list[str]:
     ]
 
 
+def grows_by_a_page(directory: Path) -> bool:
+    """Does the file system there allocate the page in which a file ended, when the file is made longer? btrfs
+    does, even where that page is a hole."""
+    probe = directory / "grows-by-a-page"
+    with open(probe, "wb") as file:
+        os.ftruncate(file.fileno(), 1000)
+        os.ftruncate(file.fileno(), 2 * PAGE)
+        allocated = os.fstat(file.fileno()).st_blocks
+    probe.unlink()
+    return allocated > 0
+
+
 def run_python(code: str, *arguments: object) -> str:
     """Run ``code`` in a new interpreter and return what it printed; it must succeed and print no error."""
     done = subprocess.run(python(code, *arguments), capture_output=True, text=True, check=False)
@@ -141,6 +153,16 @@ if os.geteuid() == 0:
     os.setuid({NOBODY})
 """
     return run_python(drop + code, *arguments)
+
+
+def set_up_django() -> None:
+    """Set Django up, with the settings that all tests of one process share."""
+    import django
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="of the tests", USE_TZ=True)
+        django.setup()
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:

@@ -12,13 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 
 from tests.support import eventually
 
 Start = Callable[..., Any]
 
 UVICORN = ("-m", "uvicorn", "--host", "127.0.0.1", "--port", "PORT")
-GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:PORT", "--graceful-timeout", "5", "--no-control-socket")
+GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:PORT", "--graceful-timeout", "5")
+if any(setting.name == "control_socket_disable" for setting in KNOWN_SETTINGS):
+    GUNICORN += ("--no-control-socket",)
 SYNC = (*GUNICORN, "--workers", "2")
 GTHREAD = (*GUNICORN, "--worker-class", "gthread", "--workers", "2", "--threads", "8")
 

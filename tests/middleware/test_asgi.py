@@ -353,7 +353,8 @@ async def test_a_file_response_sends_a_file_of_tmp(guard: tmpguard.Guard, ended:
         part = await http.get("/", headers={"Range": "bytes=1000-1999"})
     assert response.content == content
     assert response.headers["content-length"] == "300000"
-    assert part.content == content[1000:2000]
+    # Starlette knows parts of a file since 0.39, and says so.
+    assert part.content == (content[1000:2000] if "accept-ranges" in response.headers else content)
     assert [report.files for report in ended()] == [1, 1]
 
 
@@ -543,6 +544,7 @@ async def test_fastapi_spools_an_upload_into_the_requests_tmp(options: dict[str,
     assert report.peak_bytes >= 2_002_944 + 4096
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # older Starlettes leave the file to the collector
 @pytest.mark.anyio
 async def test_fastapi_refuses_an_upload_that_does_not_fit(options: dict[str, Any], ended: Ended) -> None:
     app = fastapi.FastAPI()
@@ -556,6 +558,7 @@ async def test_fastapi_refuses_an_upload_that_does_not_fit(options: dict[str, An
     assert response.status_code >= 400
     [report] = ended()
     assert report.peak_bytes <= 1_048_576
+    gc.collect()
 
 
 @pytest.mark.anyio

@@ -8,10 +8,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-import django
 import flask
 import jinja2
-from django.conf import settings
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
@@ -26,11 +24,11 @@ from starlette.formparsers import MultiPartParser
 from werkzeug.datastructures import FileStorage
 from werkzeug.formparser import parse_form_data
 
+from tests.support import set_up_django
+
 from .provoke import Places, Step, provokes
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], USE_TZ=True)
-    django.setup()
+set_up_django()
 
 LARGE = 3 << 20
 """Bytes: more than the storage of the tests' guard."""

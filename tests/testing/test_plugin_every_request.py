@@ -21,9 +21,7 @@ pytest_plugins = ["pytester"]
 # What the runs import is imported here, as each of them forgets what it was the first to import.
 IMPORTED = (fastapi, flask, starlette.testclient, django.test, tmpguard.django)
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], USE_TZ=True)
-    django.setup()
+set_up_django()
 
 
 def reported(pytester: pytest.Pytester, run: Run, *arguments: str, **outcomes: int) -> Any:

@@ -6,25 +6,22 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import django
 import fastapi
 import flask
 import pytest
 import starlette.applications
 from asgiref.wsgi import WsgiToAsgi
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import tmpguard
+from tests.support import set_up_django
 from tmpguard.asgi import TmpGuardMiddleware as ASGIMiddleware
 from tmpguard.testing.interface import interface_of
 from tmpguard.wsgi import TmpGuardMiddleware as WSGIMiddleware
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], USE_TZ=True)
-    django.setup()
+set_up_django()
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...

@@ -21,9 +21,7 @@ from starlette.routing import Mount, Route
 
 from tmpguard.testing import routes
 
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], USE_TZ=True)
-    django.setup()
+set_up_django()
 
 
 def answer(request: Any) -> PlainTextResponse:

@@ -106,7 +106,11 @@ def _is_trio() -> bool:
         return False
     import trio
 
-    return trio.lowlevel.in_trio_run()
+    try:
+        trio.lowlevel.current_trio_token()  # older than in_trio_run()
+    except RuntimeError:
+        return False
+    return True
 
 
 class WithState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import posix
@@ -48,6 +49,7 @@ def test_every_row_is_provoked() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # libraries tell that they do without their cache
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # and leave to the collector what they had open
 @pytest.mark.parametrize("name", sorted(PROVOCATIONS))
 def test_the_refusal_names_the_setting(name: str, places: Places, scratch_root: Path) -> None:
     guard = tmpguard.Guard(bundle=places.project, scratch_root=scratch_root, storage_size=1, log_interval=0)
@@ -57,6 +59,8 @@ def test_the_refusal_names_the_setting(name: str, places: Places, scratch_root: 
             step()
         except Exception as exc:
             print(repr(exc))
+    del step
+    gc.collect()
     said = [violation.remedy for violation in invocation.report.violations]
     row = ROWS[name]
     wanted = row.say.partition("{to}")[0]
