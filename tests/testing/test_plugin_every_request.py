@@ -11,10 +11,9 @@ import fastapi
 import flask
 import pytest
 import starlette.testclient
-from django.conf import settings
 
 import tmpguard.django
-from tests.support import Run
+from tests.support import Run, set_up_django
 
 pytest_plugins = ["pytester"]
 

@@ -6,10 +6,8 @@ import asyncio
 import types
 from typing import Any
 
-import django
 import flask
 import pytest
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
@@ -19,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
+from tests.support import set_up_django
 from tmpguard.testing import routes
 
 set_up_django()
