@@ -221,9 +221,7 @@ class Namespace:
                 return child, rule
             if not names and not follow:
                 return child, None
-            mount = table.mount_of(child)
-            real = self.real(child, mount)
-            mode = _mode_of(real, not names)
+            real, mode = self._look_at(child, not names, rule is None)
             if mode is None:
                 return child, None
             if modes.S_ISLNK(mode):
@@ -234,13 +232,29 @@ class Namespace:
                 here = "/" if target.startswith("/") else here
                 names.extend(_components(target))
                 continue
-            if modes.S_ISDIR(mode):
-                if not mount.writable and rule is None:
-                    directories[child] = real
-            elif names:
-                raise os_error(ENOTDIR)
             here = child
         return here, None
+
+    def _look_at(self, path: str, is_last: bool, is_seen: bool) -> tuple[str, int | None]:
+        """The real path and the mode of the canonical ``path``; no mode where nothing is there.
+
+        A read-only directory that ``is_seen`` by the application is remembered. Raises OSError where the path
+        goes on, unless it ``is_last``, behind what is no directory.
+        """
+        mount = self.table.mount_of(path)
+        real = path if mount is self.table.root else self.real(path, mount)
+        try:
+            mode = originals.lstat(real).st_mode
+        except FileNotFoundError:
+            if is_last:
+                return real, None
+            raise
+        if modes.S_ISDIR(mode):
+            if is_seen and not mount.writable:
+                self.directories[path] = real
+        elif not (is_last or modes.S_ISLNK(mode)):
+            raise os_error(ENOTDIR)
+        return real, mode
 
     def _cross(self, here: str, child: str) -> None:
         """Go from ``here`` to ``child``, which is a mount point or leads to one below it."""
@@ -359,16 +373,6 @@ def _is_magic(virtual: str) -> bool:
         return False
     head, _, tail = virtual.rpartition("/")
     return head.endswith(("/fd", "/ns")) or tail in ("cwd", "root", "exe")
-
-
-def _mode_of(real: str, is_last: bool) -> int | None:
-    """The mode of ``real``, which need not be there where it is the last component of a path."""
-    try:
-        return originals.lstat(real).st_mode
-    except FileNotFoundError:
-        if is_last:
-            return None
-        raise
 
 
 def _is_on_disk(real: str) -> bool:

@@ -175,7 +175,7 @@ class MountTable:
 
     def mount_of(self, virtual: str) -> Mount:
         """The mount on which the canonical path ``virtual`` lies."""
-        if is_below(virtual, TMP):
+        if virtual.startswith("/tmp/") or virtual == TMP:  # is_below() without the call, for walks
             for mount in self._inner:
                 if is_below(virtual, mount.virtual):
                     return mount
