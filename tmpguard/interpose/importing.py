@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import PathOrDescriptor
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.interpose.entries import change, cwd, listing, look
@@ -67,7 +68,7 @@ def io_front(io: types.ModuleType) -> types.ModuleType:
 
 
 def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
-    def call(path: Any, *args: Any) -> Any:
+    def call(path: PathOrDescriptor, *args: object) -> Any:
         invocation = get_current()
         if invocation is None or invocation.ended or not _is_own(invocation, path):
             return original(path, *args)
@@ -84,9 +85,9 @@ def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
     return getcwd
 
 
-def _is_own(invocation: Invocation, path: Any) -> bool:
+def _is_own(invocation: Invocation, path: PathOrDescriptor) -> bool:
     """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle's?"""
-    if type(path) is int:
+    if isinstance(path, int):
         return invocation.owns(path)
     name = os.fspath(path)
     if not isinstance(name, str) or "\0" in name:
@@ -103,7 +104,9 @@ def _is_own(invocation: Invocation, path: Any) -> bool:
 # --- the sources that tracebacks, `inspect` and `linecache` show ----------------------------------------
 
 
-def open_source(invocation: Invocation, file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+def open_source(
+    invocation: Invocation, file: PathOrDescriptor, mode: str = "r", *args: Any, **options: Any
+) -> Any:
     """``tokenize``'s own ``open``: a file below ``/tmp`` is the invocation's, any other is read as ever.
 
     The sources of running code have to be found wherever they lie, whatever the application is shown there.
@@ -112,7 +115,7 @@ def open_source(invocation: Invocation, file: Any, mode: str = "r", *args: Any, 
     return opener(file, mode, *args, **options)
 
 
-def _is_below_tmp(invocation: Invocation, file: Any) -> bool:
+def _is_below_tmp(invocation: Invocation, file: PathOrDescriptor) -> bool:
     given = Given(file)
     if given.odd:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 WRITING: Final = os.O_WRONLY | os.O_RDWR
 #: What an open(2) without is only reading.
@@ -26,10 +26,10 @@ class Plan(NamedTuple):
     valid: bool
 
 
-_plans: dict[str, Plan | None] = {}
+_plans: dict[object, Plan | None] = {}
 
 
-def plan_of(mode: Any) -> Plan | None:
+def plan_of(mode: object) -> Plan | None:
     """The plan of ``mode``, raw or not; None where it is no mode at all."""
     try:
         return _plans[mode]
@@ -43,12 +43,12 @@ def plan_of(mode: Any) -> Plan | None:
     return plan
 
 
-def raw_plan_of(mode: Any) -> Plan | None:
+def raw_plan_of(mode: object) -> Plan | None:
     """The plan of a mode of :class:`FileIO`, in which ``b`` says nothing and ``t`` has no place."""
     return plan_of(mode.replace("b", "") + "b") if isinstance(mode, str) and "t" not in mode else None
 
 
-def parse(mode: Any) -> Plan | None:
+def parse(mode: object) -> Plan | None:
     if not isinstance(mode, str) or set(mode) - set("rwxabt+") or len(set(mode)) != len(mode):
         return None
     verbs = [letter for letter in mode if letter in _FLAGS]

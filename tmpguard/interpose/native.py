@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tmpguard.core.aliases import StrOrBytesPath
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation, get_current
 
@@ -13,13 +14,18 @@ from .given import Given
 from .paths import readable, resolve
 from .raising import alive, refuse
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
 # --- dbm.gnu and dbm.ndbm, whose libraries open files by themselves ------------------------------------
 
 
-def open_database(original: Any, operation: str, failure: type[OSError]) -> Any:
+def open_database(original: Callable[..., Any], operation: str, failure: type[OSError]) -> Any:
     """What ``dbm.gnu.open`` and ``dbm.ndbm.open`` are within an invocation."""
 
-    def guarded(invocation: Invocation, filename: Any, flags: str = "r", mode: int = 0o666, /) -> Any:
+    def guarded(
+        invocation: Invocation, filename: StrOrBytesPath, flags: str = "r", mode: int = 0o666, /
+    ) -> Any:
         given = Given(filename)
         if given.odd:
             return original(filename, flags, mode)  # raises the right error
@@ -44,7 +50,12 @@ def load_cert_chain(original: Callable[..., None]) -> Callable[..., None]:
     """:meth:`ssl.SSLContext.load_cert_chain`."""
 
     @functools.wraps(original)
-    def load_cert_chain(self: Any, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
+    def load_cert_chain(
+        self: SSLContext,
+        certfile: StrOrBytesPath,
+        keyfile: StrOrBytesPath | None = None,
+        password: object = None,
+    ) -> None:
         return original(self, _real(certfile), _real(keyfile), password)
 
     return load_cert_chain
@@ -54,13 +65,18 @@ def load_verify_locations(original: Callable[..., None]) -> Callable[..., None]:
     """:meth:`ssl.SSLContext.load_verify_locations`."""
 
     @functools.wraps(original)
-    def load_verify_locations(self: Any, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
+    def load_verify_locations(
+        self: SSLContext,
+        cafile: StrOrBytesPath | None = None,
+        capath: StrOrBytesPath | None = None,
+        cadata: object = None,
+    ) -> None:
         return original(self, _real(cafile), _real(capath), cadata)
 
     return load_verify_locations
 
 
-def _real(path: Any) -> Any:
+def _real(path: StrOrBytesPath | None) -> Any:
     """The real path behind ``path``; raises OSError without a file's name, as ``ssl`` does."""
     invocation = get_current()
     if invocation is None or path is None:

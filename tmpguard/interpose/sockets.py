@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket as _socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EEXIST, ENOSPC, EROFS
 from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import ReadableBuffer
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.mounts.table import Place
@@ -28,9 +29,10 @@ _ADDRESS_MAX: Final = 108
 _LONGEST_NAME: Final = _ADDRESS_MAX - 30
 
 _Socket = _socket.socket
+_Address = str | tuple[Any, ...] | ReadableBuffer
 
 
-def _local(sock: _Socket, address: Any) -> Invocation | None:
+def _local(sock: _Socket, address: object) -> Invocation | None:
     """The invocation in which ``address`` is a path, None where it is not one."""
     invocation = get_current()
     if invocation is None or not isinstance(address, (str, bytes, bytearray, memoryview)):
@@ -43,11 +45,14 @@ def _local(sock: _Socket, address: Any) -> Invocation | None:
     return invocation
 
 
-def _bytes(address: Any) -> bytes:
-    return os.fsencode(address) if isinstance(address, str) else bytes(address)
+def _bytes(address: object) -> bytes:
+    if isinstance(address, str):
+        return os.fsencode(address)
+    assert isinstance(address, (bytes, bytearray, memoryview))
+    return bytes(address)
 
 
-def _encoded(address: Any) -> bytes:
+def _encoded(address: object) -> bytes:
     """The path in ``address``, which ends at the first NUL."""
     name = _bytes(address)
     return name if name.startswith(b"\0") else name.partition(b"\0")[0]
@@ -56,7 +61,7 @@ def _encoded(address: Any) -> bytes:
 # --- giving an address ---------------------------------------------------------------------------------
 
 
-def bind(self: _Socket, address: Any, /) -> None:
+def bind(self: _Socket, address: _Address, /) -> None:
     """:meth:`socket.socket.bind`: a local socket is a file, too."""
     invocation = _local(self, address)
     if invocation is None:
@@ -80,7 +85,7 @@ def bind(self: _Socket, address: Any, /) -> None:
     return None
 
 
-def _bind(invocation: Invocation, sock: _Socket, address: Any, where: Place, real: str) -> str:
+def _bind(invocation: Invocation, sock: _Socket, address: object, where: Place, real: str) -> str:
     """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6).
 
     Returns the address that the kernel has for it then.
@@ -118,7 +123,7 @@ def _make(sock: _Socket, path: str, real: str) -> str:
 
 
 @contextmanager
-def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[str]:
+def _reached(invocation: Invocation, operation: str, address: object) -> Iterator[str]:
     """The real address behind ``address``."""
     alive(invocation, operation, address)
     with _unnamed():
@@ -127,7 +132,7 @@ def _reached(invocation: Invocation, operation: str, address: Any) -> Iterator[s
         yield real
 
 
-def connect(self: _Socket, address: Any, /) -> None:
+def connect(self: _Socket, address: _Address, /) -> None:
     """:meth:`socket.socket.connect`."""
     invocation = _local(self, address)
     if invocation is None:
@@ -136,7 +141,7 @@ def connect(self: _Socket, address: Any, /) -> None:
         return originals.socket_connect(self, real)
 
 
-def connect_ex(self: _Socket, address: Any, /) -> int:
+def connect_ex(self: _Socket, address: _Address, /) -> int:
     """:meth:`socket.socket.connect_ex`."""
     invocation = _local(self, address)
     if invocation is None:
@@ -148,7 +153,7 @@ def connect_ex(self: _Socket, address: Any, /) -> int:
         return exc.errno or 0
 
 
-def sendto(self: _Socket, data: Any, /, *rest: Any) -> Any:
+def sendto(self: _Socket, data: ReadableBuffer, /, *rest: object) -> Any:
     """:meth:`socket.socket.sendto`: the address comes last."""
     invocation = _local(self, rest[-1] if rest else None)
     if invocation is None:
@@ -157,7 +162,7 @@ def sendto(self: _Socket, data: Any, /, *rest: Any) -> Any:
         return originals.socket_sendto(self, data, *rest[:-1], real)
 
 
-def sendmsg(self: _Socket, buffers: Any, /, *rest: Any) -> Any:
+def sendmsg(self: _Socket, buffers: Iterable[ReadableBuffer], /, *rest: object) -> Any:
     """:meth:`socket.socket.sendmsg`: the address is the fourth argument."""
     invocation = _local(self, rest[2]) if len(rest) > 2 else None
     if invocation is None:
@@ -184,22 +189,22 @@ def accept(self: _Socket, /) -> Any:
     return _with_virtual_address(originals.socket_accept(self))
 
 
-def recvfrom(self: _Socket, /, *args: Any, **options: Any) -> Any:
+def recvfrom(self: _Socket, /, *args: object, **options: object) -> Any:
     """:meth:`socket.socket.recvfrom`."""
     return _with_virtual_address(originals.socket_recvfrom(self, *args, **options))
 
 
-def recvfrom_into(self: _Socket, /, *args: Any, **options: Any) -> Any:
+def recvfrom_into(self: _Socket, /, *args: object, **options: object) -> Any:
     """:meth:`socket.socket.recvfrom_into`."""
     return _with_virtual_address(originals.socket_recvfrom_into(self, *args, **options))
 
 
-def recvmsg(self: _Socket, /, *args: Any, **options: Any) -> Any:
+def recvmsg(self: _Socket, /, *args: object, **options: object) -> Any:
     """:meth:`socket.socket.recvmsg`."""
     return _with_virtual_address(originals.socket_recvmsg(self, *args, **options))
 
 
-def recvmsg_into(self: _Socket, /, *args: Any, **options: Any) -> Any:
+def recvmsg_into(self: _Socket, /, *args: object, **options: object) -> Any:
     """:meth:`socket.socket.recvmsg_into`."""
     return _with_virtual_address(originals.socket_recvmsg_into(self, *args, **options))
 
@@ -212,7 +217,7 @@ def _with_virtual_address(answer: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*answer[:-1], _virtual_address(address))
 
 
-def _virtual_address(address: Any) -> Any:
+def _virtual_address(address: object) -> Any:
     invocation = get_current()
     if invocation is None or not isinstance(address, str):
         return address

@@ -27,7 +27,7 @@ CLOSING: Final = "cleanup" if hasattr(_Closer, "cleanup") else "close"
 
 _closer_init: Final = _Closer.__init__
 _closing: Final = getattr(_Closer, CLOSING)
-_directory_init: Final = tempfile.TemporaryDirectory.__init__
+_directory_init: Final[Callable[..., None]] = tempfile.TemporaryDirectory.__init__
 _system_directory: Final = tempfile._gettempdir  # type: ignore[attr-defined]
 
 
@@ -59,13 +59,13 @@ def _may_be_written(invocation: Invocation, path: str) -> bool:
 
 
 @functools.wraps(_closer_init)
-def closer_init(self: Any, *args: Any, **options: Any) -> None:
+def closer_init(self: Any, *args: object, **options: object) -> None:
     _closer_init(self, *args, **options)
     self.invocation = get_current()
 
 
 @functools.wraps(_closing)
-def closing(self: Any, *args: Any, **options: Any) -> None:
+def closing(self: Any, *args: object, **options: object) -> None:
     invocation = getattr(self, "invocation", None)
     options.setdefault("unlink", os.unlink)  # its own default was taken before there was a patched layer
     if invocation is None:
@@ -76,7 +76,7 @@ def closing(self: Any, *args: Any, **options: Any) -> None:
         finalizing(invocation, _closing, self, *args, **options)
 
 
-def _wiped_already(name: Any) -> None:
+def _wiped_already(name: object) -> None:
     pass
 
 
@@ -87,14 +87,14 @@ class _Within:
         self._invocation = invocation
         self._call = call
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def __call__(self, *args: object, **options: object) -> Any:
         if self._invocation.ended:
             return None
         return finalizing(self._invocation, self._call, *args, **options)
 
 
 @functools.wraps(_directory_init)
-def directory_init(self: Any, *args: Any, **options: Any) -> None:
+def directory_init(self: Any, *args: object, **options: object) -> None:
     _directory_init(self, *args, **options)
     invocation = get_current()
     if invocation is None:

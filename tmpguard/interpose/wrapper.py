@@ -26,7 +26,7 @@ class Wrapper:
         self._public = public
         _impersonate(self, original)
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: object, **kwargs: object) -> Any:
         invocation = get_current()
         if invocation is None:
             return self._original(*args, **kwargs)
@@ -69,14 +69,15 @@ class NumberWrapper(Wrapper):
         super().__init__(original, guarded, public)
         self._numbers = numbers
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: object, **kwargs: object) -> Any:
         invocation = get_current()
         if invocation is None:
             return self._original(*args, **kwargs)
         for position, value in enumerate(args[: self._numbers]):
             # A truth value is left as it is: since 3.13 the originals warn of it.
             if type(value) not in (int, str, bool) and is_descriptor(value):
-                args = (*args[:position], operator.index(value), *args[position + 1 :])
+                number = operator.index(value)  # type: ignore[arg-type]
+                args = (*args[:position], number, *args[position + 1 :])
         return self._guarded(invocation, *args, **kwargs)
 
 
@@ -180,7 +181,7 @@ class StandIn(Told):
         return super().__subclasscheck__(subclass)
 
 
-def _impersonate(wrapper: Any, original: Callable[..., Any]) -> None:
+def _impersonate(wrapper: object, original: Callable[..., Any]) -> None:
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(wrapper, name, getattr(original, name, None))
 

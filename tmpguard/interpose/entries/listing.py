@@ -75,11 +75,11 @@ def open_listing(invocation: Invocation, path: PathOrDescriptor | None) -> Listi
 def _name_of(directory: _Directory) -> StrOrBytes:
     """How the paths of its entries begin."""
     given = directory.given
+    if isinstance(given, (str, bytes)):
+        return given
     if given is None:
         return "."
-    if isinstance(given, int):
-        return ""
-    return given if isinstance(given, (str, bytes)) else bytes(given)
+    return "" if isinstance(given, int) else bytes(given)
 
 
 def _directory(invocation: Invocation, path: PathOrDescriptor | None, operation: str) -> _Directory:

@@ -111,14 +111,14 @@ def chmod(
 ) -> None:
     if follow_symlinks:
 
-        def call(real: Any) -> None:
+        def call(real: PathOrDescriptor) -> None:
             originals.chmod(real, mode)
 
     else:
         if not _chmod_reaches_links() and _is_link(invocation, path, dir_fd):
             _complain_of_link(dir_fd)
 
-        def call(real: Any) -> None:
+        def call(real: PathOrDescriptor) -> None:
             originals.chmod(real, mode, follow_symlinks=False)
 
     try:

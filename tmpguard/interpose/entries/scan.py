@@ -45,7 +45,7 @@ class Listing:
 
     def __init__(
         self,
-        entries: Any,
+        entries: os._ScandirIterator[Any],
         invocation: Invocation,
         given: StrOrBytes,
         base: str | None,
@@ -70,6 +70,7 @@ class Listing:
         They are not kept here: entries hold their listing, and the original iterator is to go with the last.
         """
         size = 1
+        batch: list[Any]
         while batch := list(itertools.islice(self.entries, size)):
             size = _BATCH
             if self.veil is not None:
@@ -141,7 +142,7 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
         raise TypeError("cannot create 'posix.DirEntry' instances")
 
     @classmethod
-    def of(cls, entry: Any, listing: Listing) -> DirEntry:
+    def of(cls, entry: os.DirEntry[Any], listing: Listing) -> DirEntry:
         made: DirEntry = object.__new__(cls)
         made._entry = entry
         made._listing = listing

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytes, StrOrBytesPath
 from tmpguard.core.invocation import get_current
 
 from .listing import open_listing
@@ -27,7 +28,7 @@ _IS_LINK: Final = os.DirEntry.is_symlink
 _IS_DIRECTORY: Final = os.DirEntry.is_dir
 
 
-def _guarded(top: Any, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Step]:
+def _guarded(top: StrOrBytesPath, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Step]:
     if get_current() is None or not topdown or followlinks:
         return originals.walk(top, topdown, onerror, followlinks)
     sys.audit("os.walk", top, topdown, onerror, followlinks)
@@ -39,7 +40,7 @@ if sys.version_info >= (3, 12):
 
     @functools.wraps(originals.walk)
     def walk(
-        top: Any, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+        top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
     ) -> Iterator[Step]:
         yield from _guarded(top, topdown, onerror, followlinks)
 
@@ -47,7 +48,7 @@ else:
 
     @functools.wraps(originals.walk)
     def walk(
-        top: Any, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+        top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
     ) -> Iterator[Step]:
         return _guarded(top, topdown, onerror, followlinks)
 
@@ -55,7 +56,7 @@ else:
 del walk.__wrapped__  # whoever holds the original gets what stands in its place: that would be itself
 
 
-def _steps(top: Any, onerror: OnError) -> Iterator[Step]:
+def _steps(top: StrOrBytes, onerror: OnError) -> Iterator[Step]:
     pending = [iter([top])]
     while pending:
         path = next(pending[-1], None)
@@ -74,7 +75,7 @@ def _steps(top: Any, onerror: OnError) -> Iterator[Step]:
         pending.append(below if sys.version_info < (3, 12) else iter(list(below)))
 
 
-def _without_links(path: Any, names: list[Any]) -> Iterator[Any]:
+def _without_links(path: StrOrBytes, names: list[Any]) -> Iterator[Any]:
     for name in names:
         invocation, full = get_current(), os.path.join(path, name)
         is_known = invocation is not None and full in invocation.namespace.directories
@@ -82,12 +83,12 @@ def _without_links(path: Any, names: list[Any]) -> Iterator[Any]:
             yield full
 
 
-def _contents(path: Any) -> tuple[list[Any], list[Any]]:
+def _contents(path: StrOrBytes) -> tuple[list[Any], list[Any]]:
     """The names of the directories, and of links to one, in ``path``, and those of all else."""
     invocation = get_current()
     read = None if invocation is None else open_listing(invocation, path)
     with originals.scandir(path) if read is None else read.entries as entries:
-        batch = list(entries)
+        batch: list[Any] = list(entries)
     veil = None if read is None else read.veil
     links: set[Any] = set()
     # By functions in C as far as possible: a walk of a large bundle spends its time here.
@@ -113,7 +114,7 @@ def _contents(path: Any) -> tuple[list[Any], list[Any]]:
     return directories, others
 
 
-def _is_directory(entry: Any) -> bool:
+def _is_directory(entry: os.DirEntry[Any] | DirEntry) -> bool:
     try:
         return bool(entry.is_dir())
     except OSError:

@@ -286,9 +286,9 @@ def _buffered(raw: io.FileIO, plan: Plan, options: _Options, *, may_be_terminal:
         raise
 
 
-def _buffer_size(raw: Any) -> int:
+def _buffer_size(raw: io.FileIO) -> int:
     """As large as the interpreter's own :func:`io.open` makes it: since 3.14 not only a block."""
-    size: int = raw._blksize
+    size: int = raw._blksize  # type: ignore[attr-defined]
     return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import weakref
 from contextlib import suppress
 from errno import ENOSPC
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import ReadableBuffer
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
 from tmpguard.core.storage.openfiles import file_bytes, may_write
@@ -28,7 +30,7 @@ class Charge:
 
     __slots__ = ("_cuts", "_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
 
-    def __init__(self, invocation: Invocation, raw: Any, *, empty: bool = False) -> None:
+    def __init__(self, invocation: Invocation, raw: io.FileIO, *, empty: bool = False) -> None:
         self.invocation = invocation
         #: None once the invocation is over.
         self.quota: Quota | None = invocation.quota
@@ -53,12 +55,12 @@ class Charge:
         if self.is_nameless(raw):
             raw.close = self.close
 
-    def is_nameless(self, raw: Any) -> bool:
+    def is_nameless(self, raw: io.FileIO) -> bool:
         """Was the file unlinked before it was opened here?"""
         self._nameless = self._end is None and not originals.fstat(self._descriptor).st_nlink
         return self._nameless
 
-    def raw(self) -> Any:
+    def raw(self) -> io.FileIO:
         """The raw file. Raises ValueError when it is closed and gone.
 
         The collector of cycles clears references before files are closed: a buffer that is flushed then
@@ -97,7 +99,7 @@ class Charge:
                     return written
             return self._write_what_fits(raw, quota, data, size)
 
-    def _write_what_fits(self, raw: Any, quota: Quota, data: Any, size: int) -> int | None:
+    def _write_what_fits(self, raw: io.FileIO, quota: Quota, data: ReadableBuffer, size: int) -> int | None:
         """The lock is held (C3.4)."""
         if raw.closed or not memoryview(data).c_contiguous:
             return _write(raw, data)  # which says so
@@ -143,7 +145,7 @@ class Charge:
             except OSError:
                 return descriptor  # it was closed by its number: there is nothing to look at
             self.exposed = True
-            raw.close = self.close
+            raw.close = self.close  # type: ignore[method-assign]
         return descriptor
 
     def close(self) -> None:
@@ -181,7 +183,7 @@ class Charge:
                 door.close = _StaleClose(door)
 
 
-def charge_of(invocation: Invocation, raw: Any, *, empty: bool = False) -> Charge | None:
+def charge_of(invocation: Invocation, raw: io.FileIO, *, empty: bool = False) -> Charge | None:
     """What charges the writes of ``raw``, a file of the scratch directory that is ``empty`` or not.
 
     None for a FIFO: what goes through it is not the file system's (C1.3). Under a buffer that is known.
@@ -189,7 +191,7 @@ def charge_of(invocation: Invocation, raw: Any, *, empty: bool = False) -> Charg
     return Charge(invocation, raw, empty=empty) if raw.seekable() else None
 
 
-def bytes_of(data: Any) -> memoryview | None:
+def bytes_of(data: ReadableBuffer) -> memoryview | None:
     """The bytes of ``data``; None for what the original refuses in its own words, or takes for none."""
     try:
         return memoryview(data).cast("B")
@@ -221,18 +223,18 @@ def too_many(invocation: Invocation) -> str:
 class _StaleWrite:
     """Stands for ``write`` on a file whose invocation is over."""
 
-    def __init__(self, invocation: Invocation, name: Any) -> None:
+    def __init__(self, invocation: Invocation, name: object) -> None:
         self._invocation = invocation
         self._name = name
 
-    def __call__(self, *args: Any) -> int:
+    def __call__(self, *args: object) -> int:
         raise self._invocation.stale("write", self._name)
 
 
 class _StaleClose:
     """Stands for ``close`` there: what was written too late is lost, and the close is none the worse."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: io.IOBase) -> None:
         self._file = weakref.ref(file)
 
     def __call__(self) -> None:
@@ -242,7 +244,7 @@ class _StaleClose:
                 type(file).close(file)
 
 
-def _is_gone(file: Any) -> bool:
+def _is_gone(file: io.IOBase) -> bool:
     """Is it closed, or was the file that it buffered taken out of it?"""
     try:
         return bool(file.closed)

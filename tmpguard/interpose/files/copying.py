@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import FileDescriptorLike
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import appends, may_write
@@ -24,7 +25,13 @@ _FICLONERANGE: Final = 0x4020940D
 
 
 def sendfile(
-    invocation: Invocation, out_fd: Any, in_fd: Any, offset: Any, count: Any, *rest: Any, **more: Any
+    invocation: Invocation,
+    out_fd: int,
+    in_fd: int,
+    offset: int | None,
+    count: int,
+    *rest: object,
+    **more: object,
 ) -> int:
     call = partial(originals.sendfile, out_fd, in_fd, offset)
     if rest or more or not is_charged(invocation, "os.sendfile", out_fd):
@@ -38,11 +45,11 @@ def sendfile(
 
 def copy_file_range(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
-    count: Any,
-    offset_src: Any = None,
-    offset_dst: Any = None,
+    src: int,
+    dst: int,
+    count: int,
+    offset_src: int | None = None,
+    offset_dst: int | None = None,
 ) -> int:
     def call(size: int) -> Any:
         return originals.copy_file_range(src, dst, size, offset_src, offset_dst)
@@ -66,11 +73,11 @@ def copy_file_range(
 
 def splice(
     invocation: Invocation,
-    src: Any,
-    dst: Any,
-    count: Any,
-    offset_src: Any = None,
-    offset_dst: Any = None,
+    src: int,
+    dst: int,
+    count: int,
+    offset_src: int | None = None,
+    offset_dst: int | None = None,
     flags: int = 0,
 ) -> int:
     def call(size: int, more: int = 0) -> Any:
@@ -155,7 +162,7 @@ def _left(fd: int, start: int) -> int:
 # --- clones: a tmpfs knows none, which share the pages of another file ----------------------------------
 
 
-def ioctl(invocation: Invocation, fd: Any, request: int, *args: Any, **more: Any) -> Any:
+def ioctl(invocation: Invocation, fd: FileDescriptorLike, request: int, *args: Any, **more: Any) -> Any:
     """:func:`fcntl.ioctl`. Raises OSError(EXDEV) or OSError(EOPNOTSUPP) for clones to and from ``/tmp``."""
     if request in (_FICLONE, _FICLONERANGE) and args:
         descriptor, source = _descriptor_number(fd), _source(request, args[0])
@@ -173,5 +180,5 @@ def _source(request: int, argument: Any) -> int:
     return _descriptor_number(argument)
 
 
-def _descriptor_number(fd: Any) -> int:
+def _descriptor_number(fd: FileDescriptorLike) -> int:
     return fd if isinstance(fd, int) else int(fd.fileno())

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from errno import EINVAL, ENOSPC, EROFS
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tmpguard.core import originals
-from tmpguard.core.aliases import PathOrDescriptor, StrOrBytes, StrOrBytesPath
+from tmpguard.core.aliases import PathOrDescriptor, ReadableBuffer, StrOrBytes, StrOrBytesPath
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.openfiles import fill_holes
@@ -26,6 +26,8 @@ from tmpguard.interpose.readonly import O_PATH, O_TMPFILE, truncate_error
 from .charge import bytes_of, full, touched
 from .raw import Unopened, handing_over
 from .target import locate, making, opening
+
+T = TypeVar("T")
 
 _WITH_O_PATH: Final = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
@@ -101,7 +103,7 @@ def _open_charged(invocation: Invocation, given: Given, real: StrOrBytes, flags:
     return fd
 
 
-def dup(invocation: Invocation, fd: Any, /) -> int:
+def dup(invocation: Invocation, fd: int, /) -> int:
     """:func:`os.dup`: it may be written by when the first one is closed."""
     new = originals.dup(fd)
     if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
@@ -109,7 +111,7 @@ def dup(invocation: Invocation, fd: Any, /) -> int:
     return new
 
 
-def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) -> int:
+def dup2(invocation: Invocation, fd: int, fd2: int, inheritable: bool = True) -> int:
     """:func:`os.dup2`."""
     new: int = originals.dup2(fd, fd2, inheritable)
     if invocation.owns(new) and not invocation.ended and modes.S_ISREG(originals.fstat(new).st_mode):
@@ -120,7 +122,7 @@ def dup2(invocation: Invocation, fd: Any, fd2: Any, inheritable: bool = True) ->
 # --- which descriptors are charged ---------------------------------------------------------------------
 
 
-def is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
+def is_charged(invocation: Invocation, operation: str, fd: int) -> bool:
     """Is ``fd`` a regular file of the scratch directory? Sockets, pipes and devices pass (C1.3).
 
     Raises OSError(ESTALE) for a regular file when the invocation is over (C4.5).
@@ -141,8 +143,8 @@ def is_charged(invocation: Invocation, operation: str, fd: Any) -> bool:
 
 
 def charged(
-    invocation: Invocation, operation: str, fd: int, size: int, offset: int | None, call: Callable[[int], Any]
-) -> Any:
+    invocation: Invocation, operation: str, fd: int, size: int, offset: int | None, call: Callable[[int], T]
+) -> T:
     """``call`` with as many of ``size`` bytes as fit (C3.4)."""
     quota = invocation.quota
     with quota.lock:
@@ -161,16 +163,14 @@ def charged(
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write(invocation: Invocation, fd: Any, data: Any, /) -> int:
+def write(invocation: Invocation, fd: int, data: ReadableBuffer, /) -> int:
     view = bytes_of(data) if is_charged(invocation, "os.write", fd) else None
     if view is None:
         return originals.write(fd, data)
-    return charged(  # type: ignore[no-any-return]
-        invocation, "os.write", fd, len(view), None, lambda size: originals.write(fd, view[:size])
-    )
+    return charged(invocation, "os.write", fd, len(view), None, lambda size: originals.write(fd, view[:size]))
 
 
-def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
+def pwrite(invocation: Invocation, fd: int, buffer: ReadableBuffer, offset: int, /) -> int:
     view = bytes_of(buffer) if is_charged(invocation, "os.pwrite", fd) else None
     if view is None:
         return originals.pwrite(fd, buffer, offset)  # type: ignore[no-any-return]
@@ -184,7 +184,7 @@ def pwrite(invocation: Invocation, fd: Any, buffer: Any, offset: int, /) -> int:
     )
 
 
-def writev(invocation: Invocation, fd: Any, buffers: Sequence[Any], /) -> int:
+def writev(invocation: Invocation, fd: int, buffers: Sequence[ReadableBuffer], /) -> int:
     views = _views(buffers) if is_charged(invocation, "os.writev", fd) else None
     if views is None:
         return originals.writev(fd, buffers)  # type: ignore[no-any-return]
@@ -194,7 +194,9 @@ def writev(invocation: Invocation, fd: Any, buffers: Sequence[Any], /) -> int:
     )
 
 
-def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int, flags: int = 0, /) -> int:
+def pwritev(
+    invocation: Invocation, fd: int, buffers: Sequence[ReadableBuffer], offset: int, flags: int = 0, /
+) -> int:
     views = _views(buffers) if is_charged(invocation, "os.pwritev", fd) else None
     if views is None:
         return originals.pwritev(fd, buffers, offset, flags)  # type: ignore[no-any-return]
@@ -209,7 +211,7 @@ def pwritev(invocation: Invocation, fd: Any, buffers: Sequence[Any], offset: int
     return charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
 
 
-def _views(buffers: Sequence[Any]) -> list[memoryview] | None:
+def _views(buffers: Sequence[ReadableBuffer]) -> list[memoryview] | None:
     """The bytes of ``buffers``; None where the original refuses one of them in its own words."""
     if not hasattr(type(buffers), "__getitem__") or isinstance(buffers, dict):
         return None
@@ -222,7 +224,7 @@ def _views(buffers: Sequence[Any]) -> list[memoryview] | None:
     return views
 
 
-def _is_empty(buffer: Any) -> bool:
+def _is_empty(buffer: ReadableBuffer) -> bool:
     try:
         view = memoryview(buffer)
     except TypeError:
@@ -248,7 +250,7 @@ def _first(views: list[memoryview], size: int) -> list[memoryview]:
 # --- lengths -------------------------------------------------------------------------------------------
 
 
-def ftruncate(invocation: Invocation, fd: Any, length: int, /) -> None:
+def ftruncate(invocation: Invocation, fd: int, length: int, /) -> None:
     if not is_charged(invocation, "os.ftruncate", fd):
         return originals.ftruncate(fd, length)
     invocation.quota.changing(fd, lambda: originals.ftruncate(fd, length))
@@ -288,7 +290,7 @@ def _truncate(invocation: Invocation, given: Given, length: int) -> None:
     return None
 
 
-def posix_fallocate(invocation: Invocation, fd: Any, offset: int, length: int, /) -> None:
+def posix_fallocate(invocation: Invocation, fd: int, offset: int, length: int, /) -> None:
     if offset < 0 or length <= 0 or not is_charged(invocation, "os.posix_fallocate", fd):
         return originals.posix_fallocate(fd, offset, length)  # type: ignore[no-any-return]
     quota = invocation.quota

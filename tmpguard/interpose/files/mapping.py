@@ -6,7 +6,7 @@ import mmap as mmap_module
 import operator
 import stat as modes
 from errno import ENOSPC
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation, get_current
@@ -32,7 +32,7 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
     _invocation: Invocation | None = None
     _inode = 0
 
-    def __new__(cls, fileno: int, length: int, *args: Any, **options: Any) -> mmap:
+    def __new__(cls, fileno: int, length: int, *args: int, **options: int) -> mmap:
         invocation = get_current()
         charged = False
         if invocation is not None and fileno != -1:
@@ -68,7 +68,7 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
 
 
 def _allocate_mapped(
-    invocation: Invocation, fd: int, length: int, args: tuple[Any, ...], options: dict[str, Any]
+    invocation: Invocation, fd: int, length: int, args: tuple[int, ...], options: dict[str, int]
 ) -> bool:
     """Allocate what a shared, writable mapping of a charged file covers; is it one?"""
     flags = args[0] if args else options.get("flags", mmap_module.MAP_SHARED)

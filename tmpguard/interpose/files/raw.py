@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Callable
@@ -130,7 +131,7 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
 
 
 def open_at(
-    invocation: Invocation, raw: Any, real: StrOrBytes, name: StrOrBytes, plan: Plan
+    invocation: Invocation, raw: io.FileIO, real: StrOrBytes, name: StrOrBytes, plan: Plan
 ) -> Charge | None:
     """Open ``real``, which lies in the scratch directory, for ``raw`` under the application's ``name``."""
     try:
@@ -147,7 +148,7 @@ handing_over: Final[set[int]] = set()
 
 def open_by(
     invocation: Invocation,
-    raw: Any,
+    raw: io.FileIO,
     file: PathOrDescriptor,
     mode: str,
     closefd: bool,
@@ -164,7 +165,7 @@ def open_by(
 
 
 def _init_by_opener(
-    raw: Any, name: StrOrBytes, mode: str, closefd: bool, opener: Callable[[Any, int], int]
+    raw: io.FileIO, name: StrOrBytes, mode: str, closefd: bool, opener: Callable[[Any, int], int]
 ) -> None:
     thread = threading.get_ident()
     handing_over.add(thread)  # what the opener opens is the raw file's alone
