@@ -1,4 +1,4 @@
-"""Starts the FastAPI example on a free port, sends it real requests, shows the answers and stops it.
+"""Starts the FastAPI example on a free port, sends it real requests, prints the responses and stops it.
 
 python examples/demo.py
 """
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STEPS = (
-    ("/tmp can be written:", "/write?text=hello", 200, "wrote 5 bytes to /tmp/note.txt"),
-    ("Each request has a /tmp of its own:", "/read", 200, "a note of another request: False"),
-    ("The rest is read-only:", "/outside", 500, "[Errno 30] Read-only file system: 'file.txt'"),
+    ("/tmp is writable:", "/write?text=hello", 200, "wrote 5 bytes to /tmp/note.txt"),
+    ("Each request has its own /tmp:", "/read", 200, "a note of another request: False"),
+    ("Everything else is read-only:", "/outside", 500, "[Errno 30] Read-only file system: 'file.txt'"),
     ("/tmp is limited, here to 1 MB:", "/overfill", 200, "[Errno 28] No space left on device"),
     ("The project's files are below /tmp/package:", "/bundled", 200, ""),
 )
 
 
-# Whatever proxy the environment names, the server is on this machine.
+# Ignores proxies from the environment: the server is on this machine.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -43,13 +43,13 @@ def main() -> int:
     for line in log:
         print(f"    {line}")
     if failed:
-        print("an answer was not the expected one", file=sys.stderr)
+        print("a response differed from the expected one", file=sys.stderr)
     return 1 if failed else 0
 
 
 @contextlib.contextmanager
 def server(log: list[str]) -> Iterator[str]:
-    """Run uvicorn in a process of its own; yields its address. In the end ``log`` gets what it logged."""
+    """Run uvicorn in a separate process and yield its address. At the end, its output is added to ``log``."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
@@ -74,7 +74,7 @@ def server(log: list[str]) -> Iterator[str]:
 
 
 def answers(address: str, process: subprocess.Popen[str]) -> bool:
-    """Wait until the server answers; False when it has ended, or does not answer within a minute."""
+    """Wait until the server answers. Returns False if it has exited, or does not answer within a minute."""
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         try:

@@ -1,6 +1,6 @@
-"""A Django application in one file whose requests get their own /tmp.
+"""A Django application in one file. Each request gets its own /tmp.
 
-Start it:   python examples/django_app.py        (wsgiref on http://127.0.0.1:8000; PORT=... for another)
+Start it:   python examples/django_app.py        (wsgiref on http://127.0.0.1:8000; set PORT to change it)
 or:         gunicorn --chdir examples --workers 2 django_app:application
 or:         uvicorn --app-dir examples django_app:asgi_application
 Try it:     curl 'http://127.0.0.1:8000/write?text=hello'; curl http://127.0.0.1:8000/read

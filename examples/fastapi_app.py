@@ -1,6 +1,6 @@
-"""A FastAPI application whose requests get their own /tmp.
+"""A FastAPI application. Each request gets its own /tmp.
 
-Start it:   python examples/fastapi_app.py       (uvicorn on http://127.0.0.1:8000; PORT=... for another)
+Start it:   python examples/fastapi_app.py       (uvicorn on http://127.0.0.1:8000; set PORT to change it)
 Try it:     curl 'http://127.0.0.1:8000/write?text=hello'; curl http://127.0.0.1:8000/read
 """
 

@@ -1,6 +1,6 @@
-"""A Flask application whose requests get their own /tmp.
+"""A Flask application. Each request gets its own /tmp.
 
-Start it:   python examples/flask_app.py         (werkzeug on http://127.0.0.1:8000; PORT=... for another)
+Start it:   python examples/flask_app.py         (werkzeug on http://127.0.0.1:8000; set PORT to change it)
 or:         gunicorn --chdir examples --workers 2 flask_app:app
 Try it:     curl 'http://127.0.0.1:8000/write?text=hello'; curl http://127.0.0.1:8000/read
 """

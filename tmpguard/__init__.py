@@ -1,14 +1,15 @@
 """tmpguard: each request gets the file system of a serverless function.
 
-``/tmp`` writable, limited and wiped, everything else read-only; in the ordinary process. See the README.
+``/tmp`` is writable, limited and wiped; everything else is read-only. All of this happens in the ordinary
+process. See the README.
 
-Importing the package is cheap: each name below is imported from its module when it is first used (PEP 562).
+Importing the package is cheap: each name below is imported from its module on first use (PEP 562).
 
-General layout, from the top down; a room imports only from those below it, which a test holds:
+General layout, from the top down. A layer imports only from the layers below it; a test enforces this.
 
-``pytest_plugin``, ``testing``  the pytest plugin and the clients that it guards
-``asgi``, ``wsgi``, ``django``  the middleware; ``metrics`` and ``__main__`` stand beside it
-``guard``                       checked options, and what makes invocations from them
+``pytest_plugin``, ``testing``  the pytest plugin and its guarded clients
+``asgi``, ``wsgi``, ``django``  the middleware; ``metrics`` and ``__main__`` are on the same level
+``guard``                       validated options, from which it makes invocations
 ``interpose``                   the patched layer under the standard library
 ``kernel``                      mount namespaces, for child processes
 ``config``                      options, platforms and project files, and the command line

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say what it needs."""
+    """Run the command line, or report its missing dependencies."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

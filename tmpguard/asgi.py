@@ -10,26 +10,26 @@ Any other ASGI application, Django's and Quart's included::
 
     application = TmpGuardMiddleware(application, storage_size=64)
 
-The options are those of :class:`tmpguard.Guard`; a guard that was built elsewhere goes in as ``guard=``. A
-wrong option raises :class:`tmpguard.ConfigurationError` when the middleware is built.
+The options are those of :class:`tmpguard.Guard`. Pass a guard that was built elsewhere as ``guard=``. An
+invalid option raises :class:`tmpguard.ConfigurationError` when the middleware is built.
 
-An invocation begins with the call of the application and ends when that call returns, raises or is cancelled
-(C4.3): a streamed body and a background task still see the request's files, a client that went away does not
-keep them. A WebSocket connection is one invocation for as long as it is open. Lifespan, and whatever else a
-server may send, passes through: code that runs at start-up keeps the real file system (C6.4). At the end of
-the lifespan the wipes are finished.
+An invocation begins when the application is called and ends when that call returns, raises or is cancelled
+(C4.3). Streamed bodies and background tasks still see the request's files; a client that disconnects does not
+keep them alive. A WebSocket connection is one invocation for as long as it is open. Lifespan scopes, and any
+other scope that a server may send, pass through: start-up code uses the real file system (C6.4). Pending
+wipes are finished at the end of the lifespan.
 
-``lifespan=True`` guards start-up and shutdown, too: the whole lifespan is then one invocation, as that of
-:func:`tmpguard.cold_start`. Its ``/tmp`` is its own: no request sees what was written there. Tasks and
-threads that the start-up leaves running are the lifespan's, and go on with its files until the shutdown is
+``lifespan=True`` also guards start-up and shutdown. The whole lifespan is then one invocation, like that of
+:func:`tmpguard.cold_start`. It has its own ``/tmp``: no request sees what was written there. Tasks and
+threads that the start-up leaves running belong to the lifespan and keep its files until the shutdown is
 complete.
 
-An async generator that was not read to its end is left to the garbage collector, and its event loop closes it
-some time later. It is closed for the request in which it was begun: its ``finally`` clauses get ESTALE where
-that is over, and never reach the real file system or another request's files.
+An async generator that is not exhausted is left to the garbage collector, and its event loop closes it some
+time later. It is closed within the request that started it. If that request is over, its ``finally`` clauses
+get ESTALE; they never reach the real file system or another request's files.
 
-Put it outermost, after all other calls of ``add_middleware``, so that the other middlewares are guarded too.
-What the server itself does before the application is called is the server's own.
+Make it the outermost middleware by adding it after all other calls of ``add_middleware``, so that the other
+middlewares are guarded too. What the server does before it calls the application is not guarded.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Asks the server to open a path and send the file. The server would open it outside of the invocation.
+#: Asks the server to open a path and send the file. The server would open it outside the invocation.
 _PATHSEND = "http.response.pathsend"
 
-#: Seconds that the wipes may take at the shutdown of a server.
+#: Seconds to wait for the wipes when a server shuts down.
 _PATIENCE = 10
 
 
 class TmpGuardMiddleware:
     """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
 
-    ``lifespan`` says whether start-up and shutdown are guarded as well, as an invocation of their own.
+    With ``lifespan=True``, start-up and shutdown are guarded as well, as an invocation of their own.
 
-    Raises ConfigurationError for a wrong option, and where both a guard and options are given (C3.1).
+    Raises ConfigurationError for an invalid option, or if both a guard and options are given (C3.1).
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class TmpGuardMiddleware:
         try:
             await self.app(scope, receive, send)
         finally:
-            if get_current() is invocation:  # else it was thrown away and is closed in another context
+            if get_current() is invocation:  # otherwise an abandoned coroutine is closed in another context
                 set_current(before)
             invocation.end()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The lifespan: unguarded, or an invocation of its own."""
+        """Run the lifespan: unguarded, or as an invocation of its own."""
         if not self.lifespan:
             await self.app(scope, receive, self._tidying(send, None))
             return
@@ -110,9 +110,9 @@ class TmpGuardMiddleware:
             start.end()
 
     def _tidying(self, send: Send, start: Invocation | None) -> Send:
-        """``send``, but the wipes are finished before the server learns that the shutdown is complete.
+        """``send``, but finish the wipes before the server learns that the shutdown is complete.
 
-        Then uvicorn dies of the signal that stopped it, and no exit handler of Python runs.
+        After that, uvicorn is killed by the signal that stopped it, and Python's exit handlers do not run.
         """
 
         async def finish(message: Message) -> None:

@@ -2,25 +2,26 @@
 
 ::
 
-    MIDDLEWARE = ["tmpguard.django.TmpGuardMiddleware", ...]  # the first one
+    MIDDLEWARE = ["tmpguard.django.TmpGuardMiddleware", ...]  # put it first
     TMPGUARD = {"storage_size": 64}
 
-``TMPGUARD`` takes the options of :class:`tmpguard.Guard` by their names, or a guard that was built elsewhere
-as ``{"guard": guard}``; without it the defaults hold. All middlewares of a process with the same settings
-share one guard.
+``TMPGUARD`` takes the options of :class:`tmpguard.Guard` by name, or ``{"guard": guard}`` for a guard that
+was built elsewhere. Without it, the defaults apply. All middlewares of a process with the same settings share
+one guard.
 
-The system check ``tmpguard.E001`` names a wrong option. It is registered when this module is imported; with
-``INSTALLED_APPS = ["tmpguard.django", ...]`` that is before ``manage.py check`` runs. A wrong option also
-raises ``ImproperlyConfigured`` when the middleware is built.
+The system check ``tmpguard.E001`` reports an invalid option. It is registered when this module is imported;
+``INSTALLED_APPS = ["tmpguard.django", ...]`` imports it before ``manage.py check`` runs. An invalid option
+also raises ``ImproperlyConfigured`` when the middleware is built.
 
-An invocation begins with the first middleware and ends in ``response.close()``, after Django has closed what
-belongs to the response (C4.3): streaming bodies, sync and async, and ``FileResponse`` read the request's
-files, and uploads of the request are closed before. Where nobody calls ``close()`` the invocation ends when
-the response is collected; where the view is cancelled, with the view.
+An invocation begins with the first middleware and ends in ``response.close()``, after Django has closed the
+resources of the response (C4.3). Streaming bodies (sync and async) and ``FileResponse`` can therefore read
+the request's files, and the request's uploads are closed before the invocation ends. If ``close()`` is never
+called, the invocation ends when the response is garbage-collected. If the view is cancelled, it ends with
+the view.
 
-Under ASGI Django receives the whole body of a request, and spools a large one to disk, before the first
-middleware is called. To have that counted too, put :class:`tmpguard.asgi.TmpGuardMiddleware` around
-``get_asgi_application()`` instead.
+Under ASGI, Django receives the whole request body, and spools a large one to disk, before it calls the first
+middleware. To count that too, wrap ``get_asgi_application()`` in :class:`tmpguard.asgi.TmpGuardMiddleware`
+instead.
 """
 
 from __future__ import annotations
@@ -51,8 +52,7 @@ logger = logging.getLogger("tmpguard")
 class TmpGuardMiddleware:
     """Runs each request as an invocation of the guard of ``settings.TMPGUARD``, in sync and async stacks.
 
-    Raises ImproperlyConfigured for a wrong option (C3.1). With ``guard`` it is that guard's, whatever the
-    settings.
+    ``guard`` overrides the settings. Raises ImproperlyConfigured for an invalid option (C3.1).
     """
 
     sync_capable = True
@@ -98,10 +98,10 @@ class TmpGuardMiddleware:
 
 
 def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
-    """Have the invocation of ``response`` end in its ``close()``, and its body iterated for it."""
+    """End the invocation in ``response.close()``, and iterate over the body within the invocation."""
     body: _Steps | _AsyncSteps | None = None
     if getattr(response, "streaming", False):
-        # Not through the public setter, which forgets the file of a FileResponse and adds a second closer.
+        # The public setter would drop the file of a FileResponse and add a second closer.
         steps = _AsyncSteps if response.is_async else _Steps
         body = response._iterator = steps(response._iterator, invocation)
     response.close = _Close(response, invocation, body)
@@ -109,19 +109,19 @@ def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
 
 
 class _Close:
-    """Stands for ``response.close``: Django's own, called for the invocation, and then its end."""
+    """Replaces ``response.close``: calls Django's own within the invocation, then ends the invocation."""
 
     __slots__ = ("_body", "_closed", "_closers", "_invocation", "_original")
 
     def __init__(self, response: Any, invocation: Invocation, body: _Steps | _AsyncSteps | None) -> None:
         self._invocation = invocation
-        # In which order the attributes of a response that is dropped go is the interpreter's affair. So what
-        # holds a generator is held here, too, and is dropped before the invocation ends.
+        # The interpreter decides in which order the attributes of a dropped response go. Whatever holds a
+        # generator is therefore held here too, and dropped before the invocation ends.
         self._body = body
         self._closers = getattr(response, "_resource_closers", None)
         self._closed = False
-        # Held weakly, so that a response that is dropped is collected at once. But a FileResponse may live on
-        # in nothing but its file's close, which Django sets to this.
+        # Held weakly, so that a dropped response is collected at once. The exception is a FileResponse: its
+        # only remaining reference may be its file's close(), which Django replaces with this one.
         self._original: Callable[[], Callable[[], None] | None]
         close = response.close
         if getattr(response, "file_to_stream", None) is None and hasattr(close, "__self__"):
@@ -161,7 +161,7 @@ class _Close:
 
 
 class _Steps:
-    """The iterator of a streaming response; each step runs for the invocation."""
+    """The iterator of a streaming response. Each step runs within the invocation."""
 
     __slots__ = ("_invocation", "_iterator")
 
@@ -180,7 +180,8 @@ class _Steps:
             deactivate(before)
 
     def __del__(self) -> None:
-        # A generator that nobody closed runs its finally clauses when it is dropped: for the invocation.
+        # A generator that was never closed runs its finally clauses when it is dropped: within the
+        # invocation.
         finalizing(self._invocation, self._drop)
 
     def _drop(self) -> None:
@@ -188,11 +189,11 @@ class _Steps:
 
 
 class _AsyncSteps:
-    """The async iterator of a streaming response; each step runs for the invocation, and so does its end.
+    """The async iterator of a streaming response. Each step, and its closing, runs within the invocation.
 
-    Django drops an async generator that a client did not read to its end, and the event loop closes it some
-    time later. Its finally clauses are the application's, so here it is closed first and the invocation
-    ended then.
+    Django drops an async generator that the client did not read to its end, and the event loop closes it
+    some time later. Its finally clauses are the application's code. So the generator is closed here first,
+    and the invocation ends after that.
     """
 
     __slots__ = ("_invocation", "_iterator", "_loop", "_over")
@@ -219,16 +220,16 @@ class _AsyncSteps:
             restore(self._invocation, before)
 
     def finish(self) -> None:
-        """End the invocation: at once, or when the generator that was not read to its end is closed.
+        """End the invocation: at once, or once a generator that was not exhausted is closed.
 
-        May be called in any thread. Never raises.
+        May be called from any thread. Never raises.
         """
         if self._over or self._loop is None or not hasattr(self._iterator, "aclose"):
             self._invocation.end()
             return
         try:
             self._loop.call_soon_threadsafe(self._start_closing)
-        except RuntimeError:  # the loop is closed, and nothing of the generator will ever run
+        except RuntimeError:  # the loop is closed, so the generator will never run again
             self._invocation.end()
 
     def _start_closing(self) -> None:
@@ -241,13 +242,13 @@ class _AsyncSteps:
         try:
             await self._iterator.aclose()  # type: ignore[attr-defined]
         except Exception:
-            logger.exception("closing the body of a response that was not read to its end")
+            logger.exception("failed to close the body of a response that was not read to its end")
         finally:
             restore(self._invocation, before)
             self._invocation.end()
 
 
-#: The event loop holds its tasks weakly.
+#: The event loop holds only weak references to its tasks.
 _closing: Final[set[asyncio.Future[None]]] = set()
 
 
@@ -258,7 +259,7 @@ _shared: tuple[str, Mapping[str, Any], Guard] | None = None
 
 
 def _guard_of_settings() -> Guard:
-    """The guard of ``settings.TMPGUARD``; one for all who ask while the settings are the same.
+    """The guard of ``settings.TMPGUARD``. All callers share one as long as the settings stay the same.
 
     Raises ConfigurationError.
     """
@@ -266,10 +267,10 @@ def _guard_of_settings() -> Guard:
     options = getattr(settings, "TMPGUARD", {})
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ConfigurationError(
-            f"TMPGUARD={options!r} is no dictionary of options: give a dict, or leave it out"
+            f"TMPGUARD={options!r} is not a dictionary of options: give a dict, or leave it out"
         )
-    # By their text, since 1 and True are equal but not both a storage size. Objects that are compared by
-    # their address are kept alive with the guard.
+    # Compared as text: 1 and True are equal, but only 1 is a storage size. Objects whose repr() shows their
+    # address are kept alive together with the guard.
     key = repr(options)
     with _lock:
         if _shared is None or _shared[0] != key:
@@ -279,7 +280,7 @@ def _guard_of_settings() -> Guard:
 
 
 def check_settings(app_configs: object = None, **kwargs: object) -> list[Error]:
-    """The system check ``tmpguard.E001``: every option in ``settings.TMPGUARD`` can be (C3.1)."""
+    """The system check ``tmpguard.E001``: every option in ``settings.TMPGUARD`` is valid (C3.1)."""
     try:
         _guard_of_settings()
     except ConfigurationError as exc:

@@ -1,4 +1,4 @@
-"""Guard: checked options, and what makes invocations from them."""
+"""Guard: validated options, from which it makes invocations."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from tmpguard.interpose import install
 
 
 class Guard(Policy):
-    """The options of a guarded application, each checked when the guard is built (C3.1).
+    """The options of a guarded application, validated when the guard is built (C3.1).
 
-    :param storage_size: The quota in whole MB (1 MB = 1,048,576 bytes), at least 1. None: the environment's
-        ``TMPGUARD_STORAGE_SIZE``, or else the platform's default.
+    :param storage_size: The quota in whole MB (1 MB = 1,048,576 bytes), at least 1. None: the environment
+        variable ``TMPGUARD_STORAGE_SIZE`` if set, otherwise the platform's default.
     :param plan: ``"free"`` (up to 128 MB), ``"pro"`` (up to 512) or ``"enterprise"`` (any).
-    :param platform: Whose sizes and limits hold: ``"genezio"``, ``"aws-lambda"``, ``"oci-functions"``,
-        ``"vercel"`` or ``"none"``.
-    :param lifetime: ``"invocation"`` wipes ``/tmp`` after each one; with ``"instance"`` all invocations of
-        the process share one (:mod:`tmpguard.core.instance`).
-    :param bundle: The project directory, readable at ``/tmp/package`` and the working directory of every
-        invocation; None for none (C5).
-    :param ignore: The file that names, in gitignore syntax, what of the project is not in the bundle; by
-        default the ``.genezioignore`` in the bundle, if there is one; None for none.
-    :param writable: More directories that may be written, without quota or wipe (C1.4).
-    :param enforce: False: refuse nothing, only record (C2.5).
-    :param max_files: The most files, directories and links that ``/tmp`` may hold; None for no limit but the
-        platform's (C3.6).
-    :param scratch_root: Where the scratch directories are made; None for the system's temporary directory.
+    :param platform: The platform whose sizes and limits apply: ``"genezio"``, ``"aws-lambda"``,
+        ``"oci-functions"``, ``"vercel"`` or ``"none"``.
+    :param lifetime: ``"invocation"`` wipes ``/tmp`` after each invocation. ``"instance"`` lets all
+        invocations of the process share one ``/tmp`` (:mod:`tmpguard.core.instance`).
+    :param bundle: The project directory: readable at ``/tmp/package``, and the working directory of every
+        invocation. None for no bundle (C5).
+    :param ignore: A file of patterns in gitignore syntax: project files that match are not in the bundle.
+        The default is the bundle's ``.genezioignore``, if it has one. None for no such file.
+    :param writable: More directories that may be written to, without quota or wipe (C1.4).
+    :param enforce: False refuses nothing and only records (C2.5).
+    :param max_files: The maximum number of files, directories and links in ``/tmp``. None applies only the
+        platform's limit (C3.6).
+    :param scratch_root: Where scratch directories are created. None for the system's temporary directory.
     :param on_report: Called with each finished :class:`~tmpguard.Report` on a background thread.
-    :param log_interval: Seconds for which a source line that goes on being refused is only counted after it
-        was logged; 0 logs each refusal.
-    :param children: What becomes of child processes (C6.3): ``"allow"``, they see the real file system;
-        ``"refuse"``, none is started; ``"contain"``, they see the invocation's, where the machine permits it
-        (Linux).
+    :param log_interval: After a refusal is logged, further refusals of the same source line are only counted
+        for this many seconds. 0 logs every refusal.
+    :param children: How child processes are treated (C6.3). ``"allow"``: they see the real file system.
+        ``"refuse"``: none is started. ``"contain"``: they see the invocation's file system, if the machine
+        permits it (Linux).
 
-    Raises ConfigurationError (a ValueError) for a wrong option, and on anything but Linux and CPython with
+    Raises ConfigurationError (a ValueError) for an invalid option, and on anything but Linux and CPython with
     the global interpreter lock. Building a guard installs the patched layer.
     """
 
-    #: Directories below the real /tmp that are to be read at their own paths, as the project is (C1.5). The
-    #: testing kit's guards have pytest's own directory there.
+    #: Directories below the real /tmp that can be read at their own paths, as the project can (C1.5). The
+    #: testing kit's guards list pytest's own directory here.
     readable: tuple[str, ...] = ()
 
     def __init__(
@@ -79,7 +79,7 @@ class Guard(Policy):
         runtime.check()
         for name in unknown:
             raise ConfigurationError(options.unknown_option(name))
-        with unguarded():  # it may be built within another one's invocation
+        with unguarded():  # a guard may be built within another guard's invocation
             self._set_sizes(storage_size, plan, platform, max_files)
             self.lifetime = options.checked_lifetime(lifetime)
             self.enforce = options.checked_bool("enforce", enforce)
@@ -95,7 +95,7 @@ class Guard(Policy):
         row = options.checked_platform(platform)
         self.platform = row.name
         self.plan = options.checked_plan(plan, row)
-        #: ``size_from`` says what gave the storage size.
+        #: ``size_from`` names the source of the storage size.
         self.storage_size, self.size_from = options.told_size(storage_size, self.plan, row)
         self.quota_bytes = self.storage_size * MB
         self.max_files = options.checked_max_files(max_files, self.storage_size, row)
@@ -104,7 +104,7 @@ class Guard(Policy):
         self.bundle = None if bundle is None else options.checked_directory("bundle", bundle)
         self.writable = options.checked_writable(writable)
         root = options.checked_scratch_root(scratch_root, self.bundle)
-        #: The rules by which files are not in the bundle, None where there are none.
+        #: The rules that exclude files from the bundle, None if there are none.
         self.ignore = find_ignore(ignore, self.bundle)
         self.mounts = MountTable(
             bundle=self.bundle,
@@ -121,11 +121,11 @@ class Guard(Policy):
     def from_genezio(
         cls, path: StrPath = "genezio.yaml", *, function: str | None = None, **overrides: Any
     ) -> Guard:
-        """A guard for a function of a Genezio project: its storage size, and its directory as the bundle.
+        """A guard with the storage size of a Genezio project's function, and its directory as the bundle.
 
-        ``path`` is the project's ``genezio.yaml``, ``function`` the name of one of its functions, which may
-        be left out where there is only one. Options in ``overrides`` win over the file. Raises
-        ConfigurationError with the file, the line and the key of what cannot be.
+        ``path`` is the project's ``genezio.yaml``. ``function`` is the name of one of its functions; it may
+        be omitted if there is only one. Options in ``overrides`` take precedence over the file. Raises
+        ConfigurationError, with the file, the line and the key, for an invalid value.
         """
         return cls._made(*genezio.options_of(path, function, overrides))
 
@@ -133,11 +133,11 @@ class Guard(Policy):
     def from_sam(
         cls, path: StrPath = "template.yaml", *, function: str | None = None, **overrides: Any
     ) -> Guard:
-        """A guard for a function of a template of AWS SAM: the ``Size`` of its ``EphemeralStorage``, and the
-        directory of its ``CodeUri`` as the bundle; ``platform`` is ``"aws-lambda"``.
+        """A guard for a function of an AWS SAM template: the ``Size`` of its ``EphemeralStorage`` is the
+        storage size, the directory of its ``CodeUri`` is the bundle, and ``platform`` is ``"aws-lambda"``.
 
-        ``function`` is its logical id, which may be left out where there is only one. Options in
-        ``overrides`` win over the file. Raises ConfigurationError as :meth:`from_genezio` does.
+        ``function`` is the function's logical id; it may be omitted if there is only one. Options in
+        ``overrides`` take precedence over the file. Raises ConfigurationError as :meth:`from_genezio` does.
         """
         return cls._made(*sam.options_of(path, function, overrides))
 
@@ -149,7 +149,7 @@ class Guard(Policy):
         return made
 
     def invocation(self) -> Invocation:
-        """A new invocation with this guard's options. Makes no file operation (C4.7)."""
+        """A new invocation with this guard's options. Performs no file operation (C4.7)."""
         if not install.ready:
             install.make_ready()
         if self._instances is None:
@@ -158,13 +158,13 @@ class Guard(Policy):
 
     @property
     def instance(self) -> Instance | None:
-        """What the invocations of this process share with ``lifetime="instance"``, once there was one."""
+        """What this process's invocations share with ``lifetime="instance"``. None before the first one."""
         return None if self._instances is None else self._instances.last
 
     def end_instance(self) -> None:
-        """With ``lifetime="instance"``: wipe ``/tmp`` and wait for it, as when the platform takes the
-        instance down. What still runs for it gets ESTALE, and the next invocation begins a new one. Else it
-        does nothing; never raises.
+        """With ``lifetime="instance"``, wipe ``/tmp`` and wait for that, as when the platform stops the
+        instance. Code that still runs for it gets ESTALE, and the next invocation starts a new instance.
+        Otherwise does nothing. Never raises.
         """
         instance = self.instance
         if instance is not None:
@@ -176,8 +176,8 @@ class Guard(Policy):
 
 
 def _containment(guard: Guard) -> object:
-    """What contains the guard's children. Raises ConfigurationError that says which step is not permitted."""
-    from tmpguard.kernel.containment import Containment  # takes a while, and few guards contain children
+    """The containment of the guard's children. Raises ConfigurationError that names the forbidden step."""
+    from tmpguard.kernel.containment import Containment  # slow to import, and few guards contain children
 
     trial = Invocation(guard)
     directory = trial.namespace.scratch()
@@ -186,7 +186,7 @@ def _containment(guard: Guard) -> object:
         return Containment(guard.mounts, directory, read_only=guard.enforce)
     except NotPermitted as exc:
         raise ConfigurationError(
-            f'children="contain" is not permitted here ({exc}): give children="refuse" or children="allow"'
+            f'children="contain" is not permitted here ({exc}): use children="refuse" or children="allow"'
         ) from None
     finally:
         guard.scratch.discard(directory)
@@ -194,14 +194,14 @@ def _containment(guard: Guard) -> object:
 
 
 def guard_from(guard: Guard | None, given: dict[str, Any]) -> Guard:
-    """The guard that a middleware was given, or one built from its options; both is an error.
+    """The guard that a middleware was given, or one built from its options; passing both is an error.
 
-    Without a guard a ``genezio.yaml`` in the working directory says what the options do not.
+    Without a guard, a ``genezio.yaml`` in the working directory supplies what the options leave out.
     """
     if guard is None:
         return detected(Guard, given)
     if not isinstance(guard, Guard):
-        raise ConfigurationError(f"guard={guard!r} is no tmpguard.Guard")
+        raise ConfigurationError(f"guard={guard!r} is not a tmpguard.Guard")
     if given:
         raise ConfigurationError(
             f"guard= and {', '.join(f'{name}=' for name in given)} are both given: "
@@ -214,7 +214,7 @@ AnyGuard = TypeVar("AnyGuard", bound=Guard)
 
 
 def detected(cls: type[AnyGuard], given: dict[str, Any]) -> AnyGuard:
-    """A guard of ``given`` options, and of the ``genezio.yaml`` in the working directory if there is one."""
+    """A guard with the ``given`` options and those of a ``genezio.yaml`` in the working directory, if any."""
     found = genezio.detected(given)
     if found is None:
         return cls(**given)
@@ -227,20 +227,19 @@ def detected(cls: type[AnyGuard], given: dict[str, Any]) -> AnyGuard:
 
 
 def invocation(**given: Any) -> Invocation:
-    """An invocation of its own, with the options of :class:`Guard`: ``with tmpguard.invocation(): ...``"""
+    """A standalone invocation, with the options of :class:`Guard`: ``with tmpguard.invocation(): ...``"""
     return Guard(**given).invocation()
 
 
 def cold_start(*, guard: Guard | None = None, **options: Any) -> Invocation:
     """An invocation for imports and start-up: ``with tmpguard.cold_start() as start: import main``.
 
-    ``guard`` is the guard whose options hold, or they are given themselves, those of
-    :class:`tmpguard.Guard`; both at once, or a wrong one, raises ConfigurationError. ``start.report`` has the
-    findings, live and after the end.
+    Pass either a ``guard`` or the options of :class:`tmpguard.Guard`. Passing both, or an invalid option,
+    raises ConfigurationError. ``start.report`` holds the findings, both during the start-up and afterwards.
     """
     chosen = guard_from(guard, options)
     start = chosen.invocation()  # makes the patched layer ready
     if chosen.lifetime == "instance":
-        start.cold_start = True  # what it writes to /tmp is there for the requests
+        start.cold_start = True  # the requests see what it writes to /tmp
         return start
     return ColdStart(chosen)

@@ -1,19 +1,19 @@
-"""Reports as OpenTelemetry metrics: what ``/tmp`` is used for in production, and what is refused.
+"""Reports as OpenTelemetry metrics: how much of ``/tmp`` production uses, and what is refused.
 
-Give :func:`record` to a guard or a middleware, or call it in a callback of your own::
+Pass :func:`record` to a guard or a middleware, or call it from your own callback::
 
     from tmpguard import metrics
 
     app.add_middleware(TmpGuardMiddleware, storage_size=64, on_report=metrics.record)
 
-The instruments belong to the meter ``tmpguard`` of the global meter provider, set before or after:
-``tmpguard.storage.used`` and ``tmpguard.storage.peak``, histograms in bytes (By);
+The instruments belong to the meter ``tmpguard`` of the global meter provider, which may be set before or
+after: ``tmpguard.storage.used`` and ``tmpguard.storage.peak``, histograms in bytes (By);
 ``tmpguard.wipe.duration``, a histogram in seconds (s); and ``tmpguard.violations``, a counter with the
 attribute ``error.type`` (``EROFS``, ``ENOSPC``, ``ESTALE`` for a late write, and so on). All have the
 attribute ``tmpguard.cold_start``, true for :func:`tmpguard.cold_start` and false for a request.
 
-They are recorded on the background thread that calls ``on_report``. Where the package
-``opentelemetry-api`` is not installed, nothing is recorded, and nothing else happens.
+They are recorded on the background thread that calls ``on_report``. If the package ``opentelemetry-api`` is
+not installed, :func:`record` does nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["record"]
 
-#: Bounds of the buckets, as an advice to the SDK: 4 KiB to 8 GiB, and 100 µs to 30 s.
+#: Bucket boundaries, advisory for the SDK: 4 KiB to 8 GiB, and 100 µs to 30 s.
 _BYTES: Final[list[float]] = [0, *(4096 << shift for shift in range(0, 22, 2)), 8 << 30]
 _SECONDS: Final[list[float]] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
-#: The kind of error of what was only counted, in the words of OpenTelemetry's conventions.
+#: The ``error.type`` of violations that were only counted, from OpenTelemetry's semantic conventions.
 _OTHER: Final = "_OTHER"
 
 
 def record(report: Report) -> None:
-    """Record one finished report. Does nothing where OpenTelemetry's API is not installed."""
+    """Record one finished report. Does nothing if OpenTelemetry's API is not installed."""
     instruments = _instruments()
     if instruments is None:
         return
@@ -50,7 +50,7 @@ def record(report: Report) -> None:
 
 
 def _kinds(report: Report) -> Counter[str]:
-    """How often which errno."""
+    """The number of violations and late writes by errno name."""
     violations = report.violations
     kinds = Counter(codes.errorcode.get(one.errno, _OTHER) for one in (*violations, *report.late_writes))
     if report.violation_count > len(violations):
@@ -67,11 +67,11 @@ class _Instruments:
             meter,
             "tmpguard.storage.peak",
             "By",
-            "The most bytes of an invocation at one time.",
+            "The most bytes that an invocation's /tmp held at one time.",
             _BYTES,
         )
         self.wipe = _histogram(
-            meter, "tmpguard.wipe.duration", "s", "How long it took to wipe an invocation's /tmp.", _SECONDS
+            meter, "tmpguard.wipe.duration", "s", "The time it took to wipe an invocation's /tmp.", _SECONDS
         )
         self.violations = meter.create_counter(
             "tmpguard.violations", "{violation}", "Refused operations and late writes."
@@ -81,7 +81,7 @@ class _Instruments:
 def _histogram(meter: Any, name: str, unit: str, description: str, bounds: list[float]) -> Any:
     try:
         return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
-    except TypeError:  # an API before 1.30 takes no advice
+    except TypeError:  # the API has no advisory parameters before 1.30
         return meter.create_histogram(name, unit, description)
 
 

@@ -10,16 +10,16 @@ Any other WSGI application::
 
     application = TmpGuardMiddleware(application, storage_size=64)
 
-The options are those of :class:`tmpguard.Guard`; a guard that was built elsewhere goes in as ``guard=``. A
-wrong option raises :class:`tmpguard.ConfigurationError` when the middleware is built.
+The options are those of :class:`tmpguard.Guard`. Pass a guard that was built elsewhere as ``guard=``. An
+invalid option raises :class:`tmpguard.ConfigurationError` when the middleware is built.
 
-An invocation begins with the call of the application and ends when the server calls ``close()`` on the body,
-or when the application raises (C4.3): a body that is streamed from ``/tmp`` and the application's own
-``close()`` still see the request's files. Where a client never calls ``close()``, as test clients may, the
-invocation ends when the body is collected.
+An invocation begins when the application is called and ends when the server calls ``close()`` on the body, or
+when the application raises (C4.3). A body that is streamed from ``/tmp`` and the application's own
+``close()`` still see the request's files. If ``close()`` is never called, as with some test clients, the
+invocation ends when the body is garbage-collected.
 
-The body that the server sees is always the guard's. So a server that sends a ``wsgi.file_wrapper`` by
-``sendfile`` iterates over it instead.
+The body that the server sees is always the guard's wrapper. A server that would send a ``wsgi.file_wrapper``
+with ``sendfile`` therefore iterates over the wrapper instead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["TmpGuardMiddleware"]
 class TmpGuardMiddleware:
     """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
 
-    Raises ConfigurationError for a wrong option, and where both a guard and options are given (C3.1).
+    Raises ConfigurationError for an invalid option, or if both a guard and options are given (C3.1).
     """
 
     def __init__(self, app: WSGIApplication, *, guard: Guard | None = None, **options: Any) -> None:
@@ -59,17 +59,17 @@ class TmpGuardMiddleware:
             invocation.end()
             raise
         set_current(before)
-        # Servers take a body of one part as the whole and derive Content-Length from it.
+        # A server that sees a body of length 1 derives Content-Length from its only part.
         if hasattr(iterable, "__len__"):
             return _SizedBody(iterable, invocation)
         return _Body(iterable, invocation)
 
 
 class _Body:
-    """The application's body; each step of it runs for the invocation, which :meth:`close` ends.
+    """The application's body. Each step runs within the invocation, and :meth:`close` ends the invocation.
 
-    The invocation is bound anew for each step, since between two of them the server's thread or greenlet may
-    serve others, and since the steps and the close may be called in different contexts.
+    The invocation is bound anew for each step: between two steps the server's thread or greenlet may serve
+    other requests, and the steps and ``close()`` may be called in different contexts.
     """
 
     __slots__ = ("_closed", "_invocation", "_iterable", "_next")
@@ -81,9 +81,9 @@ class _Body:
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        # The body is its own iterator: a server that keeps only that must not have the body collected. The
-        # application's iterator is made in the first step, to bind the invocation once for both. And it goes
-        # on where it was, since an iterator's own iter() does: httpx asks for it again in the middle.
+        # The body is its own iterator, so that a server that keeps only the iterator keeps the body alive.
+        # The application's iterator is created in the first step, to bind the invocation once for both. A
+        # second iter() continues where the first one was, as an iterator's does: httpx calls it midway.
         if self._next is _exhausted:
             self._next = None
         return self
@@ -103,9 +103,9 @@ class _Body:
             set_current(before)
 
     def close(self) -> None:
-        """Call the application's ``close()`` for the invocation, then end it; the second time do nothing.
+        """Call the application's ``close()`` within the invocation, then end the invocation. Idempotent.
 
-        Raises what the application's ``close()`` raises; the invocation ends all the same.
+        Raises what the application's ``close()`` raises; the invocation ends in any case.
         """
         if self._closed:
             return
@@ -121,21 +121,21 @@ class _Body:
             self._invocation.end()
 
     def __del__(self) -> None:
-        # The application's close() is not called: without the guard it would not have been either.
+        # The application's close() is not called: it would not have been called without the guard either.
         if not self._closed:
             self._closed = True
             finalizing(self._invocation, self._drop)
             self._invocation.end()
 
     def _drop(self) -> None:
-        # While the invocation is bound: what Python itself runs then, a generator's finally clause, is the
-        # request's.
+        # Runs while the invocation is bound: dropping a generator runs its finally clauses, which belong to
+        # the request.
         self._next = None
         self._iterable = ()
 
 
 def _exhausted() -> bytes:
-    """Stands for the step of an iterator that is at its end."""
+    """The step of an exhausted iterator."""
     raise StopIteration
 
 

@@ -217,7 +217,7 @@ def test_a_guard_and_options_are_not_mixed(guard: tmpguard.Guard) -> None:
     assert guard_from(None, {"storage_size": 3, "bundle": None}).storage_size == 3
     with pytest.raises(tmpguard.ConfigurationError, match="storage_size=, bundle= are both given"):
         guard_from(guard, {"storage_size": 3, "bundle": None})
-    with pytest.raises(tmpguard.ConfigurationError, match=r"guard=5 is no tmpguard\.Guard"):
+    with pytest.raises(tmpguard.ConfigurationError, match=r"guard=5 is not a tmpguard\.Guard"):
         guard_from(5, {})  # type: ignore[arg-type]
 
 

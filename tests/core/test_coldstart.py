@@ -221,7 +221,7 @@ def test_either_a_guard_or_options(options: dict[str, Any]) -> None:
     guard = tmpguard.Guard(**options)
     with pytest.raises(tmpguard.ConfigurationError, match="storage_size= are both given"):
         tmpguard.cold_start(guard=guard, storage_size=1)
-    with pytest.raises(tmpguard.ConfigurationError, match=r"is no tmpguard\.Guard"):
+    with pytest.raises(tmpguard.ConfigurationError, match=r"is not a tmpguard\.Guard"):
         tmpguard.cold_start(guard="guard")  # type: ignore[arg-type]
     with pytest.raises(tmpguard.ConfigurationError, match="storage_size=0"):
         tmpguard.cold_start(storage_size=0)

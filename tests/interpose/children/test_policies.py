@@ -213,7 +213,7 @@ def test_a_guard_that_cannot_contain_says_which_steps_were_refused(monkeypatch: 
         tmpguard.Guard(children="contain", bundle=None)
     assert str(refused.value) == (
         'children="contain" is not permitted here (bwrap: it is not installed): '
-        'give children="refuse" or children="allow"'
+        'use children="refuse" or children="allow"'
     )
 
 
