@@ -184,8 +184,8 @@ def test_tmp_path_is_readable_and_writable_where_it_is_said_so(pytester: pytest.
     [
         ("storage_sise=1", "storage_sise= is not an option of tmpguard: did you mean storage_size=*"),
         ("storage_size=0", "storage_size=0 is not a storage size*"),
-        ("allow='EROFS'", "allow='EROFS' is no list*"),
-        ("1", "the marker tmpguard takes keyword arguments, and not 1"),
+        ("allow='EROFS'", "allow='EROFS' is not a list*"),
+        ("1", "the marker tmpguard takes only keyword arguments, not 1"),
         ("body=1", "body=1 is neither True nor False"),
     ],
 )

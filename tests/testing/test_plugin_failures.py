@@ -53,7 +53,7 @@ def test_the_failure_tells_what_was_refused_where_and_what_to_do(
             "         14 |     except OSError:",
             "  remedy:  only /tmp is writable; write to /tmp/one.txt",
             "",
-            "What is expected can be allowed: @pytest.mark.tmpguard(allow=*",
+            "To allow expected violations: @pytest.mark.tmpguard(allow=*",
             "tmpguard: EROFS open 'written.txt' at test_it.py:6 in through",
             "open 'written.txt': *",
             "  by:      test_it.py:6 in through",
@@ -277,7 +277,7 @@ def test_late_writes_fail_their_test_where_they_are_asked_to(pytester: pytest.Py
     result.stdout.fnmatch_lines(
         [
             "tmpguard: ESTALE open '/tmp/late.txt' at late.py:*",
-            "After the end of their request:",
+            "After the end of the request:",
             "open '/tmp/late.txt': *",
         ]
     )

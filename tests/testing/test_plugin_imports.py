@@ -36,7 +36,7 @@ def test_a_violation_at_import_fails_the_module(pytester: pytest.Pytester, run: 
             "  in:      (import)",
             "    >     4 |     os.mkdir(*",
             "  remedy:  *",
-            "What is expected at an import can be allowed in the ini file: tmpguard_allow = *",
+            "To allow expected violations at import, in the ini file: tmpguard_allow = *",
             "0 requests to 0 routes by 0 tests, 1 import: 1 violation, *",
         ]
     )

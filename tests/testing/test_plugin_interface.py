@@ -111,11 +111,11 @@ def without() -> Any: ...
     ("app", "message"),
     [
         (asgi2, "ASGI 2 application.*guarantee_single_callable"),
-        (neither, "may be an ASGI or a WSGI application: say which"),
+        (neither, "may be an ASGI or a WSGI application: give interface="),
         (without, "may be an ASGI or a WSGI application"),
-        (AnyArguments(neither), "say which"),
-        (Wsgi, "is no application"),
-        ("app:app", "'app:app' is no application"),
+        (AnyArguments(neither), "give interface="),
+        (Wsgi, "is not an application"),
+        ("app:app", "'app:app' is not an application"),
     ],
 )
 def test_what_is_neither_is_refused_with_the_reason(app: Any, message: str) -> None:

@@ -90,8 +90,8 @@ def test_the_page_says_so_where_there_is_nothing_to_tell() -> None:
     data["totals"].update(violations=0, allowed=0, late_writes=0)
     data["violations"] = data["late_writes"] = []
     told = " ".join(Elements(page(data)).text.split())
-    assert "Nothing would be refused in production Every guarded request kept to /tmp" in told
-    assert "None: every write went to /tmp, and fitted." in told
+    assert "Nothing would be refused in production Every guarded request wrote only to /tmp" in told
+    assert "None: every write went to /tmp and fitted." in told
     assert "Late writes" not in told
     data["totals"]["allowed"] = 1
     told = " ".join(Elements(page(data)).text.split())

@@ -1,4 +1,4 @@
-"""Which violations a test expects: by errno, or by a pattern of the path."""
+"""Which violations a test expects: by errno or by path pattern."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from collections.abc import Callable, Iterable
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.reports.report import Violation
 
-#: Does a test allow the violation?
+#: Returns True if the test allows the violation.
 Matcher = Callable[[Violation], bool]
 
-#: What looks like the name of an errno is one, or a mistake: no path is spelled like that.
+#: A string that looks like an errno name is taken for one, or for a mistake: paths do not look like that.
 _ERRNO_NAME = re.compile(r"E[A-Z0-9]+")
 
 
 def matchers_of(allow: object, directory: str) -> tuple[Matcher, ...]:
-    """The matchers of ``allow=[...]``: errno names (``"EROFS"``), errno numbers, patterns of paths.
+    """The matchers of ``allow=[...]``: errno names (``"EROFS"``), errno numbers and path patterns.
 
-    ``directory`` is what a relative path of a violation is relative to.
+    A violation's relative path is relative to ``directory``.
 
     Raises ConfigurationError for anything else.
     """
     if isinstance(allow, (str, bytes, os.PathLike)) or not isinstance(allow, Iterable):
         raise ConfigurationError(
-            f"allow={allow!r} is no list: give errno names or numbers and path patterns, "
+            f"allow={allow!r} is not a list: give errno names or numbers and path patterns, "
             'allow=["EROFS", "*/uploads/*"]'
         )
     return tuple(_matcher(item, directory) for item in allow)
@@ -37,7 +37,7 @@ def _matcher(item: object, directory: str) -> Matcher:
     if isinstance(item, os.PathLike):
         item = os.fspath(item)
     if isinstance(item, str) and item.isdigit():
-        item = int(item)  # an ini file has no numbers
+        item = int(item)  # an ini file holds only strings
     if isinstance(item, int) and not isinstance(item, bool):
         if item not in codes.errorcode:
             raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
@@ -48,7 +48,7 @@ def _matcher(item: object, directory: str) -> Matcher:
                 raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
             return _ByErrno(getattr(codes, item))
         return _ByPath(item, directory)
-    raise ConfigurationError(f"allow=[{item!r}] is neither an errno nor a pattern of a path")
+    raise ConfigurationError(f"allow=[{item!r}] is neither an errno nor a path pattern")
 
 
 class _ByErrno:
@@ -60,7 +60,7 @@ class _ByErrno:
 
 
 class _ByPath:
-    """A shell pattern, held against the path as the application spelled it and against the absolute one."""
+    """A shell pattern, matched against the absolute path and the path as the application spelled it."""
 
     def __init__(self, pattern: str, directory: str) -> None:
         self._match = re.compile(fnmatch.translate(pattern)).match

@@ -1,8 +1,8 @@
-"""Runs and records a request of an ASGI, WSGI or Django application.
+"""Runs and records requests to an ASGI, WSGI or Django application.
 
-``guarded_*`` make an application whose requests are invocations of the running test's guard; ``noting_*``
-stand right inside of a tmpguard middleware, ours or the application's own, and put its invocation on the
-test's record.
+``Guarded*`` wrap an application so that its requests are invocations of the running test's guard.
+``Noting*`` sit directly inside a tmpguard middleware, ours or the application's own, and add its invocation
+to the test's record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _entry_of(test: TestRecord, *, ours: bool, route: str) -> Entry:
-    """The entry of the request that begins; that of our guard, where an application's own is within it."""
+    """The entry of the request that begins. An application's own guard within ours uses the entry of ours."""
     entry = None if ours else in_progress.get()
     if entry is None:
         entry = test.begin("request", route)
@@ -38,7 +38,7 @@ def _entry_of(test: TestRecord, *, ours: bool, route: str) -> Entry:
 
 
 class NotingASGI:
-    """Right inside of an ASGI middleware."""
+    """Sits directly inside an ASGI middleware."""
 
     def __init__(self, app: ASGIApp, test: TestRecord, *, ours: bool) -> None:
         self.app = app
@@ -57,7 +57,7 @@ class NotingASGI:
         try:
             await self.app(scope, receive, send)
         finally:
-            if in_progress.get() is entry:  # else the coroutine was thrown away and is closed elsewhere
+            if in_progress.get() is entry:  # otherwise an abandoned coroutine is closed elsewhere
                 in_progress.reset(token)
             entry.route = routes.of_asgi(self.app, scope)
 
@@ -80,7 +80,7 @@ class GuardedASGI:
 
 
 class NotingWSGI:
-    """Right inside of a WSGI middleware."""
+    """Sits directly inside a WSGI middleware."""
 
     def __init__(self, app: WSGIApplication, test: TestRecord, *, ours: bool) -> None:
         self.app = app
@@ -113,7 +113,7 @@ class GuardedWSGI:
 
 
 class NotingDjango:
-    """Right inside of Django's middleware."""
+    """Sits directly inside the Django middleware."""
 
     def __init__(self, get_response: Callable[[HttpRequest], Any], test: TestRecord, *, ours: bool) -> None:
         self._get_response = get_response
@@ -142,7 +142,7 @@ class NotingDjango:
 
 
 def guard_of_test(test: TestRecord) -> Guard | None:
-    """The guard of every request of a test; None where requests are left as they are."""
+    """The guard of a test's requests. None if the test's requests are not guarded."""
     if not test.every_request or test.settings is None:
         return None
     return test.settings.guard()

@@ -1,4 +1,4 @@
-"""The ASGI half of :mod:`tmpguard.testing.client`: applications in an event loop. Needs anyio."""
+"""The ASGI half of :mod:`tmpguard.testing.client`: runs applications in an event loop. Needs anyio."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .startup import Start, StartingASGI
 
 
 class LoopTransport(httpx.BaseTransport):
-    """Sends requests to an ASGI application that lives in an event loop in a thread of its own.
+    """Sends requests to an ASGI application that runs in an event loop in its own thread.
 
-    Raises from the constructor what the start-up raises, and from :meth:`close` what the shutdown raises.
+    The constructor raises what the start-up raises, and :meth:`close` raises what the shutdown raises.
     """
 
     def __init__(
@@ -29,8 +29,7 @@ class LoopTransport(httpx.BaseTransport):
     ) -> None:
         self._raise_app_exceptions = raise_app_exceptions
         self._guard = guard
-        # In an empty context: the loop and the lifespan belong to no invocation, though a test's body may be
-        # one.
+        # An empty context: the loop and the lifespan belong to no invocation, even if the test's body is one.
         Context().run(self._open, StartingASGI(app, start))
 
     def _open(self, app: ASGIApp) -> None:
@@ -40,15 +39,15 @@ class LoopTransport(httpx.BaseTransport):
             self._opened = stack.pop_all()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.read()  # a body that comes from an iterator is read here, in its own thread
+        request.read()  # an iterator body is read here, in the caller's thread
         outcome = self._portal.start_task_soon(self._outcome, request)
         try:
             return outcome.result().result()
         finally:
-            outcome.cancel()  # if Ctrl-C or a timeout interrupted the wait: closing waits for what still runs
+            outcome.cancel()  # after Ctrl-C or a timeout: otherwise close() would wait for the request
 
     async def _outcome(self, request: httpx.Request) -> Future[httpx.Response]:
-        """What the application answered or raised: SystemExit and pytest.skip() would end the portal."""
+        """The application's response or exception. SystemExit and pytest.skip() would end the portal."""
         outcome: Future[httpx.Response] = Future()
         try:
             outcome.set_result(await self._send(request))
@@ -66,7 +65,7 @@ class LoopTransport(httpx.BaseTransport):
         return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(body))
 
     def close(self) -> None:
-        """Shut the application down and end its loop. Does nothing the second time."""
+        """Shut the application down and stop its event loop. Idempotent."""
         self._opened.close()
 
 
@@ -74,7 +73,7 @@ class LoopTransport(httpx.BaseTransport):
 async def running_transport(
     app: ASGIApp, guard: Guard, start: Start, *, raise_app_exceptions: bool = True
 ) -> AsyncIterator[httpx.ASGITransport]:
-    """The same for an application in the running event loop."""
+    """A transport to an application in the running event loop, between its start-up and its shutdown."""
     async with running(StartingASGI(app, start)) as served:
         yield httpx.ASGITransport(_guarded(served, guard), raise_app_exceptions=raise_app_exceptions)
 

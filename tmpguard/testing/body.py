@@ -25,9 +25,9 @@ Result = TypeVar("Result")
 def guarded(
     function: Callable[Arguments, Result], guard: Guard, test: TestRecord
 ) -> Callable[Arguments, Result]:
-    """``function``, each call of which is an invocation of its own.
+    """``function``, wrapped so that each call is an invocation of its own.
 
-    The function itself and not its caller is bound: runners of async tests call it in contexts of their own.
+    The invocation is bound inside the function, because async test runners call it in their own contexts.
     """
 
     @contextmanager
@@ -56,12 +56,12 @@ def guarded(
 
 @contextmanager
 def guarding(item: pytest.Item, guard: Guard, test: TestRecord) -> Iterator[None]:
-    """Have the test function of ``item`` guarded while it is called."""
+    """Guard the test function of ``item`` within the block."""
     function = getattr(item, "obj", None)
-    if not callable(function):  # a doctest, or another plugin's kind of test
-        raise ConfigurationError(f"{item.nodeid} has no function that could be an invocation")
+    if not callable(function):  # a doctest, or a test type of another plugin
+        raise ConfigurationError(f"{item.nodeid} has no test function to run as an invocation")
     hypothesis = getattr(function, "hypothesis", None)
-    if hypothesis is not None:  # each of the examples is a call of what is within
+    if hypothesis is not None:  # hypothesis calls the inner test once for each example
         inner = hypothesis.inner_test
         hypothesis.inner_test = guarded(inner, guard, test)
         try:
@@ -72,7 +72,7 @@ def guarding(item: pytest.Item, guard: Guard, test: TestRecord) -> Iterator[None
     replacement = guarded(function, guard, test)
     item.obj = replacement  # type: ignore[attr-defined]
     case = getattr(item, "instance", None)
-    if isinstance(case, unittest.TestCase):  # which looks for its method by itself where that is async
+    if isinstance(case, unittest.TestCase):  # an async test case looks its method up itself
         setattr(case, item.name, replacement)
     try:
         yield

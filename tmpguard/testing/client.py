@@ -1,4 +1,4 @@
-"""httpx clients of an application: each request is an invocation."""
+"""httpx clients for an application: each request is an invocation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .interface import checked_interface
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-#: The options of the guard, those of the transport, and what else a client takes that httpx does not.
+#: The options of the guard, of the transport, and the client's other options that httpx does not have.
 _GUARD: Final = (*OPTIONS, "writable_tmp_path")
 _TRANSPORT: Final = ("raise_app_exceptions",)
 _CLIENT: Final = ("interface",)
 
-#: Those of httpx's own that an error names.
+#: httpx's own options that an error message lists.
 _USUAL: Final = ("base_url", "headers", "cookies", "auth", "follow_redirects")
 
 BASE_URL: Final = "http://testserver"
@@ -34,9 +34,9 @@ Options = dict[str, Any]
 
 
 def split_options(options: Options, client: type) -> tuple[Options, Options, Options]:
-    """The options of the guard, of the client and of its transport.
+    """Split ``options`` into those of the guard, of the client and of its transport.
 
-    Raises ConfigurationError for one that is of none of them.
+    Raises ConfigurationError for an unknown option.
     """
     known = {*_GUARD, *_TRANSPORT, *_CLIENT, *inspect.signature(client).parameters} - {"transport"}
     for name in options:
@@ -55,7 +55,7 @@ def split_options(options: Options, client: type) -> tuple[Options, Options, Opt
 
 @contextmanager
 def _needing_anyio() -> Iterator[None]:
-    """For the import of what ASGI applications need: clients of WSGI applications do without it."""
+    """Report a missing anyio. Only clients of ASGI applications need it."""
     try:
         yield
     except ModuleNotFoundError as exc:
@@ -67,8 +67,10 @@ def _needing_anyio() -> Iterator[None]:
 
 
 class Clients:
-    """Makes a test's clients. ``guard`` makes their guards of options, ``start`` the invocation of a
-    start-up."""
+    """Makes a test's clients.
+
+    ``guard`` makes a guard from options; ``start`` makes the invocation for a start-up.
+    """
 
     def __init__(self, guard: Callable[[dict[str, Any]], Guard], start: Callable[[Guard], Invocation | None]):
         self._guard = guard
@@ -96,8 +98,10 @@ class Clients:
 
     @asynccontextmanager
     async def async_client(self, app: object, options: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of an ASGI application in the running event loop, between its start-up and its
-        shutdown."""
+        """A client of an ASGI application that runs in the current event loop.
+
+        The application starts up on entry and shuts down on exit.
+        """
         if checked_interface(options.get("interface"), app) == "wsgi":
             raise ConfigurationError(
                 f"{app!r} is a WSGI application: use tmpguard.client(app), which is not async"

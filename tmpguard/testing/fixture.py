@@ -1,4 +1,4 @@
-"""The fixture ``tmpguard``: guarded clients, and what their requests used and were refused."""
+"""The fixture ``tmpguard``: guarded clients, and the reports of their requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TmpGuard:
-    """What a test that takes the fixture ``tmpguard`` gets. See docs/pytest.md."""
+    """The value of the fixture ``tmpguard``. See docs/pytest.md."""
 
     def __init__(
         self, test: TestRecord, stack: ExitStack, start: Callable[[Guard], Invocation | None]
@@ -35,36 +35,37 @@ class TmpGuard:
 
     @functools.cached_property
     def _clients(self) -> Clients:
-        """Made when the first client is asked for: the rest of the fixture works without httpx."""
+        """Created with the first client, so that the rest of the fixture works without httpx."""
         from .client import Clients
 
         return Clients(self._settings.guard, self._start)
 
     def client(self, app: object, **options: object) -> httpx.Client:
-        """An ``httpx.Client`` of an ASGI or WSGI application; each request of it is an invocation.
+        """An ``httpx.Client`` for an ASGI or WSGI application. Each of its requests is an invocation.
 
-        Not async, for both. An ASGI application runs in an event loop of its own, its start-up before this
-        returns and its shutdown when the client is closed, or after the test. ``options`` are those of
-        :class:`tmpguard.Guard`, over the marker's and the ini file's; those of ``httpx.Client``
-        (``base_url``, ``headers``, ...); ``raise_app_exceptions=False`` for a 500 instead of the
-        application's exception; and ``interface="asgi"`` or ``"wsgi"`` where it cannot be told.
+        The client is synchronous for both. An ASGI application runs in its own event loop: it starts up
+        before this method returns, and shuts down when the client is closed or the test ends. ``options`` are
+        those of :class:`tmpguard.Guard`, which override the marker and the ini file; those of
+        ``httpx.Client`` (``base_url``, ``headers``, ...); ``raise_app_exceptions=False`` for a 500 instead of
+        the application's exception; and ``interface="asgi"`` or ``"wsgi"`` if it cannot be detected.
 
-        Raises ConfigurationError for a wrong option, and what the application's start-up raises.
+        Raises ConfigurationError for an invalid option, and whatever the application's start-up raises.
         """
         client = self._clients.sync_client(app, options)
         self._stack.callback(client.close)
         return client
 
     def async_client(self, app: object, **options: object) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-        """The same for async tests: ``async with tmpguard.async_client(app) as client:``. ASGI only.
+        """An ``httpx.AsyncClient`` for async tests: ``async with tmpguard.async_client(app) as client:``.
 
-        The application runs in the test's own event loop, asyncio's or trio's.
+        ASGI only. The application runs in the test's own event loop (asyncio or trio). The options are those
+        of :meth:`client`.
         """
         return self._clients.async_client(app, options)
 
     @property
     def reports(self) -> list[Report]:
-        """The report of each request of this test so far (and of its body, where that is guarded)."""
+        """The reports of this test's requests so far, and of its body if that is guarded."""
         return [entry.report for entry in self._test.entries if entry.report is not None]
 
     @property
@@ -75,7 +76,7 @@ class TmpGuard:
 
     @property
     def violations(self) -> list[Violation]:
-        """The violations of all requests of this test so far, the allowed ones included."""
+        """The violations of all requests of this test so far, including allowed ones."""
         return [violation for entry in self._test.entries for violation in entry.violations]
 
     def allow(self, *expected: object) -> None:
@@ -85,6 +86,6 @@ class TmpGuard:
 
 @contextmanager
 def opened(test: TestRecord, start: Callable[[Guard], Invocation | None]) -> Iterator[TmpGuard]:
-    """The fixture of ``test``, whose clients are closed at the end."""
+    """The fixture of ``test``. Its clients are closed on exit."""
     with ExitStack() as stack:
         yield TmpGuard(test, stack, start)

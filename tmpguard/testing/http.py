@@ -1,4 +1,4 @@
-"""httpx or httpx2, which the fixture's clients are made of; the rest of the plugin needs neither."""
+"""httpx or httpx2, on which the fixture's clients are built. The rest of the plugin needs neither."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ except ModuleNotFoundError:  # pragma: no cover - depends on what is installed
         import httpx2 as httpx  # type: ignore[import-not-found, no-redef]
     except ModuleNotFoundError as exc:
         raise ConfigurationError(
-            "the clients of the fixture tmpguard need httpx: pip install 'tmpguard[testing]'"
+            "the clients of the tmpguard fixture need httpx: pip install 'tmpguard[testing]'"
         ) from exc

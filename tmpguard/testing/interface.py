@@ -1,4 +1,4 @@
-"""Is an application ASGI or WSGI?"""
+"""Detects whether an application is ASGI or WSGI."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _DEPTH: Final = 20
 
 
 def interface_of(app: object) -> Interface:
-    """Tell ASGI from WSGI, by what the application is called with.
+    """Detect the interface of ``app`` from its call signature.
 
-    Raises ConfigurationError where that cannot be told, and where ``app`` is neither.
+    Raises ConfigurationError if it cannot be detected, or if ``app`` is neither.
     """
     if not callable(app) or inspect.isclass(app):
-        raise ConfigurationError(f"{app!r} is no application: give an ASGI or a WSGI application")
+        raise ConfigurationError(f"{app!r} is not an application: give an ASGI or a WSGI application")
     found = _interface(app, _DEPTH)
     if found is None:
         raise ConfigurationError(
-            f'{app!r} may be an ASGI or a WSGI application: say which, interface="asgi" or interface="wsgi"'
+            f'{app!r} may be an ASGI or a WSGI application: give interface="asgi" or interface="wsgi"'
         )
     return found
 
 
 def checked_interface(value: object, app: object) -> Interface:
-    """The interface that the caller names, or the one that the application has. Raises ConfigurationError."""
+    """The interface that the caller names, otherwise the detected one. Raises ConfigurationError."""
     if value is None:
         return interface_of(app)
     if value not in ("asgi", "wsgi"):
@@ -53,7 +53,7 @@ def _interface(app: Callable[..., object], depth: int) -> Interface | None:
         if parameters == ["scope"]:
             raise ConfigurationError(
                 f"{app!r} is an ASGI 2 application, which takes the scope alone: "
-                "asgiref.compatibility.guarantee_single_callable makes an ASGI 3 application of it"
+                "asgiref.compatibility.guarantee_single_callable turns it into an ASGI 3 application"
             )
     for name in _INNER if depth else ():
         inner = inspect.getattr_static(app, name, None)
@@ -66,9 +66,9 @@ def _interface(app: Callable[..., object], depth: int) -> Interface | None:
 
 
 def _positional(app: Callable[..., object]) -> list[str] | None:
-    """The names of the arguments that the application cannot be called without, None where it takes any."""
+    """The names of the required positional parameters; None if the application accepts any arguments."""
     try:
-        # What a wrapper takes is asked, and not what it says that it wraps.
+        # The wrapper's own signature, not that of the function it claims to wrap.
         parameters = inspect.signature(app, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):
         return None

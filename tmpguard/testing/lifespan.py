@@ -1,7 +1,7 @@
-"""The start-up and the shutdown of an ASGI application, as a server asks for them.
+"""The start-up and the shutdown of an ASGI application, as a server runs them.
 
-The package asgi-lifespan (2.1.0) does not replace this: it waits for its timeout where the application sends
-``lifespan.startup.failed`` or returns, and on trio it raises groups of exceptions.
+The package asgi-lifespan (2.1.0) is no substitute: it waits until its timeout if the application sends
+``lifespan.startup.failed`` or returns, and on trio it raises exception groups.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tmpguard.core.context import activate
 
 
 class LifespanFailure(RuntimeError):
-    """The application says that its start-up or its shutdown failed."""
+    """The application reported that its start-up or its shutdown failed."""
 
 
 class _Lifespan:
@@ -35,14 +35,14 @@ class _Lifespan:
         self._failures: dict[str, BaseException] = {}
 
     async def run(self) -> None:
-        """The call itself: a task of its own, since it lasts from the start-up to the shutdown."""
+        """Call the application. Runs in its own task, since the call lasts from start-up to shutdown."""
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._receive, self._send)
         except Exception as exc:
-            if self._asked:  # else it has no lifespan, and refuses the scope in this way
+            if self._asked:  # otherwise it does not support lifespan, and rejects the scope by raising
                 phase = "shutdown" if self._events["startup"].is_set() else "startup"
-                self._failures[phase] = exc  # says more than the message about it
+                self._failures[phase] = exc  # more informative than the message about it
         finally:
             for event in self._events.values():
                 event.set()
@@ -59,7 +59,7 @@ class _Lifespan:
         kind, _, outcome = message["type"].removeprefix("lifespan.").partition(".")
         if outcome == "failed":
             text = message.get("message") or "no message"
-            # The exception may still come.
+            # The application may still raise the exception itself.
             self._failures[kind] = LifespanFailure(f"the application's {kind} failed: {text}")
         else:
             self._events[kind].set()
@@ -79,14 +79,14 @@ class _Lifespan:
             raise failure
 
 
-#: The event loop holds its tasks weakly.
+#: The event loop holds only weak references to its tasks.
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def _spawn(run: Callable[[], Awaitable[None]]) -> None:
-    """Start a task that outlives its caller: the two ends of a fixture may be in different tasks."""
+    """Start a task that outlives its caller: a fixture's set-up and teardown may run in different tasks."""
     context = copy_context()
-    context.run(activate, None)  # of no invocation, though a test's body may be in one
+    context.run(activate, None)  # the task belongs to no invocation, even if the test's body is in one
     if _is_trio():
         import trio
 
@@ -114,14 +114,14 @@ def _is_trio() -> bool:
 
 
 class WithState:
-    """The application, with what its start-up has put into the state in the scope of each request."""
+    """The application, with the state that its start-up set added to the scope of each request."""
 
     def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
         self.app = app
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Into the scope itself: applications leave their route in it, which is read afterwards.
+        # Changes the scope itself and not a copy: the application's route is read from it afterwards.
         scope.setdefault("state", self._state.copy())
         await self.app(scope, receive, send)
 
@@ -130,7 +130,7 @@ class WithState:
 async def running(app: ASGIApp) -> AsyncIterator[ASGIApp]:
     """``app`` between its start-up and its shutdown.
 
-    An application without a lifespan is served all the same. Raises what its start-up or shutdown raised.
+    An application without lifespan support is served as well. Raises what its start-up or shutdown raised.
     """
     lifespan = _Lifespan(app)
     await lifespan.start()

@@ -1,4 +1,4 @@
-"""The report of a run as one page of HTML, which needs no network, no script and no other file."""
+"""The report of a run as one HTML page. It needs no network, no script and no other file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .summary import number, percent, size, where
 
 Data = dict[str, Any]
 
-#: Rows of a list and items of a finding that there are; the JSON has all.
+#: The most rows of a list and the most items of a finding; the JSON has all of them.
 ROWS: Final = 300
 ITEMS: Final = 20
 
-#: Rows of a list that are shown at once; the others unfold.
+#: Rows of a list that are visible at first; the others can be unfolded.
 SHOWN: Final = 20
 
 _PAGE: Final = """<!doctype html>
@@ -40,7 +40,7 @@ _PAGE: Final = """<!doctype html>
 
 
 def page(data: Data) -> str:
-    """The page of the report ``data`` (see ``summary.build``). All that comes from the run is escaped."""
+    """The page for the report ``data`` (see ``summary.build``). All text from the run is escaped."""
     main = [
         _violations("Violations", data["violations"], "what the real platform would refuse, by line")
         if _is_guarded(data["totals"])
@@ -57,12 +57,12 @@ def page(data: Data) -> str:
         header=_header(data),
         main="\n".join(filter(None, main)),
         footer=f"Written by tmpguard {_text(data['tmpguard'])} on Python {_text(data['python'])}. "
-        "1 MB is 1,048,576 bytes. The same as data is in the JSON file beside this page.",
+        "1 MB is 1,048,576 bytes. The JSON file beside this page has the same data.",
     )
 
 
 def _text(value: object) -> str:
-    """``value`` for the page: escaped, and without characters that do not show or turn the text around."""
+    """``value`` for the page: HTML-escaped, with invisible and direction-changing characters spelled out."""
     return html.escape("".join(one if one.isprintable() else _visible(one) for one in str(value)))
 
 
@@ -75,11 +75,11 @@ def _code(value: object) -> str:
 
 
 def _path(value: object) -> str:
-    """The same of what may be a path or the name of a test, which are best broken between their parts."""
+    """``value`` for the page; a path or the name of a test may break between its parts."""
     return _text(value).replace("/", "/<wbr>").replace("::", "::<wbr>")
 
 
-# --- the head ------------------------------------------------------------------------------------------
+# --- the header ----------------------------------------------------------------------------------------
 
 
 def _header(data: Data) -> str:
@@ -135,8 +135,8 @@ def _lead(data: Data) -> str:
         late = number(totals["late_writes"], "file operation")
         parts.append(f"{late} came after the end of the request.")
     if not _is_guarded(totals):
-        parts.append("Run pytest with --tmpguard, or use its fixture or its marker.")
-    return " ".join(parts) or "Every guarded request kept to /tmp and its size."
+        parts.append("Run pytest with --tmpguard, or use the tmpguard fixture or marker.")
+    return " ".join(parts) or "Every guarded request wrote only to /tmp and stayed within its size."
 
 
 def _is(count: int) -> str:
@@ -152,14 +152,14 @@ def _total(name: str, value: str, more: str) -> str:
 
 def _violations(title: str, groups: list[Data], about: str) -> str:
     if not groups:
-        none = '<p class="none">None: every write went to /tmp, and fitted.</p>'
+        none = '<p class="none">None: every write went to /tmp and fitted.</p>'
         return f"<section>\n<h2>{title}</h2>\n{none}\n</section>"
     cards = _unfolding([_finding(group) for group in groups[:ROWS]], title, "{}")
     return f"<section>\n<h2>{title} <small>{about}</small></h2>\n{cards}\n{_and_more(groups)}</section>"
 
 
 def _unfolding(items: list[str], title: str, within: str) -> str:
-    """``items`` in the element ``within``, those past the first ones to be unfolded."""
+    """``items`` in the element ``within``; those after the first ``SHOWN`` can be unfolded."""
     first, rest = (within.format("\n".join(part)) for part in (items[:SHOWN], items[SHOWN:]))
     if len(items) <= SHOWN:
         return first
@@ -205,7 +205,7 @@ def _remedy(group: Data) -> str:
 
 
 def _seen(group: Data) -> str:
-    """In which requests and tests, and with which other paths."""
+    """The routes and tests in which the finding occurred, and its other paths."""
     items = [
         f"<dt>{title}</dt><dd>{_items(group[key])}</dd>"
         for title, key in (("Routes", "routes"), ("Tests", "tests"), ("Paths", "paths"))
@@ -228,7 +228,7 @@ def _usage(title: str, key: str, rows: list[Data]) -> str:
         return ""
     items = _unfolding([_row(key, row) for row in rows[:ROWS]], title, '<ul class="rows">\n{}\n</ul>')
     return (
-        f"<section>\n<h2>{title} <small>by the most that one request had in /tmp</small></h2>\n"
+        f"<section>\n<h2>{title} <small>by the peak use of /tmp in one request</small></h2>\n"
         f"{items}\n{_and_more(rows)}</section>"
     )
 

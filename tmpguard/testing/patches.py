@@ -1,7 +1,7 @@
-"""Has the frameworks' test clients make guarded requests, and tmpguard's own middlewares tell of theirs.
+"""Patches the frameworks' test clients to make guarded requests, and tmpguard's middlewares to record theirs.
 
-A module is patched at once where it is imported already, and right after its import otherwise; none is
-imported for this. :func:`uninstall` puts everything back.
+A module that is already imported is patched at once; any other is patched right after its import. Nothing is
+imported just to patch it. :func:`uninstall` restores everything.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-#: A method of a client or a transport, or a function, and what makes its replacement of it.
+#: A function, or a method of a client or a transport; and a function that makes its replacement.
 Method = Callable[..., Any]
 Replacing = Callable[[Method], Method]
 
-#: A class or module, a name in it, and what makes the replacement.
+#: A class or module, a name in it, and the function that makes the replacement.
 Patch = tuple[type | ModuleType, str, Replacing]
 
 
 def _transport(guarded: type[GuardedASGI] | type[GuardedWSGI]) -> Replacing:
-    """For the method of an httpx transport, which calls ``self.app``."""
+    """Replaces the method of an httpx transport that calls ``self.app``."""
 
     def replacement(original: Method) -> Method:
         def handle(self: Any, request: object) -> object:
             test = current_test()
             if test is not None and test.every_request and not isinstance(self.app, guarded):
-                # A copy, since the transport and its app are the test's own.
+                # A copy, since the transport and its app belong to the test.
                 self = copy.copy(self)
                 self.app = guarded(self.app, guard_of_test)
             return original(self, request)
@@ -49,7 +49,7 @@ def _transport(guarded: type[GuardedASGI] | type[GuardedWSGI]) -> Replacing:
 
 
 def _lifespan(original: Method) -> Method:
-    """For the method of Starlette's test client in which the application starts up and shuts down."""
+    """Replaces the method of Starlette's test client that starts the application up and shuts it down."""
 
     async def lifespan(self: Any) -> object:
         test = current_test()
@@ -63,7 +63,7 @@ def _lifespan(original: Method) -> Method:
 
 
 def _run_wsgi_app(original: Method) -> Method:
-    """For werkzeug's function that all its clients, Flask's too, call the application by."""
+    """Replaces werkzeug's function through which all its clients, Flask's included, call the application."""
 
     def run_wsgi_app(app: WSGIApplication, *args: object, **kwargs: object) -> object:
         test = current_test()
@@ -75,7 +75,7 @@ def _run_wsgi_app(original: Method) -> Method:
 
 
 def _get_response(original: Method) -> Method:
-    """For the method by which Django's test client hands the request to the middlewares."""
+    """Replaces the method with which Django's test client passes the request to the middlewares."""
 
     def get_response(self: Any, request: HttpRequest) -> object:
         test = current_test()
@@ -108,7 +108,7 @@ def _get_response_async(original: Method) -> Method:
 
 
 def _own(noting: type[NotingASGI] | type[NotingWSGI], attribute: str) -> Replacing:
-    """For the ``__call__`` of a tmpguard middleware that an application has by itself."""
+    """Replaces the ``__call__`` of a tmpguard middleware that the application itself uses."""
 
     def replacement(original: Method) -> Method:
         def call(self: Any, *args: object) -> object:
@@ -137,7 +137,7 @@ def _own_django(original: Method) -> Method:
     return call
 
 
-# --- which module has what -----------------------------------------------------------------------------
+# --- the patches of each module ------------------------------------------------------------------------
 
 
 def _httpx(module: ModuleType) -> list[Patch]:
@@ -173,7 +173,7 @@ _changes: list[tuple[type | ModuleType, str, object, object]] = []
 
 
 def install() -> None:
-    """Patch what is imported, and see to what will be."""
+    """Patch the modules that are imported, and arrange for the others to be patched on import."""
     sys.meta_path.insert(0, _finder)
     for name in _MODULES:
         module = sys.modules.get(name)
@@ -182,7 +182,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Put everything back, but for what somebody else has replaced meanwhile."""
+    """Restore everything except what other code has replaced in the meantime."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
     while _changes:
@@ -206,7 +206,7 @@ def _patch(name: str, module: ModuleType) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Patches the modules above right after their import; the others' finders find them."""
+    """Patches the modules above right after their import. The other finders do the finding."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -225,7 +225,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The loader of such a module, with one step more; only this one import goes through it."""
+    """The loader of such a module, plus one step. Only this one import goes through it."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -241,7 +241,7 @@ class _Loader(Loader):
         self._loader.exec_module(module)
         _patch_imported(module)
 
-    # A module's warnings name the line that imports it: they pass over the frames of importlib, by this name.
+    # A module's warnings name the line that imports it: they skip frames of importlib, by this file name.
     exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")
 
     def _step_aside(self, module: ModuleType) -> None:

@@ -1,6 +1,6 @@
-"""The pytest plugin: runs requests and tests as invocations, fails tests by their violations, reports.
+"""The pytest plugin: runs requests and tests as invocations, fails tests that have violations, and reports.
 
-pytest finds it by ``tmpguard.pytest_plugin``, which imports this module when needed. See docs/pytest.md.
+pytest finds it through ``tmpguard.pytest_plugin``, which imports this module on demand. See docs/pytest.md.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .settings import Settings
 from .startup import start_of
 from .violations import text_of
 
-#: The name that the plugin goes by among pytest's.
+#: The name under which the plugin is registered with pytest.
 NAME: Final = "tmpguard-plugin"
 
 _CONFTESTS: Final = pytest.StashKey[TestRecord]()
 
 
 class Plugin:
-    """The hooks, registered once for a run of pytest that uses tmpguard in any way."""
+    """The hooks, registered once per pytest run that uses tmpguard in any way."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -41,7 +41,7 @@ class Plugin:
         #: The report of the run, made at its end.
         self.data: dict[str, Any] | None = None
         if self.settings.every_request or self.settings.starts:
-            # Before the application is imported, and so that a wrong option ends the run at its beginning.
+            # Before the application is imported. An invalid option ends the run right here.
             self._guard_of_imports = self.settings.guard_of_imports()
         conftests = config.stash.get(_CONFTESTS, None)
         if conftests is not None:
@@ -62,7 +62,7 @@ class Plugin:
     def pytest_unconfigure(self) -> None:
         if records.stop(self.recorder):
             patches.uninstall()
-            log.restart()  # the summary has reported what the log would sum up at the exit
+            log.restart()  # the summary has already reported what the log would sum up at exit
 
     # --- a test ------------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Plugin:
     def _record_of(self, item: pytest.Item) -> TestRecord:
         try:
             settings = self.settings.of_test(item)
-        except ConfigurationError:  # told in the test's set-up
+        except ConfigurationError:  # reported in the test's set-up
             settings = None
         wanted = "tmpguard" in getattr(item, "fixturenames", ()) or (settings is not None and settings.marked)
         return TestRecord(item.nodeid, settings, every_request=self.settings.every_request, wanted=wanted)
@@ -105,7 +105,7 @@ class Plugin:
 
     def _test(self, item: pytest.Item) -> TestRecord:
         test = self.recorder.test
-        if test is None:  # whoever runs a test without its protocol
+        if test is None:  # another plugin runs the test without the runtest protocol
             self.recorder.begin(test := self._record_of(item))
         return test
 
@@ -118,7 +118,7 @@ class Plugin:
 
     @contextmanager
     def _judging(self, item: pytest.Item, when: str) -> Iterator[None]:
-        """Fail the test by the violations within, or add them to the report of one that fails otherwise."""
+        """Fail the test if the block has violations. If it fails anyway, add them to its report."""
         test = self._test(item)
         try:
             yield
@@ -128,7 +128,7 @@ class Plugin:
                 item.add_report_section(when, "tmpguard", text)
             raise
         text = self._text(test)
-        if text and getattr(item, "_excinfo", None):  # unittest keeps the failure to itself
+        if text and getattr(item, "_excinfo", None):  # unittest stores the failure instead of raising it
             item.add_report_section(when, "tmpguard", text)
         elif text:
             pytest.fail(text, pytrace=False)
@@ -148,7 +148,7 @@ class Plugin:
 
     @contextmanager
     def fixture(self, item: pytest.Item) -> Iterator[TmpGuard]:
-        """What a test that takes ``tmpguard`` gets."""
+        """The value of the fixture ``tmpguard`` in the test ``item``."""
         test = self._test(item)
         test.wanted = True
         with opened(test, self._start) as fixture:
@@ -162,7 +162,7 @@ class Plugin:
     # --- imports -----------------------------------------------------------------------------------------
 
     def _take_conftests(self, conftests: TestRecord) -> None:
-        """The conftest files were imported before there was a plugin. What they did wrong ends the run."""
+        """Take over the record of the conftest files, imported before the plugin. Violations end the run."""
         self.recorder.keep(conftests)
         if text := self._text(conftests):
             raise pytest.UsageError(text)
@@ -195,13 +195,13 @@ class Plugin:
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput["tmpguard"] = self._entries
             return
-        # The terminal reporter calls this hook's others, and then for the summary.
+        # The terminal reporter's own hook calls pytest_terminal_summary after this one.
         self.data = summary.build(self._entries, str(self.config.rootpath))
         if self.settings.report:
             self._written = output.write(self.data, self.settings.report)
 
     def add(self, entries: list[dict[str, Any]]) -> None:
-        """What a worker of pytest-xdist found goes into the report, too; an import, which all do, once."""
+        """Add the entries of a pytest-xdist worker. All workers import the same modules: each counts once."""
         self._entries += [
             entry for entry in entries if entry["route"] != IMPORT or entry not in self._entries
         ]
@@ -220,7 +220,7 @@ class Plugin:
 
 @contextmanager
 def importing_conftests(config: pytest.Config) -> Iterator[None]:
-    """Guard the import of the conftest files that pytest loads before it has configured its plugins."""
+    """Guard the import of the conftest files that pytest loads before it configures its plugins."""
     settings = Settings(config, config.known_args_namespace)
     tracebacks.hide()
     record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.allowed)
@@ -230,7 +230,7 @@ def importing_conftests(config: pytest.Config) -> Iterator[None]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """A wrong option fails the test with its message and no traceback."""
+    """Fail the test for an invalid option, with its message and no traceback."""
     try:
         yield
     except ConfigurationError as exc:

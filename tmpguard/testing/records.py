@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from .allow import Matcher
     from .settings import TestSettings
 
-#: A request that has begun in this context. An application's own guard within it belongs to it.
+#: The entry of this context's request in progress. An application's own guard within it shares the entry.
 in_progress: Final[ContextVar[Entry | None]] = ContextVar("tmpguard_testing_entry", default=None)
 
 
-#: What stands for a route where it is no request.
+#: Shown in place of a route for what is not a request.
 START_UP: Final = "(start-up)"
 IMPORT: Final = "(import)"
 
 
 class Occurrence(NamedTuple):
-    """A violation, and the route of the request that it occurred in."""
+    """A violation, and the route of the request in which it occurred."""
 
     violation: Violation
     route: str
@@ -43,13 +43,13 @@ class Entry:
         #: ``request``, ``body`` or ``start``.
         self.kind = kind
         self.route = route
-        #: The report of its invocation; of several, where an application's own guard took over within ours.
+        #: The report of its invocation, or several if an application's own guard took over within ours.
         self.reports: list[Report] = []
         self._begun: list[weakref.ref[Invocation]] = []
         self._judged: dict[int, int] = {}
 
     def add(self, invocation: Invocation) -> None:
-        """``invocation`` is the request's, in place of one that it has and did not use."""
+        """Add an invocation of this request. It replaces the previous one if that was not used."""
         if self.reports and not _is_used(self._begun[-1](), self.reports[-1]):
             self.reports.pop()
             self._begun.pop()
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def report(self) -> Report | None:
-        """The report that stands for the request: the innermost one."""
+        """The report that represents the request: the innermost one."""
         return self.reports[-1] if self.reports else None
 
     @property
@@ -76,8 +76,8 @@ class Entry:
             yield from violations[self._judged.get(id(report), 0) :]
             self._judged[id(report)] = len(violations)
 
-    def is_telling(self) -> bool:
-        """Is it worth a line of the report? An import is if it did something with files."""
+    def is_reportable(self) -> bool:
+        """True if the entry belongs in the report. An import does only if it did something with files."""
         return bool(self.reports) and (
             self.kind != "start"
             or any(
@@ -87,7 +87,7 @@ class Entry:
         )
 
     def end(self) -> None:
-        """End what a client left open: the test that it belongs to is over."""
+        """The test is over: end the invocations that a client left open."""
         for reference in self._begun:
             invocation = reference()
             if invocation is not None:
@@ -99,7 +99,7 @@ def _is_used(invocation: Invocation | None, report: Report) -> bool:
 
 
 class TestRecord:
-    """What one test's requests used and were refused."""
+    """The entries of one test, and which violations it allows."""
 
     __test__ = False
 
@@ -107,11 +107,11 @@ class TestRecord:
         self, nodeid: str, settings: TestSettings | None, *, every_request: bool, wanted: bool
     ) -> None:
         self.nodeid = nodeid
-        #: None where the test's markers are wrong, and it will not run.
+        #: None if the test's markers are invalid, in which case it does not run.
         self.settings = settings
-        #: Do the test clients' requests become invocations?
+        #: True if the test clients' requests become invocations.
         self.every_request = every_request
-        #: Do the violations of an application's own guard fail this test?
+        #: True if violations of an application's own guard fail this test.
         self.wanted = wanted or every_request
         self.entries: list[Entry] = []
         self.allowed: list[Matcher] = [] if settings is None else list(settings.allowed)
@@ -119,19 +119,19 @@ class TestRecord:
 
     @classmethod
     def of_import(cls, nodeid: str, allowed: Iterable[Matcher]) -> TestRecord:
-        """The record of what is imported for no test in particular."""
+        """The record of imports that belong to no particular test."""
         record = cls(nodeid, None, every_request=False, wanted=False)
         record.allowed += allowed
         return record
 
     def begin(self, kind: str, route: str) -> Entry:
-        """A request begins, or the body."""
+        """Add an entry for a request, a start-up or the body."""
         entry = Entry(kind, route)
         self.entries.append(entry)
         return entry
 
     def explained(self, violation: Violation) -> Violation:
-        """``violation``, with what to do where it is about the temporary directory of a test."""
+        """``violation``, with another remedy if the path is in a temporary directory of pytest."""
         if self.settings is None or not self.settings.is_temporary(violation.path):
             return violation
         return violation._replace(remedy=remedies.TEST_DIRECTORY)
@@ -140,7 +140,7 @@ class TestRecord:
         return any(matches(violation) for matches in self.allowed)
 
     def unexpected(self) -> list[Occurrence]:
-        """The violations since the last call that the test does not allow."""
+        """The new violations since the last call that the test does not allow."""
         return [
             Occurrence(self.explained(violation), entry.route)
             for entry in list(self.entries)
@@ -149,7 +149,7 @@ class TestRecord:
         ]
 
     def unexpected_late(self) -> list[Occurrence]:
-        """The same of late writes, where they are to fail the test."""
+        """The new late writes since the last call that the test does not allow, if late writes fail it."""
         if self.settings is None or not self.settings.late_writes_fail:
             return []
         late = [Occurrence(one, entry.route) for entry in list(self.entries) for one in entry.late_writes]
@@ -157,13 +157,13 @@ class TestRecord:
         return [one for one in fresh if not self.is_allowed(one.violation)]
 
     def end(self) -> None:
-        """The test is over, and so is what it left open."""
+        """The test is over: end the invocations that it left open."""
         for entry in self.entries:
             entry.end()
 
     def data(self) -> list[dict[str, Any]]:
-        """What is known of the requests, as plain data for the report; final when all wipes are through."""
-        return [self._entry_data(entry) for entry in self.entries if entry.is_telling()]
+        """The requests as plain data for the report. Final once all wipes are done."""
+        return [self._entry_data(entry) for entry in self.entries if entry.is_reportable()]
 
     def _entry_data(self, entry: Entry) -> dict[str, Any]:
         report = entry.report
@@ -199,7 +199,7 @@ def _location_data(location: Location | None) -> dict[str, Any] | None:
 
 
 class Recorder:
-    """The records of one run of pytest, and of which test it is at."""
+    """The records of one pytest run, and the test that is running."""
 
     def __init__(self) -> None:
         self.test: TestRecord | None = None
@@ -209,37 +209,37 @@ class Recorder:
         self.test = test
 
     def end(self) -> None:
-        """The test is over. A record without a request is not kept."""
+        """The test is over. Its record is kept only if it has a request."""
         test, self.test = self.test, None
         if test is not None:
             test.end()
             self.keep(test)
 
     def keep(self, test: TestRecord) -> None:
-        """``test`` goes into the report, if it has anything to tell."""
-        if any(entry.is_telling() for entry in test.entries):
+        """Keep ``test`` for the report, if it has a reportable entry."""
+        if any(entry.is_reportable() for entry in test.entries):
             self.tests.append(test)
 
     def data(self) -> list[dict[str, Any]]:
         return [entry for test in self.tests for entry in test.data()]
 
 
-#: The recorders at work, the last one in charge: there is a second one where a test of a plugin runs pytest.
+#: The active recorders; the last one records. There are two when a test of a plugin runs pytest itself.
 _at_work: Final[list[Recorder]] = []
 
 
 def start(recorder: Recorder) -> bool:
-    """Put ``recorder`` in charge; True if it is the first one."""
+    """Make ``recorder`` the one that records. Returns True if it is the only one."""
     _at_work.append(recorder)
     return len(_at_work) == 1
 
 
 def stop(recorder: Recorder) -> bool:
-    """Its run is over; True if it was the last one."""
+    """The run of ``recorder`` is over. Returns True if it was the last one."""
     _at_work.remove(recorder)
     return not _at_work
 
 
 def current_test() -> TestRecord | None:
-    """The record of the test that is running, None between two tests."""
+    """The record of the running test; None between two tests."""
     return _at_work[-1].test if _at_work else None

@@ -1,4 +1,4 @@
-"""The options of the ini file, of a test's markers and of a client; and the guards made from them."""
+"""The options from the ini file, a test's markers and a client; and the guards made from them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tmpguard.guard import Guard, detected
 
 from .allow import Matcher, matchers_of
 
-#: What a marker takes besides the options of a guard.
+#: Arguments of a marker that are not options of a guard.
 MARKER_ONLY: Final = ("allow", "body", "writable_tmp_path")
 
 LATE_WRITES: Final = ("report", "fail")
 
-#: Fixtures that give a test directories below pytest's own.
+#: Fixtures that give a test directories below pytest's base directory.
 _TMP_PATHS: Final = frozenset({"tmp_path", "tmpdir", "tmp_path_factory", "tmpdir_factory"})
 
 
 class TestGuard(Guard):
-    """A guard under which pytest's own temporary directories can be read where they lie below ``/tmp``."""
+    """A guard that lets pytest's temporary directories be read at their own paths below ``/tmp``."""
 
     __test__ = False
 
@@ -38,7 +38,7 @@ class TestGuard(Guard):
 
 
 class Settings:
-    """What the ini file and the command line say. Raises UsageError for a wrong value."""
+    """The settings from the ini file and the command line. Raises UsageError for an invalid value."""
 
     def __init__(self, config: pytest.Config, namespace: argparse.Namespace | None = None) -> None:
         self._config = config
@@ -54,31 +54,31 @@ class Settings:
                     f"tmpguard_late_writes = {self.late_writes!r} is neither report nor fail"
                 )
         self.every_request = bool(given.tmpguard or config.getini("tmpguard"))
-        #: Are imports and start-ups invocations, too?
+        #: True if imports and start-ups are invocations, too.
         self.starts = bool(given.tmpguard_import or config.getini("tmpguard_import"))
         self.report = _report_path(config, given.tmpguard_report)
 
     def of_test(self, item: pytest.Item) -> TestSettings:
-        """What holds for a test: its markers' arguments, the nearest first, and then the ini file's."""
+        """The settings of a test. The nearest marker takes precedence, then outer ones, then the ini file."""
         return TestSettings(self, item)
 
     def base_temporary(self) -> str:
-        """The directory of this run in which pytest makes each ``tmp_path``."""
+        """The directory in which pytest creates each ``tmp_path`` of this run."""
         factory = self._config._tmp_path_factory  # type: ignore[attr-defined]
         return os.path.realpath(str(factory.getbasetemp()))
 
     def guard(self, options: Mapping[str, Any], *, tmp_path: bool, writable_tmp_path: bool) -> Guard:
-        """The guard of these options, the same one for the same options. Raises ConfigurationError."""
-        with unguarded():  # a body that is guarded itself may ask for a client
+        """The guard with these options; equal options share one guard. Raises ConfigurationError."""
+        with unguarded():  # a guarded test body may ask for a client
             return self._guard(dict(options), tmp_path, writable_tmp_path)
 
     def guard_of_imports(self) -> Guard:
-        """The guard of what runs before the first test. Raises UsageError for a wrong option."""
+        """The guard for code that runs before the first test. Raises UsageError for an invalid option."""
         with usage_errors():
             return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
 
     def end_instances(self) -> None:
-        """A test is over: with ``lifetime="instance"`` its requests had one /tmp, the next has its own."""
+        """End the instances after a test: with ``lifetime="instance"``, each test has its own /tmp."""
         for guard, _ in self._guards.values():
             guard.end_instance()
 
@@ -91,13 +91,13 @@ class Settings:
         # A relative bundle depends on the working directory, which a test may change.
         key = (readable, os.getcwd(), repr(options))
         if key not in self._guards:
-            # With its options: objects that the key knows by their address must not go.
+            # Stored with its options: the key may contain addresses of objects, which must stay alive.
             self._guards[key] = detected(TestGuard, {**options, "readable": readable}), options
         return self._guards[key][0]
 
 
 class TestSettings:
-    """What holds for one test. Raises ConfigurationError for a wrong marker."""
+    """The settings of one test. Raises ConfigurationError for an invalid marker."""
 
     __test__ = False
 
@@ -112,23 +112,23 @@ class TestSettings:
         body: bool | None = None
         marked: dict[str, Any] = {}
         markers = list(item.iter_markers("tmpguard"))
-        for marker in reversed(markers):  # the nearest last: it wins
+        for marker in reversed(markers):  # the nearest marker comes last and takes precedence
             given = _checked_marker(marker)
             self.allowed += matchers_of(given.pop("allow", ()), directory_of(settings.options))
             body = given.pop("body", body)
             self._writable_tmp_path = given.pop("writable_tmp_path", self._writable_tmp_path)
             marked |= given
         self.options |= marked
-        #: Is the body of the test an invocation? A marker that only says what is expected leaves it alone.
+        #: True if the test's body is an invocation. A marker with only ``allow`` does not make it one.
         self.body = body if body is not None else any(_guards_body(marker) for marker in markers)
         self.marked = bool(markers)
 
     def is_temporary(self, path: str) -> bool:
-        """Does ``path`` lie in pytest's temporary directories?"""
+        """True if ``path`` is in pytest's temporary directories and the test uses those."""
         return self._tmp_path and is_below(path, self._settings.base_temporary())
 
     def guard(self, options: Mapping[str, Any] | None = None) -> Guard:
-        """The guard of the test, or of a client with ``options`` of its own. Raises ConfigurationError."""
+        """The guard of the test, or of a client with its own ``options``. Raises ConfigurationError."""
         given = {**self.options, **(options or {})}
         writable = given.pop("writable_tmp_path", self._writable_tmp_path)
         return self._settings.guard(given, tmp_path=self._tmp_path, writable_tmp_path=writable)
@@ -146,7 +146,7 @@ def _guards_body(marker: pytest.Mark) -> bool:
 
 def _checked_marker(marker: pytest.Mark) -> dict[str, Any]:
     if marker.args:
-        raise ConfigurationError(f"the marker tmpguard takes keyword arguments, and not {marker.args[0]!r}")
+        raise ConfigurationError(f"the marker tmpguard takes only keyword arguments, not {marker.args[0]!r}")
     given = dict(marker.kwargs)
     for name in given:
         if name not in MARKER_ONLY and name not in OPTIONS:
@@ -177,7 +177,7 @@ def _ini_options(config: pytest.Config) -> dict[str, Any]:
 
 
 def _report_path(config: pytest.Config, given: str | None) -> str | None:
-    """Where the report goes: from the working directory if on the command line, else from the ini file's."""
+    """The report's path, relative to the working directory (command line) or to the ini file (ini key)."""
     if given:
         return os.path.join(config.invocation_params.dir, given)
     if given := config.getini("tmpguard_report"):
@@ -191,7 +191,7 @@ def _ini_directory(config: pytest.Config) -> str:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """A wrong option ends the run with its message and no traceback."""
+    """End the run for an invalid option, with its message and no traceback."""
     try:
         yield
     except ConfigurationError as exc:

@@ -1,6 +1,6 @@
-"""What runs before the first request, as invocations: imports and an ASGI application's start-up.
+"""Runs imports and an ASGI application's start-up, which precede the first request, as invocations.
 
-Only with ``--tmpguard-import``; see ``tmpguard.cold_start``.
+Used only with ``--tmpguard-import``; see ``tmpguard.cold_start``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from tmpguard.guard import Guard, cold_start
 
 from .records import START_UP, TestRecord
 
-#: Makes the invocation that a start-up is to run for, or gives None where it keeps the real file system.
+#: Makes the invocation for a start-up. Returns None if the start-up uses the real file system.
 Start = Callable[[], Invocation | None]
 
 
 def start_of(test: TestRecord, guard: Guard, route: str = START_UP) -> Invocation:
-    """A start that ``test`` makes, on its record."""
+    """Make the invocation for a start-up, and add it to the record of ``test``."""
     invocation = cold_start(guard=guard)
     test.begin("start", route).add(invocation)
     return invocation
 
 
 class StartingASGI:
-    """An ASGI application whose start-up runs for the invocation that ``start`` makes."""
+    """An ASGI application whose start-up runs within the invocation that ``start`` makes."""
 
     def __init__(self, app: ASGIApp, start: Start) -> None:
         self.app = app
@@ -44,7 +44,7 @@ class StartingASGI:
 
 
 class _Messages:
-    """``receive``, which the application calls in its own task, and so where the start-up begins and ends."""
+    """Wraps ``receive``. The application calls it in its own task, where the start-up begins and ends."""
 
     def __init__(self, receive: Receive, start: Start) -> None:
         self._receive = receive
@@ -62,7 +62,7 @@ class _Messages:
         return message
 
     def leave(self) -> None:
-        """The start-up is over: the application waits for the shutdown, or has ended."""
+        """End the start-up: the application waits for the shutdown, or has returned."""
         invocation, self._invocation = self._invocation, None
         if invocation is not None:
             activate(None)

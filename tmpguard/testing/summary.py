@@ -1,4 +1,4 @@
-"""The report of a whole run: as data, which ``--tmpguard-report`` writes as JSON, and on the terminal."""
+"""The report of a whole run: as data for the JSON file of ``--tmpguard-report``, and on the terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tmpguard.core.version import __version__
 from .records import IMPORT
 from .violations import PATHS_SHOWN, error_name, short_file, source_around
 
-#: Of the JSON. A higher number when a key changes its meaning or goes.
+#: The version of the JSON format. It increases when a key changes its meaning or is removed.
 FORMAT: Final = 1
 
 Data = dict[str, Any]
 
-#: What each group of violations lists, and how many of each at most.
+#: The lists of each group of violations, and the maximum length of each.
 _LISTS: Final = ("paths", "routes", "tests")
 LISTED: Final = 100
 
-#: What tells that two violations are the same finding.
+#: Two violations that agree in these keys are the same finding.
 _SAME: Final = ("operation", "errno", "location", "library", "allowed")
 
 
 def build(entries: Iterable[Data], root: str) -> Data:
-    """The report of the run from what is known of each request. ``root`` is the project's directory."""
+    """The report of the run, made from the data of its requests. ``root`` is the project's directory."""
     entries = list(entries)
     return {
         "format": FORMAT,
@@ -56,7 +56,7 @@ def _totals(entries: list[Data]) -> Data:
 
 
 def _figures(entries: list[Data]) -> Data:
-    """Of the request that came nearest to its quota, and sums."""
+    """The peak of the request that came closest to its quota, and totals of all requests."""
     fullest = max(entries, key=_share, default=None)
     return {
         "peak_bytes": fullest["peak_bytes"] if fullest else 0,
@@ -75,13 +75,13 @@ def _share(entry: Data) -> float:
 
 
 def _count(entry: Data, *, allowed: bool) -> int:
-    """How many there were; those that the invocation's report no longer kept count as not allowed."""
+    """The number of violations. Those that the invocation's report did not keep count as not allowed."""
     kept = sum(violation["allowed"] is allowed for violation in entry["violations"])
     return kept if allowed else kept + entry["violation_count"] - len(entry["violations"])
 
 
 def _by(entries: list[Data], key: str) -> list[Data]:
-    """The figures of each route, or of each test, the fullest first."""
+    """The figures of each route or each test, the fullest first."""
     split: dict[str, list[Data]] = {}
     for entry in entries:
         split.setdefault(entry[key], []).append(entry)
@@ -100,7 +100,7 @@ def _by(entries: list[Data], key: str) -> list[Data]:
 
 
 def _groups(entries: list[Data], which: str, root: str) -> list[Data]:
-    """The violations, or late writes, of all requests, those of the same line together, the most first."""
+    """The violations (or late writes) of all requests, grouped by source line, the most frequent first."""
     groups: dict[str, Data] = {}
     for entry in entries:
         for violation in entry[which]:
@@ -148,7 +148,7 @@ ROWS: Final = 10
 
 
 def size(count: int) -> str:
-    """Bytes as people read them, in the units of the storage size: 1 MB = 1,048,576 bytes."""
+    """A human-readable number of bytes, in the units of the storage size: 1 MB = 1,048,576 bytes."""
     if count < 1024:
         return f"{count} B"
     if count < 1024 * 1024:
@@ -158,7 +158,7 @@ def size(count: int) -> str:
 
 
 def percent(share: float) -> str:
-    """0.0004 is "<1%", not 0, and what is not quite full is not 100%."""
+    """A share as a percentage. 0.0004 is "<1%" rather than 0%, and 0.999 is ">99%" rather than 100%."""
     if 0 < share < 0.01:
         return "<1%"
     if 0.995 <= share < 1:
@@ -179,7 +179,7 @@ def number(count: int, noun: str) -> str:
 
 
 def lines(data: Data, *, verbosity: int) -> Iterator[str]:
-    """The summary on the terminal; all of the tables with ``-v``, none of them with ``-q``."""
+    """The summary for the terminal: complete tables with ``-v``, no tables with ``-q``."""
     totals = data["totals"]
     yield (
         f"{number(totals['requests'], 'request')} to {number(totals['routes'], 'route')} "
@@ -220,7 +220,7 @@ def _table(key: str, rows: list[Data], *, verbose: bool) -> Iterator[str]:
 
 
 def _of_interest(rows: list[Data]) -> list[Data]:
-    """The fullest, and all with something wrong, in their order."""
+    """The fullest rows, and all rows with violations or late writes, in the order of ``rows``."""
     return [row for place, row in enumerate(rows) if place < ROWS or row["violations"] or row["late_writes"]]
 
 

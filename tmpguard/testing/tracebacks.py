@@ -1,4 +1,4 @@
-"""Tracebacks of refusals end at the line that asked for the file, and not within tmpguard."""
+"""Makes tracebacks of refusals end at the line that made the call, and not within tmpguard."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _PACKAGE = __name__.partition(".")[0] + "."
 
 
 def hide() -> None:
-    """Have pytest leave out tmpguard's own frames, by the name with which modules ask for that.
+    """Hide tmpguard's own frames from pytest's tracebacks, by setting ``__tracebackhide__`` in its modules.
 
-    All frames are shown with ``--full-trace``, and in errors that are not meant for the application.
+    All frames are shown with ``--full-trace``, and for errors that are not meant for the application.
     """
     for name, module in list(sys.modules.items()):
         if name.startswith(_PACKAGE):
-            vars(module)["__tracebackhide__"] = _is_told
+            vars(module)["__tracebackhide__"] = _is_for_application
 
 
-def _is_told(excinfo: object) -> bool:
-    """Is it an error by which tmpguard, or the file system, tells the application something?"""
+def _is_for_application(excinfo: object) -> bool:
+    """True for an error with which tmpguard or the file system reports something to the application."""
     value = getattr(excinfo, "value", None)
     notes = getattr(value, "__notes__", ())
     return isinstance(value, (OSError, ConfigurationError)) or any(

@@ -1,4 +1,4 @@
-"""Violations as text: what, where, the line of source, and what to do about it."""
+"""Violations as text: the operation, the source lines and the remedy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from tmpguard.core.reports.report import Violation
 
 from .records import Occurrence
 
-#: Lines of source shown before and after the one that is meant.
+#: Source lines shown before and after the line in question.
 AROUND: Final = 2
 
-#: Different paths of the same line that are named.
+#: The most paths that are listed for one line.
 PATHS_SHOWN: Final = 5
 
-_ADVICE: Final = (
-    'What is expected can be allowed: @pytest.mark.tmpguard(allow=["EROFS", "*/pattern/of/a/path"])'
-)
+_ADVICE: Final = 'To allow expected violations: @pytest.mark.tmpguard(allow=["EROFS", "*/pattern/of/a/path"])'
 _ADVICE_AT_IMPORT: Final = (
-    "What is expected at an import can be allowed in the ini file: tmpguard_allow = */pattern/of/a/path"
+    "To allow expected violations at import, in the ini file: tmpguard_allow = */pattern/of/a/path"
 )
 
 
@@ -38,9 +36,9 @@ def error_text(number: int) -> str:
 
 
 def source_around(file: str, line: int, around: int = AROUND) -> list[tuple[int, str]]:
-    """The lines of source around ``line`` by their numbers, with their common indentation removed.
+    """The source lines around ``line`` with their line numbers, without their common indentation.
 
-    Empty where the source is not there.
+    Empty if the source is not available.
     """
     lines = linecache.getlines(file)
     if not 0 < line <= len(lines):
@@ -52,7 +50,7 @@ def source_around(file: str, line: int, around: int = AROUND) -> list[tuple[int,
 
 
 def short_file(file: str, root: str) -> str:
-    """``file`` from the directory ``root`` or from that of the libraries, if it is below one of them."""
+    """``file`` relative to ``root`` or to a library directory, if it is below one of them."""
     for directory in (root.rstrip("/") + "/", *sorted(LIBRARIES, key=len, reverse=True)):
         if file.startswith(directory):
             return file[len(directory) :]
@@ -65,7 +63,7 @@ def place(location: Location, root: str) -> str:
 
 
 class Group(NamedTuple):
-    """Violations of one line that differ in nothing but the path."""
+    """Violations of one line that differ only in the path."""
 
     violation: Violation
     route: str
@@ -74,7 +72,7 @@ class Group(NamedTuple):
 
 
 def grouped(occurrences: Iterable[Occurrence]) -> list[Group]:
-    """``occurrences``, those of the same line and route together."""
+    """``occurrences``, grouped by line and route."""
     groups: dict[object, Group] = {}
     for violation, route in occurrences:
         key = violation._replace(path="", remedy=""), route
@@ -88,17 +86,17 @@ def grouped(occurrences: Iterable[Occurrence]) -> list[Group]:
 def text_of(
     occurrences: Sequence[Occurrence], late: Sequence[Occurrence], root: str, *, marker: bool = True
 ) -> str:
-    """What a test says that fails by these violations and late writes; an import, which has no ``marker``."""
+    """The failure message for these violations and late writes; without ``marker``, that for an import."""
     parts = [_headline([*occurrences, *late], root)]
     parts += [_group_text(group, root) for group in grouped(occurrences)]
     if late:
-        parts.append("After the end of their request:")
+        parts.append("After the end of the request:")
         parts += [_group_text(group, root) for group in grouped(late)]
     return "\n\n".join([*parts, _ADVICE if marker else _ADVICE_AT_IMPORT])
 
 
 def _headline(occurrences: Sequence[Occurrence], root: str) -> str:
-    """What pytest's short summary shows."""
+    """The first line, which pytest's short summary shows."""
     violation = occurrences[0].violation
     by = "" if violation.location is None else f" at {place(violation.location, root)}"
     more = f" (and {len(occurrences) - 1} more)" if len(occurrences) > 1 else ""
