@@ -1,4 +1,4 @@
-"""The child processes of one invocation: their namespace, who waits for them, and what they have written."""
+"""The child processes of one invocation: their namespace, the wait for them, and what they have written."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from tmpguard.core.storage.pages import Usage
 from tmpguard.core.storage.scratch import ScratchRoot
 from tmpguard.core.storage.wiper import wiper
 
-if TYPE_CHECKING:  # importing it takes a while, and most processes contain no children
+if TYPE_CHECKING:  # slow to import, and most processes contain no children
     from tmpguard.kernel.containment import Containment, MountNamespace
 
 
 class Child(NamedTuple):
-    """A running child: whose it is, the program, and who started it."""
+    """A running child: its invocation, its program, and the caller that started it."""
 
     invocation: Invocation
     program: str
     caller: Caller
 
 
-#: The children that may write to an invocation's /tmp, by their process numbers, until they were waited for.
+#: The children that may write to an invocation's /tmp, by process ID, until they have been waited for.
 watched: Final[dict[int, Child]] = {}
 
 
 class MountNamespaces:
-    """The namespaces of one /tmp. Made when the first child is started."""
+    """The mount namespaces of one /tmp. Created when the first child is started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[bool, MountNamespace] = {}
 
     def get(self, invocation: Invocation, shared_memory: bool) -> MountNamespace:
-        """The namespace that sees what ``invocation`` does. Raises NotPermitted."""
+        """The namespace with the same file system as ``invocation``. Raises NotPermitted."""
         with self._lock:
             if shared_memory not in self._made:
                 directory = invocation.namespace.scratch()
                 invocation.reusable = False
-                # Children may make links there, so no path can be translated by its text alone any more.
+                # Children may create symlinks there, so no path can be translated by its text alone any more.
                 invocation.volume.forget_prefix()
                 invocation.make_mount_points()
                 containment = cast("Containment", invocation.guard.containment)
@@ -57,16 +57,16 @@ class MountNamespaces:
             return self._made[shared_memory]
 
     def close(self, root: ScratchRoot) -> None:
-        """Let go of them; children that still run go on."""
+        """Release the namespaces. Children that are still running continue."""
         with self._lock:
             made, self._made = self._made, {}
         for namespace in made.values():
-            # It may have to wait, and the end of a namespace takes the kernel a while.
+            # On the wiper's thread: closing may block, and the kernel takes a while to destroy a namespace.
             wiper.put(namespace.close, root)
 
 
 class Children:
-    """What an invocation knows of its children."""
+    """An invocation's record of its children."""
 
     def __init__(self, invocation: Invocation, namespaces: MountNamespaces) -> None:
         self._invocation = invocation
@@ -77,11 +77,11 @@ class Children:
     def namespace(
         self, operation: str, program: str, *, shared_memory: bool = False
     ) -> MountNamespace | None:
-        """The namespace for a child to be started.
+        """The namespace for a new child.
 
-        ``shared_memory`` asks for one in which /dev/shm is as it is: what multiprocessing shares lies there.
-        Raises OSError(ESTALE) when the invocation is over, and OSError(EPERM) with a violation where the
-        machine no longer permits to make one. None where that is only watched.
+        With ``shared_memory``, the namespace keeps the real /dev/shm, which multiprocessing uses for shared
+        objects. Raises OSError(ESTALE) if the invocation is over. If the machine no longer permits a
+        namespace, a violation is recorded and OSError(EPERM) is raised; with ``enforce=False``, returns None.
         """
         invocation = self._invocation
         if self._is_over():
@@ -91,7 +91,7 @@ class Children:
         except NotPermitted as exc:
             invocation.refuse(operation, EPERM, program, remedy=remedies.not_contained(str(exc)))
             return None
-        if self._is_over():  # by another thread, meanwhile
+        if self._is_over():  # another thread ended it in the meantime
             self.namespaces.close(invocation.guard.scratch)
             raise invocation.stale(operation, program)
         return namespace
@@ -102,25 +102,25 @@ class Children:
     # --- what they write -------------------------------------------------------------------------------
 
     def started(self, process: int, program: str) -> None:
-        """A child was started that may write to /tmp."""
-        # An overrun is told once, and once more if there was space meanwhile.
+        """A child that may write to /tmp was started."""
+        # An overrun is reported once, and again if there was free space in between.
         quota = self._invocation.quota
         if quota.balance >= 0:
             self._over = quota.overrun = False
         self._last = watched[process] = Child(self._invocation, program, find_caller())
 
     def finished(self, program: str) -> None:
-        """A child was started that is already over."""
+        """A child was started and has already exited."""
         self._last = Child(self._invocation, program, find_caller())
         self.look(self._last)
 
     def look(self, child: Child) -> None:
-        """``child`` is over: charge what it has written, from the disk (C3.5)."""
+        """``child`` has exited: measure the disk and charge what the child has written (C3.5)."""
         if not self._invocation.ended:
             self._judge(child, self._invocation.quota.measured())
 
     def wiped(self, usage: Usage) -> None:
-        """The invocation is over: ``usage`` is what was left, by children nobody has waited for, too."""
+        """The invocation is over. ``usage`` is what was left in /tmp, by unawaited children too."""
         if self._last is not None:
             self._judge(self._last, usage)
 
@@ -137,7 +137,7 @@ class Children:
     # --- the end ---------------------------------------------------------------------------------------
 
     def over(self) -> None:
-        """/tmp is no more. Children that still run go on, in one that is being emptied."""
+        """The invocation is over. Children that are still running continue while their /tmp is wiped."""
         for process, child in list(watched.items()):
             if child.invocation.ended:
                 watched.pop(process, None)
@@ -145,7 +145,7 @@ class Children:
 
 
 def children_of(invocation: Invocation) -> Children:
-    """The children of ``invocation``; those of all invocations that share its /tmp share the namespaces."""
+    """The children of ``invocation``. Invocations that share a /tmp share its namespaces."""
 
     def make() -> Children:
         children = Children(invocation, invocation.volume.attached(MountNamespaces, MountNamespaces))
@@ -156,13 +156,13 @@ def children_of(invocation: Invocation) -> Children:
 
 
 def ended(process: int) -> None:
-    """The child with that number was waited for."""
+    """The child with that process ID has been waited for."""
     child = watched.pop(process, None)
     if child is not None:
         children_of(child.invocation).look(child)
 
 
 def _open_to_all(directory: str) -> None:
-    """Have /tmp look as it does everywhere; the directory around it lets nobody in."""
+    """Give /tmp its usual mode. The directory above it stays private."""
     if modes.S_IMODE(originals.stat(directory).st_mode) == 0o700:
         originals.chmod(directory, 0o1777)

@@ -1,4 +1,4 @@
-"""From the program that the application starts to the command that enters the namespace first."""
+"""Turns the program that the application starts into a command that first enters the namespace."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .programs import surely_runs
 if TYPE_CHECKING:
     from tmpguard.kernel.containment import MountNamespace
 
-#: What the interpreter ignores for itself, and restores or not in a child.
+#: Signals that the interpreter ignores, and that a child may or may not get restored.
 IGNORED: Final = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
 
 
 class Start(NamedTuple):
-    """A program to start: the paths to try, its arguments, directory (canonical) and environment."""
+    """A program to start: the paths to try, its arguments, its canonical directory and its environment."""
 
     programs: tuple[bytes, ...]
     args: list[bytes]
@@ -40,11 +40,11 @@ def start_of(
     directory: Any = None,
     environment: Iterable[bytes] | None = None,
 ) -> Start:
-    """Raises TypeError and ValueError as the original does."""
+    """The start of a program. Raises TypeError and ValueError as the original does."""
     here = invocation.namespace.working_directory()
     if directory is not None:
         named = os.fsdecode(directory)
-        here = named and os.path.join(here, named)  # an empty name is none that is there
+        here = named and os.path.join(here, named)  # an empty name does not exist
     start = Start(
         tuple(map(os.fsencode, programs)),
         [os.fsencode(arg) for arg in args],
@@ -59,7 +59,7 @@ def start_of(
 
 
 def entries_of(environment: Mapping[Any, Any] | None) -> list[bytes] | None:
-    """An environment as ``NAME=value``. Raises TypeError and ValueError as ``os.execve`` does."""
+    """An environment as ``NAME=value`` entries. Raises TypeError and ValueError as ``os.execve`` does."""
     if environment is None:
         return None
     entries = []
@@ -72,20 +72,20 @@ def entries_of(environment: Mapping[Any, Any] | None) -> list[bytes] | None:
 
 
 def searched(name: bytes, path: bytes | None = None) -> tuple[bytes, ...]:
-    """The programs that are tried for ``name``, in the directories of ``path`` or else of the PATH."""
+    """The candidate paths for ``name``, in the directories of ``path``, by default those of PATH."""
     if path is None:
         path = os.fsencode(os.environ.get("PATH", os.defpath))
     return tuple(os.path.join(directory, name) for directory in path.split(b":"))
 
 
 def quick(invocation: Invocation, namespace: MountNamespace, start: Start) -> list[bytes] | None:
-    """The quick command, where nothing can go wrong with it; None else."""
+    """The quick command if it cannot fail, otherwise None."""
     if any(entry.startswith(b"LD_") for entry in start.environment or ()):
-        return None  # it is meant for the program, not for what comes before
+        return None  # the variable is meant for the program, not for the command that enters the namespace
     name = start.args[0] if start.args else b""
     if b"/" in name:
         if start.programs != (name,):
-            return None  # the program is to be told another name than its own
+            return None  # the program's argv[0] differs from its path
     elif not name or start.programs != searched(name, _path_in(start.environment)):
         return None
     if not _can_be_entered(invocation, os.fsdecode(start.directory)):
@@ -111,7 +111,7 @@ def _can_be_entered(invocation: Invocation, directory: str) -> bool:
 
 
 def orders(start: Start, restored: Iterable[int] = (), **more: Any) -> dict[str, Any]:
-    """The careful command's orders; ``restored`` are the signals that get their default action."""
+    """The careful command's orders. Signals in ``restored`` get their default action."""
     defaults = frozenset(restored)
     ignored = [(int(one), one not in defaults and signal.getsignal(one) is signal.SIG_IGN) for one in IGNORED]
     return {
@@ -125,9 +125,9 @@ def orders(start: Start, restored: Iterable[int] = (), **more: Any) -> dict[str,
 
 
 def check(invocation: Invocation, start: Start) -> None:
-    """Raise what would keep each of the programs from being executed, where nobody is left to raise it later.
+    """Check that one of the programs can be executed, if nothing could raise the error later.
 
-    Raises OSError: of the kernel's reasons those that depend on the files.
+    Raises OSError for those of the kernel's reasons that depend on the files.
     """
     first: OSError | None = None
     last = os_error(ENOENT)

@@ -1,4 +1,4 @@
-"""``os.system``, ``os.spawn*`` and ``os.exec*``: the other ways to a program."""
+"""``os.system``, ``os.spawn*`` and ``os.exec*``: the other ways to run a program."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SHELL: Final = b"/bin/sh"
 def system(invocation: Invocation, command: Any) -> int:
     """:func:`os.system`."""
     if not isinstance(command, (str, bytes, os.PathLike)) or Given(command).odd:
-        return originals.system(command)  # which finds the words for it
+        return originals.system(command)  # raises the right error
     namespace = contained(invocation, "os.system", command)
     if namespace is None:
         return originals.system(command)
     start = _start_of_shell(invocation, os.fsencode(command))
-    # The first shell replaces itself: signals are as with the original, and there is no third process.
+    # ``exec`` replaces the first shell: signals work as with the original, and there is no third process.
     if (enter := quick(invocation, namespace, start)) is not None:
         status = originals.system(b"exec " + os.fsencode(shlex.join(map(os.fsdecode, enter))))
     else:
@@ -41,13 +41,13 @@ def system(invocation: Invocation, command: Any) -> int:
 
 
 def _start_of_shell(invocation: Invocation, command: bytes) -> Start:
-    """As system(3) starts it: by its path, but under the name ``sh``."""
+    """The shell as system(3) starts it: by its path, with ``sh`` as its argv[0]."""
     start = start_of(invocation, [_SHELL], [b"sh", b"-c", command])
     for directory in os.environ.get("PATH", "").split(":"):
         with suppress(OSError):
             if os.path.samestat(originals.stat(f"{directory}/sh"), originals.stat(_SHELL)):
                 return start._replace(programs=searched(b"sh"))
-            break  # the PATH leads to another one
+            break  # PATH leads to another shell
     return start
 
 
@@ -66,8 +66,8 @@ def _inheritable(descriptors: Iterable[int]) -> Iterator[None]:
 
 
 def spawnvef(invocation: Invocation, mode: int, file: Any, args: Any, env: Any, func: Any) -> Any:
-    """``os._spawnvef``, on which all of ``os.spawn*`` are built: it forks, and the fork calls ``func``."""
-    namespace = contained(invocation, "os.spawn", file)  # the fork finds it made
+    """``os._spawnvef``, on which all ``os.spawn*`` are built: it forks, and the child calls ``func``."""
+    namespace = contained(invocation, "os.spawn", file)  # created before the fork, for the child to use
     result = originals.spawnvef(mode, file, args, env, func)
     if namespace is not None and mode == os.P_NOWAIT:
         children_of(invocation).started(result, named(file))
@@ -93,7 +93,7 @@ def _execute(
     invocation: Invocation, original: Callable[..., Any], path: Any, argv: Any, *env: Any
 ) -> NoReturn:
     if not _is_usual(path, argv):
-        original(path, argv, *env)  # which finds the words for it
+        original(path, argv, *env)  # raises the right error
     namespace = contained(invocation, f"os.{original.__name__}", path)
     if namespace is None:
         original(path, argv, *env)

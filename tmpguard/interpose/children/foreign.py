@@ -1,4 +1,4 @@
-"""Ways to a child process that are not the standard library's usual ones, patched where they are imported."""
+"""Less usual ways to start a child process, patched if their modules are imported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHELL: Final = "/bin/sh"
 
 
 def uvloop_exec(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``uvloop.Loop.subprocess_exec``, which forks by itself, below Python."""
+    """``uvloop.Loop.subprocess_exec``, which forks in native code."""
 
     @functools.wraps(original)
     async def subprocess_exec(self: Any, protocol_factory: Any, program: Any, *args: Any, **more: Any) -> Any:
@@ -38,7 +38,7 @@ def uvloop_exec(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def uvloop_shell(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``uvloop.Loop.subprocess_shell``: within an invocation by way of the other."""
+    """``uvloop.Loop.subprocess_shell``: within an invocation, it calls ``subprocess_exec``."""
 
     @functools.wraps(original)
     async def subprocess_shell(self: Any, protocol_factory: Any, command: Any, **more: Any) -> Any:
@@ -51,7 +51,7 @@ def uvloop_shell(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str, Any]) -> Any:
-    """Run ``start``, which takes a command; raises the OSError of a program that cannot be executed."""
+    """Run ``start``, which takes a command. Raises OSError if the program cannot be executed."""
     invocation = get_current()
     if invocation is None:
         return await start(*args, **more)
@@ -99,7 +99,7 @@ def _mapping(environment: Iterable[bytes] | None) -> dict[str, str] | None:
 
 
 def process_exited(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``process_exited`` of asyncio's protocol of a subprocess: uvloop waits for it below Python."""
+    """``process_exited`` of asyncio's subprocess protocol. uvloop waits for the process in native code."""
 
     @functools.wraps(original)
     def exited(self: Any) -> None:
@@ -115,7 +115,7 @@ def process_exited(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fork_server(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What asks multiprocessing's fork server: that is the process's own, and so are its children."""
+    """Guard a call to multiprocessing's fork server, which belongs to the process, as its children do."""
 
     @functools.wraps(original)
     def call(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What becomes of a child process: allowed, refused or contained, as the guard's ``children`` says (C6.3)."""
+"""Allows, refuses or contains a child process, as the guard's ``children`` option says (C6.3)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tmpguard")
 
-#: The lines that were told that their children see the real file system.
-_told: Final[set[Location | None]] = set()
-_TOLD_LIMIT: Final = 10_000
+#: The source lines for which it was logged that their children see the real file system.
+_logged: Final[set[Location | None]] = set()
+_LOGGED_LIMIT: Final = 10_000
 
 
 def contained(
     invocation: Invocation, operation: str, program: object, *, shared_memory: bool = False
 ) -> MountNamespace | None:
-    """The namespace for a child that is to be contained; None for one that may see the real file system.
+    """The namespace for a contained child; None for a child that may see the real file system.
 
-    Raises OSError(EPERM) for one that is refused, and OSError(ESTALE) when the invocation is over.
+    Raises OSError(EPERM) if the child is refused, and OSError(ESTALE) if the invocation is over.
     """
     policy = invocation.guard.children
     if policy == "contain":
@@ -36,25 +36,25 @@ def contained(
     if policy == "refuse":
         refuse(invocation, operation, program, remedies.CHILDREN_REFUSED)
     else:
-        _tell(operation, program)
+        _warn_once(operation, program)
     return None
 
 
 def refuse(invocation: Invocation, operation: str, program: object, remedy: str) -> None:
-    """Refuse a child with EPERM; returns where the guard only watches."""
+    """Refuse a child with EPERM. Returns if the guard does not enforce."""
     invocation.refuse(operation, EPERM, program, remedy=remedy)
-    invocation.was_let_through()  # no change of a file comes of it, for which that would be meant
+    invocation.was_let_through()  # clears the mark, which is only meant for a change of a file
 
 
-def _tell(operation: str, program: object) -> None:
-    """Say once for each line that its children are on their own."""
+def _warn_once(operation: str, program: object) -> None:
+    """Log once per source line that its children see the real file system."""
     location, library = locate()
     line = location or library
-    if line not in _told and len(_told) < _TOLD_LIMIT:
-        _told.add(line)
+    if line not in _logged and len(_logged) < _LOGGED_LIMIT:
+        _logged.add(line)
         logger.warning(
-            '%s %r: the child sees the real file system, not that of the invocation (children="allow"); '
-            'children="contain" gives it the same (%s)',
+            '%s %r: the child sees the real file system, not the invocation\'s (children="allow"); '
+            'with children="contain" it sees the invocation\'s (%s)',
             operation,
             named(program),
             line or "no Python frame of the application",
@@ -62,5 +62,5 @@ def _tell(operation: str, program: object) -> None:
 
 
 def named(program: object) -> str:
-    """A program as it is shown."""
+    """A program as it is displayed."""
     return os.fsdecode(program) if isinstance(program, (bytes, str, os.PathLike)) else repr(program)

@@ -1,8 +1,8 @@
-"""Is a program sure to run? Then a child can be started without an interpreter that tells what goes wrong.
+"""Decides whether a program is sure to run. Its child then needs no interpreter to report what goes wrong.
 
-The kernel knows many reasons for which a program cannot be executed. This knows when there is none: where the
-answer is yes the program is a regular file of the read-only rest that the user may execute, made for this
-machine, whose interpreters are there. Where it is no, it may run all the same.
+The kernel may refuse to execute a program for many reasons. A program is sure to run if it is a regular file
+outside the writable mounts, the user may execute it, it is built for this machine, and its interpreters
+exist. Any other program may still run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHEBANG_LIMIT: Final = 256
 
 
 def surely_runs(invocation: Invocation, programs: tuple[bytes, ...], directory: bytes) -> bytes | None:
-    """The first of ``programs`` that is there, as seen from ``directory``, if it is sure to run."""
+    """The first of ``programs`` that exists, relative to ``directory``, if it is sure to run."""
     for program in programs:
         path = os.fsdecode(os.path.join(directory, program))
         try:
@@ -35,7 +35,7 @@ def surely_runs(invocation: Invocation, programs: tuple[bytes, ...], directory: 
 
 
 def _is_sound(invocation: Invocation, path: str, scripts: int) -> bool:
-    """``scripts`` says how many scripts may come in a row before the binary."""
+    """True if ``path`` is sure to run. At most ``scripts`` scripts may precede the binary."""
     where = invocation.namespace.resolve(path, follow=True)
     status = originals.stat(where.real)
     if where.mount.writable or not modes.S_ISREG(status.st_mode):
@@ -52,7 +52,7 @@ def _is_sound(invocation: Invocation, path: str, scripts: int) -> bool:
 
 @lru_cache(maxsize=512)
 def _kind(real: str, *identity: int) -> tuple[str, str]:
-    """What the file is, and its interpreter: ``script``, ``static``, ``dynamic`` or ``unknown``."""
+    """The kind of the file (``script``, ``static``, ``dynamic`` or ``unknown``), and its interpreter."""
     with originals.open(real, "rb") as file:
         head = file.read(_HEAD)
         if head.startswith(b"#!"):
@@ -70,14 +70,14 @@ def _kind(real: str, *identity: int) -> tuple[str, str]:
 
 
 def _interpreters(head: bytes) -> list[tuple[int, int]]:
-    """Where a binary of 64 bits names its dynamic linker: offset and size."""
+    """The offset and size of the dynamic linker's name in a 64-bit binary."""
     order = "<" if head[5] == 1 else ">"
     (first,) = struct.unpack_from(f"{order}Q", head, 0x20)
     size, count = struct.unpack_from(f"{order}HH", head, 0x36)
     found = []
     for start in range(first, first + size * count, size):
         if start + size > len(head):
-            raise ValueError("the program's header lies farther away than was read")
+            raise ValueError("the program header is beyond the part of the file that was read")
         kind, _, offset, _, _, length = struct.unpack_from(f"{order}IIQQQQ", head, start)
         if kind == _PT_INTERP:
             found.append((offset, length))

@@ -1,8 +1,8 @@
-"""The two ways in which a child is started beside this process: ``fork_exec`` and ``posix_spawn``.
+"""The two functions that start a child process: ``fork_exec`` and ``posix_spawn``.
 
-subprocess, asyncio and multiprocessing all come to one of them. Where the child is contained, the command is
-replaced below all that the application sees by one that enters the invocation's namespace and becomes the
-program. Descriptors, signals, users and errors stay what they would be.
+subprocess, asyncio and multiprocessing all end up in one of them. For a contained child, the command is
+replaced, below anything that the application sees, by one that enters the invocation's namespace and then
+executes the program. Descriptors, signals, users and errors stay the same as without containment.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class _Rest(NamedTuple):
-    """The arguments of fork_exec from the seventh on; there may be more."""
+    """The arguments of fork_exec from the seventh on. There may be more."""
 
     p2cread: int
     p2cwrite: int
@@ -66,13 +66,13 @@ def fork_exec(
     environment: Any,
     *more: Any,
 ) -> int:
-    """``_posixsubprocess.fork_exec``: the number of the child."""
+    """``_posixsubprocess.fork_exec``. Returns the child's process ID."""
     original: Callable[..., int] = originals.fork_exec
-    if not _are_in_order(pass_fds):
-        return original(args, programs, close_fds, pass_fds, directory, environment, *more)  # which says so
+    if not _are_in_order(pass_fds):  # the original raises the right error
+        return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     operation, program = "subprocess.Popen", _program(args, programs)
     parent = _starter()
-    if parent == "multiprocessing.resource_tracker":  # it serves all requests, and past their end
+    if parent == "multiprocessing.resource_tracker":  # it serves all requests and outlives them
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     if parent == "multiprocessing.forkserver" and invocation.guard.children == "contain":
         refuse(invocation, operation, program, remedies.FORK_SERVER)
@@ -88,7 +88,7 @@ def fork_exec(
         process = original(command, command[:1], close_fds, pass_fds, None, environment, *more)
         namespace.entering(process)
     else:
-        _check_numbers(rest)
+        _check_ids(rest)
         tail = (*rest._replace(gid=None, groups=None, uid=None), *more[len(rest) :])
         with _orders(start, rest) as given, namespace.careful(given) as (careful, descriptors):
             kept = tuple(sorted({*pass_fds, *descriptors}))
@@ -98,32 +98,32 @@ def fork_exec(
 
 
 def _are_in_order(descriptors: Any) -> bool:
-    """Are they what fork_exec takes: numbers, each once and the lowest first?"""
-    numbers = isinstance(descriptors, tuple) and all(
+    """True if fork_exec accepts ``descriptors``: a tuple of descriptor numbers in ascending order."""
+    are_descriptors = isinstance(descriptors, tuple) and all(
         type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
     )
-    return numbers and all(one < other for one, other in pairwise(descriptors))
+    return are_descriptors and all(one < other for one, other in pairwise(descriptors))
 
 
 def _program(args: Any, programs: Any) -> str:
-    """The program as the caller named it: what an error of it bears."""
+    """The program as the caller named it, for the file name of an error."""
     first = os.fsdecode(programs[0]) if programs else ""
     name = os.fsdecode(args[0]) if args else ""
     return name if name and os.path.basename(first) == os.path.basename(name) else first
 
 
 def _starter() -> str:
-    """The module of multiprocessing that starts a process, "" where it is none of it."""
+    """The multiprocessing module that starts the process, "" if it is not multiprocessing."""
     frame = sys._getframe(3)  # past the wrapper
     if frame.f_globals.get("__name__") != "multiprocessing.util" or frame.f_back is None:
         return ""
     return str(frame.f_back.f_globals.get("__name__"))
 
 
-def _check_numbers(rest: _Rest) -> None:
-    """Raise what fork_exec raises for what is no number of a user or a group."""
+def _check_ids(rest: _Rest) -> None:
+    """Raise what fork_exec raises for an invalid user or group ID."""
     nowhere = Unopened("")
-    with suppress(FileNotFoundError):  # before that it knows the words
+    with suppress(FileNotFoundError):  # chown checks the IDs before it looks for the file
         originals.chown(nowhere, *(-1 if number is None else number for number in (rest.uid, rest.gid)))
     for number in rest.groups or ():
         try:
@@ -135,7 +135,7 @@ def _check_numbers(rest: _Rest) -> None:
 
 @contextmanager
 def _orders(start: Start, rest: _Rest) -> Iterator[dict[str, Any]]:
-    # The pipe itself is closed when the interpreter starts: this one stays open until the program does.
+    # The interpreter's start closes the pipe itself. The duplicate stays open until the program starts.
     errors = raised(os.dup(rest.errpipe_write))
     try:
         yield orders(
@@ -153,7 +153,7 @@ def _orders(start: Start, rest: _Rest) -> Iterator[dict[str, Any]]:
 
 
 def _no_directory() -> dict[str, bytes]:
-    """What subprocess wants to be told of a directory that cannot be entered."""
+    """The message that subprocess expects for a directory that cannot be entered."""
     import subprocess
 
     execute: Any = vars(subprocess.Popen)["_execute_child"]
@@ -186,7 +186,7 @@ def _spawn(
     more: dict[str, Any],
 ) -> int:
     if not isinstance(argv, (list, tuple)) or not argv or Given(path).odd:
-        return original(path, argv, env, **more)  # which finds the words for it
+        return original(path, argv, env, **more)  # raises the right error
     by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
     operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
     namespace = contained(invocation, operation, path)
@@ -208,7 +208,7 @@ def _spawn(
 
 
 def _action(invocation: Invocation, action: Any) -> Any:
-    """A file that the child would open, as the invocation sees it. Raises OSError as opening it does."""
+    """Translate the path of a file action that opens a file. Raises OSError as opening it does."""
     if not isinstance(action, tuple) or len(action) != 5 or action[0] != _OPEN:
         return action
     kind, fd, path, flags, mode = action
@@ -224,7 +224,7 @@ def _action(invocation: Invocation, action: Any) -> Any:
 
 
 def _spawn_carefully(namespace: MountNamespace, start: Start, path: Any, more: dict[str, Any]) -> int:
-    """Raises OSError with ``path`` where the program cannot be executed."""
+    """Start the child with the careful command. Raises OSError with ``path`` if the program cannot run."""
     actions = list(more.pop("file_actions", None) or ())
     lowest = [action[1] for action in actions if action[0] == _CLOSE_FROM]
     actions = [action for action in actions if action[0] != _CLOSE_FROM]
@@ -239,19 +239,19 @@ def _spawn_carefully(namespace: MountNamespace, start: Start, path: Any, more: d
             **({"close from": min(lowest)} if lowest else {}),
         )
         with namespace.careful(given) as (command, descriptors):
-            # A child gets to keep a descriptor by duplicating it to itself.
+            # Duplicating a descriptor to itself lets the child inherit it.
             actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in descriptors]
             process: int = originals.posix_spawn(
                 command[0], command, os.environ, file_actions=actions, **more
             )
         writing = originals.close(writing) or -1
-        said = b"".join(iter(lambda: originals.read(reading, 1000), b""))
+        message = b"".join(iter(lambda: originals.read(reading, 1000), b""))
     finally:
         for descriptor in (reading, writing):
             if descriptor >= 0:
                 originals.close(descriptor)
-    if said:
+    if message:
         originals.waitpid(process, 0)
-        number = int(said.split(b":")[1], 16)
-        raise OSError(number, os.strerror(number), path)
+        code = int(message.split(b":")[1], 16)
+        raise OSError(code, os.strerror(code), path)
     return process

@@ -1,4 +1,4 @@
-"""The functions that wait for child processes: what these have written is charged then (C3.5)."""
+"""The functions that wait for child processes. They charge what the children have written (C3.5)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .accounts import ended, watched
 class Waiting(Wrapper):
     """A function that waits for children.
 
-    It looks whoever waits: the thread of a watcher may belong to no invocation.
+    It works in any thread, because a watcher's thread may belong to no invocation.
     """
 
     def __init__(self, original: Callable[..., Any], public: str, process_of: Callable[[Any], int]) -> None:
         super().__init__(original, original, public)
-        # Kept here, since children are waited for at the interpreter's end, too, when modules are empty.
+        # Kept on the instance: children are also waited for at interpreter exit, when modules are empty.
         self._watched = watched
         self._ended = ended
         self._process_of = process_of
-        self._takes_number = public in ("os.waitpid", "os.wait4")
+        self._takes_process = public in ("os.waitpid", "os.wait4")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if not self._watched:
@@ -32,8 +32,8 @@ class Waiting(Wrapper):
         try:
             result = self._original(*args, **kwargs)
         except ChildProcessError:
-            if self._takes_number and args:
-                self._ended(args[0])  # somebody else has waited for it
+            if self._takes_process and args:
+                self._ended(args[0])  # other code has already waited for it
             raise
         process = self._process_of(result)
         if process:
