@@ -1,7 +1,7 @@
-"""SQLite's C interface for file systems of one's own, as far as :mod:`.sqlite_vfs` needs it, by ctypes.
+"""SQLite's C interface for custom file systems, through ctypes, as far as :mod:`.vfs` needs it.
 
-The functions are looked up in the library that the interpreter's own ``_sqlite3`` is linked with. Where they
-cannot be reached (no ctypes, SQLite linked in without its symbols) :func:`library` is None.
+The functions are looked up in the library that the interpreter's own ``_sqlite3`` is linked with. If they
+cannot be reached (no ctypes, or SQLite linked in without its symbols), :func:`library` returns None.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ X_SHM_UNMAP: Final = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
 class Vfs(ctypes.Structure):
-    """``sqlite3_vfs``: a file system. Its functions as addresses, so that any may be put there."""
+    """``sqlite3_vfs``: a file system. Its functions are plain addresses, so that each can be replaced."""
 
     _fields_ = [
         ("iVersion", c_int),
@@ -63,7 +63,7 @@ class Vfs(ctypes.Structure):
 
 
 class IoMethods(ctypes.Structure):
-    """``sqlite3_io_methods``: what can be done with an open file."""
+    """``sqlite3_io_methods``: the operations on an open file."""
 
     _fields_ = [
         ("iVersion", c_int),
@@ -86,14 +86,14 @@ class Library(NamedTuple):
     default: Vfs
     default_address: int
     uses_uris: bool
-    #: Addresses of functions that do nothing, and return SQLITE_OK and an error.
+    #: Addresses of a function that only returns SQLITE_OK and of one that only returns an error.
     succeeds: int
     fails: int
 
 
 @lru_cache(maxsize=1)
 def library() -> Library | None:
-    """The interpreter's SQLite, None where it cannot be reached or is unlike what is known of it."""
+    """The interpreter's SQLite; None if it cannot be reached or is not as expected."""
     try:
         handle = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
         register, find, threadsafe = (
@@ -125,7 +125,7 @@ def _address(function: Any) -> int:
 
 
 def keep(thing: Any) -> None:
-    """Let ``thing`` live for ever: SQLite has its address, and may use it when all modules are torn down."""
+    """Keep ``thing`` alive for ever: SQLite may use its address even after all modules are torn down."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -133,15 +133,15 @@ _callbacks: Final[dict[str, int]] = {}
 
 
 def callback(name: str, prototype: Any, function: Callable[..., Any], failure: Any) -> int:
-    """The address of ``function`` as SQLite calls it; an exception becomes the error code ``failure``."""
+    """The address of ``function`` as a C callback. If it raises, it returns the error code ``failure``."""
 
     def call(*args: Any) -> Any:
         try:
             return function(*args)
         except KeyboardInterrupt:
-            _thread.interrupt_main()  # once SQLite is through
+            _thread.interrupt_main()  # raises it again once SQLite has returned
         except Exception:
-            logger.exception("tmpguard could not do %s for SQLite", name)
+            logger.exception("tmpguard's callback %s for SQLite failed", name)
         return failure
 
     if name not in _callbacks:

@@ -1,4 +1,4 @@
-"""SQLite, which opens files by itself: connections to the invocation's databases."""
+"""SQLite connections to the invocation's databases. SQLite itself opens its files in native code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ARGUMENTS: Final = (
     *("timeout", "detect_types", "isolation_level", "check_same_thread"),
     *("factory", "cached_statements", "uri"),
 )
-#: The interpreter's own words, which it would say of tmpguard's line.
+#: The interpreter's own warning, which it would attribute to a line of tmpguard.
 _POSITIONAL: Final = (
     "Passing more than 1 positional argument to {} is deprecated. Parameters 'timeout', 'detect_types', "
     "'isolation_level', 'check_same_thread', 'factory', 'cached_statements' and 'uri' will become "
@@ -40,21 +40,21 @@ def _warn_of_positions(name: str) -> None:
 
 
 def connect(invocation: Invocation, database: Any, *args: Any, **options: Any) -> Any:
-    """:func:`sqlite3.connect`: below ``/tmp`` the invocation's own database, elsewhere a read-only one."""
+    """:func:`sqlite3.connect`: the invocation's own database below ``/tmp``, a read-only one elsewhere."""
     if args:
         _warn_of_positions("sqlite3.connect()")
     if len(args) < 5:
         options.setdefault("factory", Connection)
     factory = args[4] if len(args) > 4 else options["factory"]
     if not isinstance(factory, type) or Connection in factory.__mro__:
-        return factory(database, *args, **options)  # as the original does; it translates the name by itself
+        return factory(database, *args, **options)  # as the original does; Connection translates the name
     args, options = (), {**dict(zip(_ARGUMENTS, args, strict=False)), **options}
     way = _Way(invocation, database, args, options)
     return way.contain(way.call(originals.sqlite_connect))
 
 
 class Connection(originals.SqliteConnection, metaclass=StandIn, told="sqlite3.Connection"):
-    """:class:`sqlite3.Connection`, and what :func:`connect` gives within an invocation."""
+    """:class:`sqlite3.Connection`. :func:`connect` returns one within an invocation."""
 
     original = originals.SqliteConnection
 
@@ -73,12 +73,12 @@ class Connection(originals.SqliteConnection, metaclass=StandIn, told="sqlite3.Co
 
 _UNKNOWN: Final = object()
 _vfs: Any = _UNKNOWN
-#: The file systems of connections that cannot hold theirs: they are not used again.
+#: The views of connections that cannot hold a reference to theirs. They are kept for ever.
 _held: Final[list[Any]] = []
 
 
 def vfs_module() -> ModuleType | None:
-    """What serves SQLite by ctypes, which is imported when it is first needed; None where there is none."""
+    """The module that implements the VFS with ctypes, imported on first use; None without ctypes."""
     global _vfs
     if _vfs is _UNKNOWN:
         with unguarded():
@@ -92,7 +92,7 @@ def vfs_module() -> ModuleType | None:
 
 
 class _Way:
-    """How one connection is made: with which arguments, and what it needs afterwards."""
+    """How one connection is made: its arguments, and what it needs afterwards."""
 
     def __init__(
         self, invocation: Invocation, database: Any, args: tuple[Any, ...], options: dict[str, Any]
@@ -107,7 +107,7 @@ class _Way:
         self._view: Any = None
         given = Given(database)
         if given.odd:
-            return  # the original refuses it by itself
+            return  # the original raises the right error
         uri = bool(options.get("uri", False))
         module = vfs_module()
         view = module.view_of(invocation) if module is not None else None
@@ -117,13 +117,13 @@ class _Way:
         else:
             own = _with_vfs(given.text, uri or view.uses_uris, view.name)
             if own is None:
-                self._guarded = True  # shared by name with connections of others
+                self._guarded = True  # an in-memory database that connections share by name
             else:
                 self._target, self._view, uri = Resolved(own), view, True
         self._options = {**options, "uri": uri}
 
     def call(self, make: Any) -> Any:
-        """Have ``make`` make the connection."""
+        """Make the connection with ``make``."""
         if self._view is None:
             return make(self._target, *self._args, **self._options)
         before = connecting.get()
@@ -134,7 +134,7 @@ class _Way:
             connecting.set(before)
 
     def contain(self, connection: Any) -> Any:
-        """Give the new ``connection`` what keeps it within the invocation."""
+        """Confine the new ``connection`` to the invocation."""
         if self._view is not None:
             try:
                 connection._tmpguard_view = self._view
@@ -151,7 +151,7 @@ class _Way:
 
 
 def _with_vfs(name: str, uri: bool, vfs: str) -> str | None:
-    """The database as a URI that names ``vfs``; None where it has to be in one that others have, too."""
+    """The database as a URI that names ``vfs``; None if it must use a VFS that it shares with others."""
     if not uri or not name.startswith("file:"):
         quoted = quote(os.fsencode(name))
         return f"file:{'//' if name.startswith('/') else ''}{quoted}?vfs={vfs}"
@@ -161,5 +161,5 @@ def _with_vfs(name: str, uri: bool, vfs: str) -> str | None:
     in_memory = asked.get("mode") == "memory" or path == "file::memory:"
     if asked.get("vfs") == "memdb" or (in_memory and asked.get("cache") == "shared"):
         return None
-    # SQLite goes by the last one: whatever way of locking was asked for, it is the default.
+    # SQLite uses the last vfs parameter, so locking is the default's, whatever VFS was asked for.
     return f"{base}{'&' if '?' in base else '?'}vfs={vfs}{mark}{fragment}"

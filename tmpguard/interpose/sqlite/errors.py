@@ -1,7 +1,7 @@
-"""SQLite's errors tell what was refused and what to do instead (C2.3, C2.4).
+"""SQLite's errors state what was refused and what to do instead (C2.3, C2.4).
 
-``_sqlite3`` gives each error that it raises its code by setting an attribute. Here a descriptor takes the
-attribute's place, so that an error can be added to without a Python frame around each statement.
+``_sqlite3`` sets an attribute with the error code on each error that it raises. A descriptor replaces this
+attribute, so that notes can be added to an error without a Python frame around each statement.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REFUSALS: Final = frozenset(
 
 
 class ErrorCode:
-    """Stands for :attr:`sqlite3.Error.sqlite_errorcode`."""
+    """Replaces :attr:`sqlite3.Error.sqlite_errorcode`."""
 
     def __get__(self, error: sqlite3.Error | None, kind: type | None = None) -> object:
         if error is not None and _NAME in vars(error):
@@ -33,14 +33,14 @@ class ErrorCode:
     def __set__(self, error: sqlite3.Error, code: object) -> None:
         vars(error)[_NAME] = code
         if isinstance(code, int) and code & _PRIMARY in _REFUSALS and get_current() is not None:
-            _tell(error, code)
+            _add_remedy(error, code)
 
     def __delete__(self, error: sqlite3.Error) -> None:
         if vars(error).pop(_NAME, None) is None:
             raise AttributeError(_NAME)
 
 
-def _tell(error: sqlite3.Error, code: int) -> None:
+def _add_remedy(error: sqlite3.Error, code: int) -> None:
     remedy, pending.remedy = pending.remedy, ""
     if code & _PRIMARY == sqlite3.SQLITE_READONLY:
         remedy = _read_only() if code != sqlite3.SQLITE_READONLY_DBMOVED else ""
@@ -48,10 +48,10 @@ def _tell(error: sqlite3.Error, code: int) -> None:
 
 
 def _read_only() -> str:
-    """Record a write to a database outside of /tmp; returns what to do instead.
+    """Record a write to a database outside /tmp, and return the remedy.
 
-    SQLite knows that it has opened it for reading alone, and asks nobody. Of several databases it does not
-    say which one it was: the last one is named.
+    SQLite knows that it opened the database read-only, so it refuses the write without asking the VFS. If
+    there are several such databases, it does not report which one it was; the last one is named.
     """
     invocation = get_current()
     view = known_view(invocation) if invocation is not None else None

@@ -1,7 +1,7 @@
-"""SQLite where :mod:`.sqlite_vfs` cannot serve: by real paths, an authorizer and a limit of pages.
+"""SQLite without :mod:`.vfs`: guarded by real paths, an authorizer and a page limit.
 
-That is where ctypes does not reach SQLite's functions, and, as far as the authorizer goes, for databases in
-memory that connections share by name, since those belong to SQLite's default VFS.
+This is used if ctypes cannot reach SQLite's functions. The authorizer is also used for in-memory databases
+that connections share by name, because those belong to SQLite's default VFS.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tmpguard.interpose.paths import exists, resolve
 
 
 class Resolved(str):
-    """A database name that was translated: what is opened by it is not translated again."""
+    """A database name that has been translated. It is not translated again."""
 
 
 class Authorizer:
-    """Denies what would have SQLite open another file: ATTACH, and VACUUM INTO, which attaches too.
+    """Denies statements that make SQLite open another file: ATTACH, and VACUUM INTO, which attaches too.
 
-    SQLite would open it by the path in the statement, past the invocation's view of the file system.
+    SQLite would open it at the path in the statement, bypassing the invocation's view of the file system.
     """
 
     def __init__(self, invocation: Invocation) -> None:
@@ -33,13 +33,13 @@ class Authorizer:
         self.then: Any = None
 
     def setter(self, connection: Any) -> Any:
-        """What stands for ``set_authorizer`` on ``connection``: the application's own is asked after this."""
+        """Replaces ``connection.set_authorizer``: the application's authorizer runs after this one."""
         held = weakref.ref(connection)
 
         def set_authorizer(authorizer_callback: Any) -> None:
             connection = held()
             if connection is not None:
-                originals.SqliteConnection.set_authorizer(connection, self)  # it tells who may not
+                originals.SqliteConnection.set_authorizer(connection, self)  # raises if it is not allowed
                 self.then = authorizer_callback
 
         return set_authorizer
@@ -52,7 +52,7 @@ class Authorizer:
 
 
 def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
-    """What to connect to, whether that is a URI, and whether it is charged to the quota."""
+    """The database to connect to, whether that is a URI, and whether it is charged to the quota."""
     name = text_of(database)
     query = ""
     if uri and name.startswith("file:"):
@@ -65,10 +65,10 @@ def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, b
     try:
         where = resolve(invocation, Given(name), operation="sqlite3.connect")
     except OSError:
-        return Resolved("/dev/null/nowhere"), False, False  # SQLite has its own words for it
+        return Resolved("/dev/null/nowhere"), False, False  # SQLite raises its own error for it
     if not where.mount.writable and "mode=ro" not in query and "immutable=1" not in query:
         if not exists(where.real):
-            # SQLite says itself that it is unable to open the file; the report says why.
+            # SQLite reports that it is unable to open the file; the violation records why.
             invocation.note("sqlite3.connect", EROFS, database)
         if not invocation.guard.enforce:
             return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, False
@@ -79,7 +79,7 @@ def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, b
 
 
 def limit(invocation: Invocation, connection: Any) -> None:
-    """Give SQLite its share of the quota: it says "database or disk is full" at the limit."""
+    """Limit SQLite to the rest of the quota: at the limit it reports "database or disk is full"."""
 
     def pragma(text: str) -> Any:
         cursor = originals.SqliteConnection.cursor(connection)
@@ -95,6 +95,6 @@ def limit(invocation: Invocation, connection: Any) -> None:
         free = max(0, invocation.guard.quota_bytes - invocation.quota.measured().bytes)
         pragma(f"max_page_count = {max(1, pragma('page_count') + free // page)}")
     except originals.SqliteError:
-        pass  # no database, or locked: the application will be told so by its own statement
+        pass  # not a database, or locked: the application's own statement will raise the error
     finally:
         pragma(f"busy_timeout = {patience}")

@@ -1,7 +1,7 @@
-"""The files that SQLite has open within an invocation: what they grow by is charged (C3.5).
+"""The files that SQLite has open within an invocation. Their growth is charged (C3.5).
 
-SQLite's own table of functions for an open file is exchanged for a copy in which those that allocate are
-replaced. The replacements charge and then call SQLite's own.
+SQLite's own table of functions for an open file is exchanged for a copy in which the functions that allocate
+are replaced. The replacements charge first and then call SQLite's own functions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .view import View
 
 
 class Methods:
-    """A table of SQLite's own functions for open files, and its copy with those that are replaced."""
+    """A table of SQLite's own functions for open files, and its copy with the replacements."""
 
     def __init__(self, address: int) -> None:
         self.address = address
@@ -49,11 +49,11 @@ class Methods:
 class Opened:
     """A file that SQLite has open.
 
-    ``buffer`` holds its real name, whose address SQLite keeps; ``pages`` is None where it is not charged;
-    ``watched`` says that writing to it is to be recorded, though it is let through (C2.5).
+    ``buffer`` holds its real name, whose address SQLite keeps. ``pages`` is None if the file is not charged.
+    If ``watched`` is true, writes to it are recorded but let through (C2.5).
     """
 
-    __slots__ = ("buffer", "methods", "pages", "real", "told", "view", "virtual", "watched")
+    __slots__ = ("buffer", "methods", "pages", "real", "recorded", "view", "virtual", "watched")
 
     def __init__(
         self,
@@ -73,24 +73,24 @@ class Opened:
         self.methods = methods
         self.pages = pages
         self.watched = watched
-        self.told = False
+        self.recorded = False
 
     def outside(self) -> tuple[Any, str]:
-        """Of a file outside the writable mounts: its path as the application gave it, and the remedy."""
+        """For a file outside the writable mounts: its path as the application gave it, and the remedy."""
         given = self.view.read_only.get(self.virtual, self.virtual)
         return given, self.view.invocation.remedy_for(None, given)
 
 
 _methods: Final[dict[int, Methods]] = {}
 _opened: Final[dict[int, Opened]] = {}
-#: What the charged files that are open have allocated, by device and inode: each file once, however many
-#: connections, of however many invocations of an instance, have it open.
+#: The allocated pages of open charged files, by device and inode. Each file has one entry, however many
+#: connections and invocations of an instance have it open.
 _pages: Final[dict[tuple[int, int], Pages]] = {}
 _lock: Final = threading.RLock()
 
 
 def pages_at(real: str) -> Pages:
-    """What the charged file at ``real``, which was just opened, has allocated."""
+    """The allocated pages of the charged file at ``real``, which was just opened."""
     with _lock:
         status = originals.lstat(real)
         pages = _pages.setdefault((status.st_dev, status.st_ino), Pages(status.st_ino))
@@ -101,13 +101,13 @@ def pages_at(real: str) -> Pages:
 
 
 def known_bytes(status: os.stat_result, real: str) -> int:
-    """What the charged file of ``status`` costs."""
+    """The charged size in bytes of the file with this ``status``."""
     pages = _pages.get((status.st_dev, status.st_ino))
     return pages.bytes if pages is not None else allocated(status, real)
 
 
 def _shrunk(inode: int) -> None:
-    """The file of that ``inode`` was cut by somebody else than SQLite."""
+    """The file with this ``inode`` was truncated by code other than SQLite."""
     with _lock:
         for pages in _pages.values():
             if pages.inode == inode:
@@ -115,7 +115,7 @@ def _shrunk(inode: int) -> None:
 
 
 def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
-    """Take over ``file``, the address of what SQLite's default VFS has just opened."""
+    """Take over ``file``, the address of the file that SQLite's default VFS has just opened."""
     table = c_void_p.from_address(file).value
     if not table:
         return  # it could not be opened
@@ -127,7 +127,7 @@ def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
 
 
 def release_all() -> None:
-    """At the interpreter's exit: leave the files to SQLite alone, which closes them when no Python runs."""
+    """At interpreter exit, hand the files back to SQLite, which closes them when Python no longer runs."""
     for file, opened in list(_opened.items()):
         c_void_p.from_address(file).value = opened.methods.address
         abi.keep(opened.buffer)
@@ -140,7 +140,7 @@ def _x_close(file: int) -> int:
     if pages is None:
         return int(opened.methods.close(file))
     if pages.nameless and not invocation.ended:
-        with invocation.quota.lock:  # or it would be given back twice, by who measures in between
+        with invocation.quota.lock:  # a measurement in between would give the bytes back twice
             code = int(opened.methods.close(file))
             invocation.quota.freed(pages.bytes)
     else:
@@ -153,9 +153,9 @@ def _x_close(file: int) -> int:
 
 
 def _late(opened: Opened, operation: str, code: int) -> int:
-    """The invocation is over: a write fails, and is recorded once for each file (C4.5)."""
-    if not opened.told:
-        opened.told = True
+    """The invocation is over: the write fails, and is recorded once per open file (C4.5)."""
+    if not opened.recorded:
+        opened.recorded = True
         opened.view.invocation.stale(operation, opened.virtual)
     return code
 
@@ -167,14 +167,14 @@ def _x_write(file: int, data: int, size: int, offset: int) -> int:
         return _late(opened, "sqlite3 write", codes.SQLITE_IOERR_WRITE)
     if pages is not None and offset + size > pages.end:
         return _grow(opened, pages, file, data, size, offset)
-    if opened.watched and not opened.told:
-        opened.told = True
+    if opened.watched and not opened.recorded:
+        opened.recorded = True
         opened.view.note("sqlite3 write", EROFS, *opened.outside())
     return int(opened.methods.write(file, data, size, offset))
 
 
 def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset: int) -> int:
-    """Write what fits: the file keeps it, and SQLite is told that the disk is full (C3.4)."""
+    """Write what fits. The file keeps it, and SQLite gets SQLITE_FULL (C3.4)."""
     invocation = opened.view.invocation
     quota = invocation.quota
     with quota.lock:
@@ -187,10 +187,10 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
         elif not enough:
             quota.freed(-len(new) * PAGE)
         code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
-        if fits and code == codes.SQLITE_OK:  # else what was charged in vain is found when credit runs out
+        if fits and code == codes.SQLITE_OK:  # an overcharge is corrected when the credit runs out
             pages.add(offset, fits)
     if not enough:
-        # Without the lock: whoever logs this may write to /tmp as well.
+        # Outside the lock: a log handler may write to /tmp as well.
         opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
     return code if code or fits == size else codes.SQLITE_FULL
 
@@ -251,7 +251,7 @@ def _x_shm_unmap(file: int, delete: int) -> int:
         size = 0 if status is None else allocated(status, real)
         code = int(opened.methods.shm_unmap(file, delete))
         if status is not None and _status_of(real) is None:
-            # Given back when nobody has it open: a connection to a database that was replaced, say.
+            # Its bytes are freed once nothing has it open, such as a connection to a replaced database.
             invocation.quota.unlinked(status, size)
         return code
 

@@ -1,4 +1,4 @@
-"""Which pages of a file that SQLite writes are allocated."""
+"""Tracks which pages of a file that SQLite writes are allocated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tmpguard.core.storage.pages import PAGE, data_ranges, pages
 class Pages:
     """The allocated pages of one file, so that only its growth is charged (C3.2).
 
-    SQLite writes from the start on, nearly: ``end`` (in bytes, whole pages) is where the unbroken part ends,
-    and ``_islands`` are the numbers of the pages that it wrote beyond a hole.
+    SQLite writes its files almost sequentially. ``end`` (in bytes, whole pages) is the end of the contiguous
+    part from the start, and ``_islands`` holds the numbers of pages written beyond a hole.
     """
 
     __slots__ = ("_islands", "end", "inode", "nameless", "opens")
@@ -20,14 +20,14 @@ class Pages:
     def __init__(self, inode: int = 0, *, nameless: bool = False) -> None:
         self.end = 0
         self.opens = 0
-        #: 0 where nobody needs to know it.
+        #: 0 if it is not needed.
         self.inode = inode
-        #: Was it unlinked when it was opened, so that nobody but SQLite can have it open?
+        #: True if the file was unlinked when it was opened, so that only SQLite can have it open.
         self.nameless = nameless
         self._islands: set[int] = set()
 
     def look(self, real: str, status: os.stat_result) -> None:
-        """Find out what the file at ``real`` has."""
+        """Find out which pages of the file at ``real`` are allocated."""
         if status.st_blocks * 512 >= pages(status.st_size):
             self.end = pages(status.st_size)
             return
@@ -39,13 +39,13 @@ class Pages:
             originals.close(descriptor)
 
     def forget(self) -> None:
-        """Somebody else has cut the file: what it has is charged again when it is written again."""
+        """Other code has truncated the file: its pages are charged again when they are written again."""
         self.end = 0
         self._islands = set()
 
     @property
     def bytes(self) -> int:
-        """What they cost."""
+        """The size of the allocated pages in bytes."""
         return self.end + len(self._islands) * PAGE
 
     def new(self, offset: int, size: int) -> list[int]:
@@ -66,7 +66,7 @@ class Pages:
             self._islands = {page for page in self._islands if page * PAGE >= self.end}
 
     def cut(self, size: int) -> int:
-        """The file was truncated to ``size`` bytes; returns the bytes that are free by that."""
+        """The file was truncated to ``size`` bytes. Returns the number of bytes that this freed."""
         before = self.bytes
         self.end = min(self.end, pages(size))
         self._islands = {page for page in self._islands if page * PAGE < pages(size)}

@@ -1,13 +1,13 @@
-"""An invocation's file system as SQLite sees it: a VFS of its own.
+"""An invocation's file system as SQLite sees it: its own VFS.
 
-SQLite asks a VFS for everything that it does with names: so journals, WAL files, temporary files, ``ATTACH``
-and ``VACUUM INTO`` go where the invocation's paths lead, and ``PRAGMA database_list`` tells the names that
-the application knows. Files are opened by SQLite's own default VFS, at the real path. In those below ``/tmp``
-the functions that allocate are replaced, so that each page that is new is charged before it is written; all
-others, reading and locking above all, stay SQLite's own.
+SQLite uses a VFS for everything that it does with names. Journals, WAL files, temporary files, ``ATTACH`` and
+``VACUUM INTO`` therefore go where the invocation's paths lead, and ``PRAGMA database_list`` shows the names
+that the application knows. SQLite's own default VFS opens the files, at the real path. For files below
+``/tmp``, the functions that allocate are replaced, so that each new page is charged before it is written. All
+other functions, reading and locking in particular, stay SQLite's own.
 
-A connection keeps the VFS that it was opened with, so what it does later, in whatever thread, is done for the
-invocation that opened it. Nothing here may raise: SQLite gets an error code instead.
+A connection keeps the VFS that it was opened with. What it does later, in any thread, is therefore done for
+the invocation that opened it. Nothing here may raise: SQLite gets an error code instead.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _SPELLINGS_KEPT: Final = 100
 
 
 class _Slot:
-    """The C structure of a VFS that is registered for ever; one invocation after the other has it."""
+    """The C structure of a VFS. It is registered for ever, and one invocation after another uses it."""
 
-    #: Those that no invocation has. Not a name of the module, which at the interpreter's exit may be gone
-    #: before the last view is.
+    #: The slots that no invocation uses. A class attribute, because at interpreter exit a module's names may
+    #: be gone before the last view is.
     unused: ClassVar[list[_Slot]] = []
 
     def __init__(self, library: abi.Library) -> None:
@@ -69,7 +69,7 @@ class _Slot:
         library.vfs_register(ctypes.byref(vfs), 0)
 
     def free(self, _: object) -> None:
-        """Nothing needs the invocation's view any more."""
+        """Nothing needs the invocation's view any more: make the slot available again."""
         self.view = None
         self.unused.append(self)
 
@@ -80,7 +80,7 @@ _over = False
 
 
 def view_of(invocation: Invocation) -> View | None:
-    """The VFS of ``invocation``, None where SQLite cannot be reached by ctypes."""
+    """The VFS of ``invocation``; None if ctypes cannot reach SQLite."""
     view = known_view(invocation)
     if view is not None:
         return view
@@ -100,7 +100,7 @@ def view_of(invocation: Invocation) -> View | None:
 
 
 def is_main(flags: int) -> bool:
-    """Is it a database itself, and not a journal or a temporary file?"""
+    """True for a main database file, as opposed to a journal or a temporary file."""
     return bool(flags & abi.OPEN_MAIN_DB)
 
 
@@ -140,7 +140,7 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
     real = os.fsencode(where.real)
     if len(real) + len("-journal") > _default().longest:
         return codes.SQLITE_CANTOPEN
-    # Four zeros before it and the parameters behind it are what SQLite looks for around a name.
+    # SQLite expects four zero bytes before a name, and the parameters after it.
     buffer = ctypes.create_string_buffer(bytes(4) + real + b"\0" + parameters + bytes(4))
 
     def call() -> int:
@@ -156,7 +156,7 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
 
 
 def _making(view: View, where: Place, flags: int, call: Callable[[], int]) -> int:
-    """Run ``call``, which may make a file, within ``max_files`` (C3.6)."""
+    """Run ``call``, which may create a file, within ``max_files`` (C3.6)."""
     try:
         code: int = view.invocation.quota.making(where.real, call)
         return code
@@ -169,9 +169,9 @@ def _making(view: View, where: Place, flags: int, call: Callable[[], int]) -> in
 
 
 def _passing(view: View, where: Place, flags: int) -> int:
-    """The flags that a read-only mount lets pass: SQLite then opens for reading what it may not write.
+    """The flags that a read-only mount permits: SQLite opens a file that it may not write as read-only.
 
-    -1 where it does not try that, for a directory.
+    -1 if SQLite does not fall back to that, as for a directory.
     """
     if not flags & (abi.OPEN_READWRITE | abi.OPEN_CREATE):
         return flags
@@ -181,18 +181,18 @@ def _passing(view: View, where: Place, flags: int) -> int:
         return -1 if code else flags  # a device may be written (C1.3)
     enforce = view.invocation.guard.enforce
     if not enforce and not flags & abi.OPEN_MAIN_DB:
-        return flags  # of a database whose own opening, or writing, is recorded
+        return flags  # opening or writing the database itself is recorded
     if creating and not exists(where.real):
         operation, given = view.given(where.virtual, is_main(flags))
         view.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
     else:
-        view.read_only.pop(where.virtual, None)  # the last one stands at the end
+        view.read_only.pop(where.virtual, None)  # moves the entry to the end
         view.read_only[where.virtual] = view.given(where.virtual, is_main(flags))[1]
     return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if enforce else flags
 
 
 def _temporary(view: View) -> str:
-    """A path for a temporary file: in the first directory that may be written, as SQLite chooses it."""
+    """A path for a temporary file, in the first writable directory, as SQLite chooses it."""
     for directory in (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), *_TEMPORARY):
         with suppress(OSError):
             if directory:
@@ -203,7 +203,7 @@ def _temporary(view: View) -> str:
 
 
 def _parameters(name: int) -> bytes:
-    """The parameters of the URI that stand behind a database's name: keys and values, each with a zero."""
+    """The URI parameters after a database's name: keys and values, each terminated by a zero byte."""
     start = at = name + len(ctypes.string_at(name)) + 1
     while key := ctypes.string_at(at):
         at += len(key) + 1
@@ -218,7 +218,7 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
     view = _view(vfs)
     invocation = view.invocation
     if invocation.ended:
-        return codes.SQLITE_IOERR_DELETE_NOENT  # all is gone
+        return codes.SQLITE_IOERR_DELETE_NOENT  # everything has been wiped
     virtual = _text(name)
     try:
         where = _quick(view, virtual) or resolve_entry(invocation, Given(virtual))
@@ -295,7 +295,7 @@ def _leading(view: View, path: str, **how: Any) -> Place:
 
 
 def _quick(view: View, path: str) -> Place | None:
-    """Where most paths below /tmp lead, by their text alone: each transaction asks for its journal."""
+    """Where most paths below /tmp lead, by their text alone. Each transaction looks for its journal."""
     real = quick_real(view.invocation, path)
     if real is None or path.endswith("/"):
         return None
@@ -311,7 +311,7 @@ def _text(name: int) -> str:
 
 
 class _Default:
-    """SQLite's default VFS, which does the work."""
+    """SQLite's default VFS, which does the actual work."""
 
     def __init__(self, library: abi.Library) -> None:
         vfs = library.default
@@ -326,7 +326,7 @@ class _Default:
 @lru_cache(maxsize=1)
 def _default() -> _Default:
     library = abi.library()
-    assert library is not None  # or there would be no view
+    assert library is not None  # otherwise there would be no view
     return _Default(library)
 
 
@@ -343,7 +343,7 @@ def _thunks() -> dict[str, int]:
 
 
 def _retire() -> None:
-    """At the interpreter's exit: what the collector closes later must find no Python, nor the real /tmp."""
+    """At interpreter exit, make sure that connections closed later call no Python and miss the real /tmp."""
     global _over
     _over = True
     library = abi.library()

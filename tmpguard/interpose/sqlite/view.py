@@ -1,4 +1,4 @@
-"""The file system that SQLite sees for one invocation, as far as it can be told without ctypes."""
+"""The file system that SQLite sees for one invocation: the part that does not need ctypes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.layout import TMP
 
-#: What is being connected to: the operation, and the name as the application gave it.
+#: The connection being made: the operation, and the name as the application gave it.
 connecting: Final[ContextVar[tuple[str, object] | None]] = ContextVar("tmpguard_connecting", default=None)
 
 
 class _Pending(threading.local):
-    """The remedy of this thread's last refusal, until SQLite raises the error that it belongs to."""
+    """The remedy of this thread's last refusal, until SQLite raises the corresponding error."""
 
     remedy = ""
 
@@ -24,32 +24,34 @@ pending: Final = _Pending()
 
 
 class View:
-    """The VFS of one invocation. It lives as long as a connection or an open file of its needs it."""
+    """The VFS of one invocation. It lives as long as one of its connections or open files needs it."""
 
     __slots__ = ("__weakref__", "_owner", "invocation", "name", "read_only", "spelled", "uses_uris")
 
     def __init__(self, invocation: Invocation, name: str, uses_uris: bool, *, owner: object) -> None:
         self.invocation = invocation
-        #: The name by which SQLite knows the VFS.
+        #: The name under which the VFS is registered with SQLite.
         self.name = name
-        #: Are names that start with "file:" URIs, even where nobody said so?
+        #: True if names that start with "file:" are URIs even without ``uri=True``.
         self.uses_uris = uses_uris
-        #: What was opened for writing in vain: canonical paths, and as the application gave them.
+        #: Databases that could only be opened read-only: canonical path to path as the application gave it.
         self.read_only: dict[str, object] = {}
-        #: Paths as the statements gave them, by the canonical ones.
+        #: Canonical path to path as a statement gave it.
         self.spelled: dict[str, str] = {}
-        invocation.reusable = False  # what SQLite has open may outlast it
+        invocation.reusable = False  # SQLite's open files may outlast the invocation
         self._owner = owner
 
     def given(self, virtual: str, is_main: bool) -> tuple[str, object]:
-        """The operation that opens ``virtual``, a database itself where it ``is_main``, and the path as the
-        application gave it."""
+        """The operation that opens ``virtual``, and the path as the application gave it.
+
+        ``is_main`` is true for a main database file.
+        """
         if not is_main:
             return "sqlite3 open", virtual or TMP
         return connecting.get() or ("sqlite3 ATTACH", self.spelled.get(virtual, virtual))
 
     def note(self, operation: str, code: int, path: object, remedy: str) -> None:
-        """Record a violation (C2.3); the error is SQLite's own, which gets ``remedy`` as a note (C2.4)."""
+        """Record a violation (C2.3). SQLite raises its own error, which gets ``remedy`` as a note (C2.4)."""
         pending.remedy = remedy
         self.invocation.note(operation, code, path, remedy)
 
@@ -58,11 +60,11 @@ _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakre
 
 
 def keep_view(view: View) -> None:
-    """Remember ``view`` as that of its invocation, for as long as somebody else holds it."""
+    """Remember ``view`` as its invocation's view, for as long as something else holds it."""
     _views[view.invocation] = weakref.ref(view)
 
 
 def known_view(invocation: Invocation) -> View | None:
-    """The view of ``invocation`` if it has one."""
+    """The view of ``invocation``; None if it has none."""
     known = _views.get(invocation)
     return known() if known is not None else None
