@@ -1,9 +1,9 @@
-"""Modules that lie in ``/tmp`` are imported from the invocation's own.
+"""Imports modules in ``/tmp`` from the invocation's own ``/tmp``.
 
-The importer reaches files by ``posix`` and ``_io`` themselves, and has to go on doing so for all else:
-sources are imported as ever, whatever is in the bundle (C5.2). So it is given two modules that stand before
-those and take what the text of a path says is in ``/tmp`` to the patched layer. Extension modules are
-loaded by native code, which finds none there.
+The importer accesses files through ``posix`` and ``_io`` directly. Imports outside ``/tmp`` must stay
+unaffected, whatever is in the bundle (C5.2). So the importer gets two proxy modules in place of those: they
+pass calls to the patched layer if the text of the path leads to ``/tmp``. Extension modules in ``/tmp`` are
+not found, because native code loads them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tmpguard.interpose.files import builtin_open, descriptors, raw
 from .given import Given
 from .paths import resolve
 
-#: The importer's calls of ``posix`` that take a path, and what they are in ``/tmp``.
+#: The functions of ``posix`` that the importer calls with a path, and their replacements for ``/tmp``.
 _POSIX: Final[dict[str, Callable[..., Any]]] = {
     "stat": lambda _, path: look.stat(path),
     "listdir": listing.listdir,
@@ -34,7 +34,7 @@ _POSIX: Final[dict[str, Callable[..., Any]]] = {
     "unlink": change.unlink,
 }
 
-#: Its calls of ``_io``. Bytecode is written by ``open`` since 3.14, and by ``FileIO`` before.
+#: The same for ``_io``. Bytecode is written with ``open`` since 3.14, and with ``FileIO`` before.
 _IO: Final[dict[str, Callable[..., Any]]] = {
     "open": lambda _, file, mode: builtin_open.open(file, mode),
     "open_code": builtin_open.open_code,
@@ -43,7 +43,7 @@ _IO: Final[dict[str, Callable[..., Any]]] = {
 
 
 class _Front(types.ModuleType):
-    """Stands before a module: what it has not itself, that one has."""
+    """A proxy for a module. Attributes that it does not have itself come from the module."""
 
     def __init__(self, module: types.ModuleType, calls: dict[str, Callable[..., Any]]) -> None:
         super().__init__(module.__name__)
@@ -56,14 +56,14 @@ class _Front(types.ModuleType):
 
 
 def posix_front(posix: types.ModuleType) -> types.ModuleType:
-    """What the importer gets for ``posix``."""
+    """The importer's replacement for ``posix``."""
     made = _Front(posix, _POSIX)
     vars(made)["getcwd"] = _choosing_directory(posix.getcwd)
     return made
 
 
 def io_front(io: types.ModuleType) -> types.ModuleType:
-    """What the importer gets for ``_io``."""
+    """The importer's replacement for ``_io``."""
     return _Front(io, _IO)
 
 
@@ -86,7 +86,7 @@ def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
 
 
 def _is_own(invocation: Invocation, path: PathOrDescriptor) -> bool:
-    """Does ``path``, a path or a descriptor, say that it is in the invocation's ``/tmp`` or the bundle's?"""
+    """True if ``path`` (a path or a descriptor) leads to the invocation's ``/tmp`` or to the bundle in it."""
     if isinstance(path, int):
         return invocation.owns(path)
     name = os.fspath(path)
@@ -101,15 +101,15 @@ def _is_own(invocation: Invocation, path: PathOrDescriptor) -> bool:
     return is_below(name, TMP) and table.mount_of(name) in (table.scratch, table.package)
 
 
-# --- the sources that tracebacks, `inspect` and `linecache` show ----------------------------------------
+# --- the sources that tracebacks, `inspect` and `linecache` show ---------------------------------------
 
 
 def open_source(
     invocation: Invocation, file: PathOrDescriptor, mode: str = "r", *args: Any, **options: Any
 ) -> Any:
-    """``tokenize``'s own ``open``: a file below ``/tmp`` is the invocation's, any other is read as ever.
+    """``tokenize``'s own ``open``. Files below ``/tmp`` are the invocation's; other reads are unaffected.
 
-    The sources of running code have to be found wherever they lie, whatever the application is shown there.
+    The sources of running code must be found wherever they are, even if the application cannot see them.
     """
     opener = builtin_open.open if _is_below_tmp(invocation, file) else originals.open
     return opener(file, mode, *args, **options)

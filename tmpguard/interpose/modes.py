@@ -1,4 +1,4 @@
-"""What the mode of an ``open()`` asks for."""
+"""Parses the mode of an ``open()``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Final, NamedTuple
 
 WRITING: Final = os.O_WRONLY | os.O_RDWR
-#: What an open(2) without is only reading.
+#: An open(2) without any of these flags only reads.
 CHANGING: Final = WRITING | os.O_CREAT | os.O_TRUNC
 _FLAGS: Final = {
     "r": 0,
@@ -17,7 +17,7 @@ _FLAGS: Final = {
 
 
 class Plan(NamedTuple):
-    """What a mode asks for."""
+    """The meaning of a mode."""
 
     flags: int
     raw_mode: str
@@ -30,13 +30,13 @@ _plans: dict[object, Plan | None] = {}
 
 
 def plan_of(mode: object) -> Plan | None:
-    """The plan of ``mode``, raw or not; None where it is no mode at all."""
+    """The plan of ``mode``, raw or buffered; None if it is not a mode."""
     try:
         return _plans[mode]
     except KeyError:
         pass
     except TypeError:
-        return None  # no string at all
+        return None  # not hashable, so not a string
     plan = parse(mode)
     if plan is not None:
         _plans[mode] = plan
@@ -44,7 +44,7 @@ def plan_of(mode: object) -> Plan | None:
 
 
 def raw_plan_of(mode: object) -> Plan | None:
-    """The plan of a mode of :class:`FileIO`, in which ``b`` says nothing and ``t`` has no place."""
+    """The plan of a mode of :class:`FileIO`, in which ``b`` has no effect and ``t`` is invalid."""
     return plan_of(mode.replace("b", "") + "b") if isinstance(mode, str) and "t" not in mode else None
 
 

@@ -1,4 +1,4 @@
-"""Files that the standard library opens below Python: databases of ``dbm``, and certificates (C6.1)."""
+"""Files that the standard library opens in native code: ``dbm`` databases and certificates (C6.1)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .raising import alive, refuse
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-# --- dbm.gnu and dbm.ndbm, whose libraries open files by themselves ------------------------------------
+# --- dbm.gnu and dbm.ndbm, whose C libraries open the files --------------------------------------------
 
 
 def open_database(original: Callable[..., Any], operation: str, failure: type[OSError]) -> Any:
-    """What ``dbm.gnu.open`` and ``dbm.ndbm.open`` are within an invocation."""
+    """The replacement of ``dbm.gnu.open`` or ``dbm.ndbm.open`` within an invocation."""
 
     def guarded(
         invocation: Invocation, filename: StrOrBytesPath, flags: str = "r", mode: int = 0o666, /
@@ -43,7 +43,7 @@ def open_database(original: Callable[..., Any], operation: str, failure: type[OS
     return guarded
 
 
-# --- ssl, which has certificates read below Python: it is given the real paths of those in /tmp ---------
+# --- ssl, which reads certificates in native code: it gets the real paths of those in /tmp ---------------
 
 
 def load_cert_chain(original: Callable[..., None]) -> Callable[..., None]:
@@ -77,7 +77,7 @@ def load_verify_locations(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _real(path: StrOrBytesPath | None) -> Any:
-    """The real path behind ``path``; raises OSError without a file's name, as ``ssl`` does."""
+    """The real path of ``path``. Raises OSError without a file name, as ``ssl`` does."""
     invocation = get_current()
     if invocation is None or path is None:
         return path

@@ -1,7 +1,7 @@
-"""What the kernel answers to a change on a read-only mount, in the kernel's order (C2.2).
+"""The kernel's errors for a change on a read-only mount, in the kernel's order (C2.2).
 
-Each function gives the errno of one kind of system call for a place outside the writable mounts, 0 where
-it goes through. Found on a read-only root; the parity tests hold them to it.
+Each function returns the errno of one kind of system call for a place outside the writable mounts, or 0 if
+the call succeeds. The rules were determined on a read-only root; the parity tests compare them with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tmpguard.core.mounts.table import Place
 
 from .modes import WRITING
 
-#: 0 where the platform has none.
+#: 0 if the platform does not have the flag.
 O_PATH: Final = getattr(os, "O_PATH", 0)
 O_TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
 
 
 def _mode(real: str) -> int | None:
-    """The mode of the directory entry ``real``, None where there is none. Other errors are raised."""
+    """The mode of the directory entry ``real``, None if it does not exist. Other errors are raised."""
     try:
         return originals.lstat(real).st_mode
     except FileNotFoundError:
@@ -30,18 +30,18 @@ def _mode(real: str) -> int | None:
 
 
 def holder_of(where: Place) -> str:
-    """The real directory in which the entry of ``where`` stands."""
+    """The real directory that contains the entry of ``where``."""
     return os.path.dirname(where.real.rstrip("/")) or "/"
 
 
 def check_search(where: Place) -> None:
-    """Raises OSError(EACCES) where the directory of the entry may not be searched, which is told first."""
+    """Raise OSError(EACCES), which precedes other errors, if the entry's directory may not be searched."""
     try:
         originals.lstat(holder_of(where) + "/.")
     except PermissionError:
         raise
     except OSError:
-        pass  # it was removed while somebody stands in it
+        pass  # it was removed while it was a working directory
 
 
 def open_error(where: Place, flags: int) -> int:
@@ -61,19 +61,19 @@ def open_error(where: Place, flags: int) -> int:
     if modes.S_ISLNK(mode):
         if flags & os.O_NOFOLLOW:
             return ELOOP
-        mode = originals.stat(where.real).st_mode  # a link of /proc: only the kernel can follow it
-    # Access mode 3 is neither reading nor writing: a descriptor for ioctl alone.
+        mode = originals.stat(where.real).st_mode  # a magic link in /proc, which only the kernel can follow
+    # Access mode 3 permits neither reading nor writing: the descriptor is only for ioctl.
     writing = flags & WRITING in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
     if modes.S_ISDIR(mode):
         return EISDIR if writing or creating else 0
     if flags & os.O_DIRECTORY or where.slash:
         return ENOTDIR
-    # A device, a FIFO or a socket is not written through the mount (C1.3).
+    # A write to a device, a FIFO or a socket does not change the mount (C1.3).
     return EROFS if writing and modes.S_ISREG(mode) else 0
 
 
 def making_error(where: Place, *, directory: bool) -> int:
-    """For mkdir, mknod, mkfifo, symlink and the new name of link: whether it exists is asked first."""
+    """For mkdir, mknod, mkfifo, symlink and the new name of link. EEXIST comes first."""
     if _mode(where.real.rstrip("/") or "/") is not None:
         return EEXIST
     if where.last:
@@ -84,12 +84,12 @@ def making_error(where: Place, *, directory: bool) -> int:
 
 
 def _in_proc(where: Place) -> bool:
-    """Is it in /proc? There is no telling what is not there from what cannot be there."""
+    """True for a path in /proc. Creating an entry gives ENOENT there, whether or not it could exist."""
     return where.virtual.startswith("/proc/")
 
 
 def unlink_error(where: Place) -> int:
-    """For unlink: refused before it is looked whether there is such a file."""
+    """For unlink: the kernel refuses it before it checks whether the file exists."""
     return EISDIR if where.last else EROFS
 
 
@@ -99,9 +99,9 @@ def rmdir_error(where: Place) -> int:
 
 
 def rename_error(source: Place, target: Place) -> int:
-    """For rename: across mounts before the kind of name, and that before the mount's being read-only.
+    """For rename. The kernel checks first for different mounts, then the kind of name, then for read-only.
 
-    Both names lie on mounts as their directories do. 0 where both are on the same writable mount.
+    Each name is on the mount of its directory. 0 if both are on the same writable mount.
     """
     if source.parent is not target.parent or not (source.parent.writable or _on_one_device(source, target)):
         return EXDEV
@@ -111,17 +111,17 @@ def rename_error(source: Place, target: Place) -> int:
 
 
 def _on_one_device(source: Place, target: Place) -> bool:
-    """Are the directories of both entries on one of the machine's own mounts?"""
+    """True if the directories of both entries are on the same real device."""
     devices = {
         originals.stat(holder_of(where)).st_dev
         for where in (source, target)
-        if not where.why  # what is not in the bundle stands nowhere
+        if not where.why  # a file that is not in the bundle is on no device
     }
     return len(devices) <= 1
 
 
 def mount_point_error(source: Place, target: Place) -> int:
-    """For rename from or to a mount point: what fits together is asked before whether it is busy."""
+    """For rename from or to a mount point. The types of both entries are checked before EBUSY."""
     kinds = [_mode(where.real.rstrip("/")) for where in (source, target)]
     if kinds[0] is None:
         return ENOENT
@@ -133,7 +133,7 @@ def mount_point_error(source: Place, target: Place) -> int:
 
 
 def change_error(where: Place) -> int:
-    """For chmod, chown, utime and the extended attributes: the file has to be there."""
+    """For chmod, chown, utime and the extended attributes: the file must exist."""
     return ENOENT if _mode(where.real) is None else EROFS
 
 

@@ -1,4 +1,4 @@
-"""Local sockets: each is a file, too."""
+"""Unix domain sockets: each bound socket is also a file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .paths import resolve, resolve_entry
 from .raising import alive
 from .readonly import making_error
 
-#: So long may the path of a local socket be, with its terminating NUL.
+#: The maximum length of a socket's path, including the terminating NUL.
 _ADDRESS_MAX: Final = 108
-#: Behind ``/proc/self/fd/`` and a number.
+#: The maximum length of a name after ``/proc/self/fd/`` and a descriptor number.
 _LONGEST_NAME: Final = _ADDRESS_MAX - 30
 
 _Socket = _socket.socket
@@ -33,7 +33,7 @@ _Address = str | tuple[Any, ...] | ReadableBuffer
 
 
 def _local(sock: _Socket, address: object) -> Invocation | None:
-    """The invocation in which ``address`` is a path, None where it is not one."""
+    """The current invocation if ``address`` is a path, otherwise None."""
     invocation = get_current()
     if invocation is None or not isinstance(address, (str, bytes, bytearray, memoryview)):
         return None
@@ -41,7 +41,7 @@ def _local(sock: _Socket, address: object) -> Invocation | None:
         return None
     name = _bytes(address)
     if name.startswith(b"\0") or len(name) >= _ADDRESS_MAX:
-        return None  # no path; or too long, as the original says
+        return None  # an abstract address; or too long, which the original reports
     return invocation
 
 
@@ -62,7 +62,7 @@ def _encoded(address: object) -> bytes:
 
 
 def bind(self: _Socket, address: _Address, /) -> None:
-    """:meth:`socket.socket.bind`: a local socket is a file, too."""
+    """:meth:`socket.socket.bind`. Binding a Unix domain socket creates a file."""
     invocation = _local(self, address)
     if invocation is None:
         return originals.socket_bind(self, address)
@@ -79,7 +79,7 @@ def bind(self: _Socket, address: _Address, /) -> None:
         raise os_error(EADDRINUSE)
     with _short(where.real) as real:
         bound = _bind(invocation, self, address, where, real)
-        # Whoever asks for the address is told the one that was given, as by the kernel.
+        # getsockname() and the like return the address as it was given, as the kernel does.
         volume = invocation.volume
         volume.addresses = {**volume.addresses, bound: os.fsdecode(_encoded(address))}
     return None
@@ -88,10 +88,10 @@ def bind(self: _Socket, address: _Address, /) -> None:
 def _bind(invocation: Invocation, sock: _Socket, address: object, where: Place, real: str) -> str:
     """Bind ``sock`` to ``real``, another name of ``where.real``, within ``max_files`` (C3.6).
 
-    Returns the address that the kernel has for it then.
+    Returns the address under which the kernel knows the socket.
     """
     make = partial(_make, sock, where.real, real)
-    if not where.parent.charged or where.slash:  # only a directory may be named like that
+    if not where.parent.charged or where.slash:  # a trailing slash is only valid for a directory
         return make()
     try:
         return invocation.quota.making(where.real, make)  # type: ignore[no-any-return]
@@ -101,13 +101,13 @@ def _bind(invocation: Invocation, sock: _Socket, address: object, where: Place, 
 
 
 def _make(sock: _Socket, path: str, real: str) -> str:
-    """Bind ``sock`` to ``path`` by its short name ``real``; returns the address that it has then.
+    """Bind ``sock`` to ``path`` by its short name ``real``. Returns the socket's address.
 
-    A name by way of a descriptor is given to a new entry first: others may come to be told by the same, and
-    that of the file itself may not fit into an address.
+    A short name that goes through a descriptor is not unique, and the file's own path may not fit into an
+    address. So the socket is bound to a new entry with a random name first, which is then linked to ``path``.
     """
     directory, _, name = path.rpartition("/")
-    if real == path or not name:  # the kernel refuses what only a directory may be named like
+    if real == path or not name:  # the kernel refuses a trailing slash
         originals.socket_bind(sock, real)
         return real
     passing = os.urandom(6).hex()
@@ -115,7 +115,7 @@ def _make(sock: _Socket, path: str, real: str) -> str:
     originals.socket_bind(sock, address)
     try:
         originals.link(f"{directory}/{passing}", path, follow_symlinks=False)
-    except FileExistsError:  # made by another thread since it was looked for
+    except FileExistsError:  # another thread created it in the meantime
         raise os_error(EADDRINUSE) from None
     finally:
         originals.unlink(f"{directory}/{passing}")
@@ -124,7 +124,7 @@ def _make(sock: _Socket, path: str, real: str) -> str:
 
 @contextmanager
 def _reached(invocation: Invocation, operation: str, address: object) -> Iterator[str]:
-    """The real address behind ``address``."""
+    """The real address of ``address``, within the block."""
     alive(invocation, operation, address)
     with _unnamed():
         where = resolve(invocation, Given(os.fsdecode(_encoded(address))), operation=operation)
@@ -171,7 +171,7 @@ def sendmsg(self: _Socket, buffers: Iterable[ReadableBuffer], /, *rest: object) 
         return originals.socket_sendmsg(self, buffers, *rest[:2], real, *rest[3:])
 
 
-# --- being told an address -----------------------------------------------------------------------------
+# --- returning an address ------------------------------------------------------------------------------
 
 
 def getsockname(self: _Socket, /) -> Any:
@@ -210,7 +210,7 @@ def recvmsg_into(self: _Socket, /, *args: object, **options: object) -> Any:
 
 
 def _with_virtual_address(answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """``answer`` with the address that comes last in it."""
+    """``answer``, with its last item, the address, translated to the virtual one."""
     address = answer[-1]
     if type(address) is not str or not address:
         return answer
@@ -227,7 +227,7 @@ def _virtual_address(address: object) -> Any:
 
 @contextmanager
 def _unnamed() -> Iterator[None]:
-    """Errors within the block bear no path, as those of sockets do not."""
+    """Remove the path from errors within the block, as errors of sockets have none."""
     try:
         yield
     except OSError as exc:
@@ -238,9 +238,9 @@ def _unnamed() -> Iterator[None]:
 
 @contextmanager
 def _short(real: str, *, there: bool = False) -> Iterator[str]:
-    """A name of ``real`` that fits into a socket address: 108 bytes, less than many a scratch path.
+    """A name of ``real`` that fits into a socket address: 108 bytes, which many scratch paths exceed.
 
-    One that is ``there`` may have any name: a link may lead to it.
+    If the file is ``there``, its own name may have any length.
     """
     if len(os.fsencode(real)) < _ADDRESS_MAX:
         yield real

@@ -1,6 +1,6 @@
-"""The table of intercepted callables: one row each, with what it is used for and which paths it takes.
+"""The table of intercepted callables: one row each, with its intent and its path arguments.
 
-The documentation's list is made from this table and held to it by a test.
+The documentation's list is generated from this table, and a test compares them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .wrapper import NumberWrapper, Wrapper
 class Call(NamedTuple):
     """One intercepted callable.
 
-    ``owner`` is the module, or the class within a module as ``module:Class``; ``intent`` one of ``read``,
-    ``create``, ``modify``, ``metadata``, ``allocate``, ``process``, ``child`` and ``carry``; ``paths`` names
-    its path arguments; ``replacement`` is a function of the invocation and the call's own arguments, or,
-    where ``ready`` is true, the object that takes the callable's place as it is. The first ``numbers`` of its
-    arguments may be descriptors.
+    ``owner`` is the module, or a class in a module as ``module:Class``. ``intent`` is one of ``read``,
+    ``create``, ``modify``, ``metadata``, ``allocate``, ``process``, ``child`` and ``carry``. ``paths`` names
+    the path arguments. ``replacement`` is a function that takes the invocation and the call's own arguments;
+    if ``ready`` is true, it is the object that replaces the callable as it is. The first ``numbers``
+    arguments may be descriptor numbers.
     """
 
     owner: str
@@ -42,7 +42,7 @@ class Call(NamedTuple):
     numbers: int = 0
 
     def wrapper(self, original: Callable[..., Any]) -> Any:
-        """What takes the place of ``original``."""
+        """The object that replaces ``original``."""
         if self.ready:
             return self.replacement
         if self.numbers:
@@ -51,7 +51,7 @@ class Call(NamedTuple):
 
     @property
     def public(self) -> str:
-        """The dotted name by which the callable is known: ``os.mkdir``."""
+        """The public dotted name of the callable: ``os.mkdir``."""
         return f"{self.owner.replace(':', '.')}.{self.name}"
 
 
@@ -167,8 +167,8 @@ TABLE: Final[tuple[Call, ...]] = (
 _FIRST: Final = functools.partial(carry.carrying, position=0)
 _SECOND: Final = functools.partial(carry.carrying, position=1)
 
-#: Wrapped where they were imported before the first invocation: the owner, the name, and what makes the
-#: wrapper from the original.
+#: Wrapped if their modules are imported: the owner, the name, and the function that makes the wrapper from
+#: the original.
 _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("importlib._bootstrap_external", "_os", importing.posix_front),
     ("importlib._bootstrap_external", "_io", importing.io_front),
@@ -190,7 +190,7 @@ _LATE: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("multiprocessing.forkserver", "connect_to_new_process", foreign.fork_server),
 )
 
-#: What is imported within a request at the earliest, and what is there before that.
+#: Modules that may be imported only within a request, and the module that is imported before them.
 _WITH: Final = {
     "gevent.pool": "gevent",
     "gevent.threadpool": "gevent",
@@ -198,14 +198,14 @@ _WITH: Final = {
     "multiprocessing.util": "multiprocessing.context",
 }
 
-#: Wrapped where the interpreter has them: module, and the exception that they raise.
+#: Wrapped if the interpreter has them: the module, and the one with its exception class.
 _DBM: Final = (("dbm.gnu", "_gdbm"), ("dbm.ndbm", "_dbm"))
 
 
 def calls() -> Iterator[tuple[Any, str, Any, Any]]:
-    """What there is to patch here: the owner, the name, the original and what takes its place.
+    """The callables to patch on this platform: the owner, the name, the original and its replacement.
 
-    The same original gets the same replacement, wherever it is found; the first named is the general one.
+    An original that is found in several places gets the same replacement everywhere; its first row wins.
     """
     made: dict[tuple[int, int], Any] = {}
     for call in TABLE:
@@ -227,8 +227,10 @@ def _owner(name: str) -> Any:
 
 
 def late_calls() -> Iterator[tuple[Any, str, Callable[[], Any]]]:
-    """What there is to patch in modules that are imported by now: the owner, the name, and what makes that
-    which takes its place."""
+    """The callables to patch in modules that are imported by now.
+
+    Yields the owner, the name, and a function that makes the replacement.
+    """
     for name, attribute, replace in _LATE:
         module = name.partition(":")[0]
         if _WITH.get(module, module) in sys.modules:

@@ -1,7 +1,7 @@
-"""Temporary files and directories of ``tempfile`` that outlive the invocation they were made in.
+"""Temporary files and directories of ``tempfile`` that outlive the invocation in which they were created.
 
-They remove themselves by name, whenever they are closed or collected: outside of the invocation that name
-would be one in the real ``/tmp``. So each remembers its invocation.
+They remove themselves by name when they are closed or garbage-collected. Outside the invocation, that name
+would refer to the real ``/tmp``. So each one remembers its invocation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .given import Given
 from .paths import is_directory, resolve
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
-#: Where the file is unlinked: ``cleanup`` since 3.12.
+#: The method that unlinks the file: ``cleanup`` since 3.12.
 CLOSING: Final = "cleanup" if hasattr(_Closer, "cleanup") else "close"
 
 _closer_init: Final = _Closer.__init__
@@ -33,7 +33,7 @@ _system_directory: Final = tempfile._gettempdir  # type: ignore[attr-defined]
 
 @functools.wraps(_system_directory)
 def gettempdir() -> Any:
-    """Within an invocation the default is the first of the usual directories that it may write to (C1.1)."""
+    """The default directory: within an invocation, the first usual directory that is writable (C1.1)."""
     invocation = get_current()
     if invocation is None:
         return _system_directory()
@@ -45,7 +45,7 @@ def gettempdir() -> Any:
         candidates.insert(0, chosen)
     absolute = map(os.path.abspath, candidates)
     found = next((path for path in absolute if _may_be_written(invocation, path)), TMP)
-    return sys.intern(found)  # it is the same object at each call
+    return sys.intern(found)  # each call returns the same object
 
 
 def _may_be_written(invocation: Invocation, path: str) -> bool:
@@ -67,7 +67,7 @@ def closer_init(self: Any, *args: object, **options: object) -> None:
 @functools.wraps(_closing)
 def closing(self: Any, *args: object, **options: object) -> None:
     invocation = getattr(self, "invocation", None)
-    options.setdefault("unlink", os.unlink)  # its own default was taken before there was a patched layer
+    options.setdefault("unlink", os.unlink)  # its own default was bound before the layer was installed
     if invocation is None:
         _closing(self, *args, **options)
     elif invocation.ended:
@@ -81,7 +81,7 @@ def _wiped_already(name: object) -> None:
 
 
 class _Within:
-    """Calls ``call`` for ``invocation``, and no more when that is over: then the wipe has done it."""
+    """Calls ``call`` within ``invocation``; does nothing once that is over, since the wipe has done it."""
 
     def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
         self._invocation = invocation
@@ -105,14 +105,14 @@ def directory_init(self: Any, *args: object, **options: object) -> None:
 
 
 class _ProcessDirectory:
-    """The directory of :mod:`multiprocessing` in one invocation's ``/tmp``."""
+    """The temporary directory of :mod:`multiprocessing` in one invocation's ``/tmp``."""
 
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="pymp-")
 
 
 def process_directory(original: Callable[[], str]) -> Callable[[], str]:
-    """What :func:`multiprocessing.util.get_temp_dir` is: one for the process, shared by no invocations."""
+    """:func:`multiprocessing.util.get_temp_dir`: one directory per invocation, and one for the process."""
 
     @functools.wraps(original)
     def get_temp_dir() -> str:
