@@ -34,8 +34,8 @@ class Guard(Policy):
         ``"oci-functions"``, ``"vercel"`` or ``"none"``.
     :param lifetime: ``"invocation"`` wipes ``/tmp`` after each invocation. ``"instance"`` lets all
         invocations of the process share one ``/tmp`` (:mod:`tmpguard.core.instance`).
-    :param bundle: The project directory: readable at ``/tmp/package``, and the working directory of every
-        invocation. None for no bundle (C5).
+    :param bundle: The project directory: the working directory of every invocation, and readable at
+        ``/tmp/package`` on the platform that has it, ``"genezio"``. None for no bundle (C5).
     :param ignore: A file of patterns in gitignore syntax: project files that match are not in the bundle.
         The default is the bundle's ``.genezioignore``, if it has one. None for no such file.
     :param writable: More directories that may be written to, without quota or wipe (C1.4).
@@ -94,6 +94,7 @@ class Guard(Policy):
     def _set_sizes(self, storage_size: object, plan: object, platform: object, max_files: object) -> None:
         row = options.checked_platform(platform)
         self.platform = row.name
+        self._has_package = row.package
         self.plan = options.checked_plan(plan, row)
         #: ``size_from`` names the source of the storage size.
         self.storage_size, self.size_from = options.told_size(storage_size, self.plan, row)
@@ -107,11 +108,11 @@ class Guard(Policy):
         #: The rules that exclude files from the bundle, None if there are none.
         self.ignore = find_ignore(ignore, self.bundle)
         self.mounts = MountTable(
-            bundle=self.bundle,
+            bundle=self.bundle if self._has_package else None,
             writable=self.writable,
             pinned=options.pinned(self.bundle, *self.readable),
             cwd=self.bundle,
-            hidden=hidden_by(self.ignore, self.bundle, self.writable),
+            hidden=hidden_by(self.ignore, self.bundle, self.writable, package=self._has_package),
             deployed=deployed_places(self.bundle, self.writable) if self.enforce else None,
             enforce=self.enforce,
         )

@@ -6,7 +6,7 @@ from tests.support import PROJECT
 from tmpguard.config.platforms import PLATFORMS, Platform
 
 PAGE = PROJECT / "docs" / "genezio.md"
-_START, _END = "|---|---|---|---|---|---|---|\n", "<!-- /platforms -->"
+_START, _END = "|---|---|---|---|---|---|---|---|\n", "<!-- /platforms -->"
 
 
 def page() -> str:
@@ -27,6 +27,7 @@ def _cells(row: Platform) -> list[str]:
         _allowed(row),
         ", ".join(f"{files:,}" for files in row.inodes.values()) or "no limit",
         left,
+        "yes" if row.package else "no",
         row.source,
         row.read,
     ]

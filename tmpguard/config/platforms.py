@@ -32,6 +32,8 @@ class Platform(NamedTuple):
     plans: Mapping[str, int | None] = MappingProxyType({})
     #: The limit on files for each size. Empty if there is none; otherwise these are all the sizes.
     inodes: Mapping[int, int] = MappingProxyType({})
+    #: Does it show the project's files below ``/tmp/package`` (C5.1)?
+    package: bool = False
 
 
 PLANS: Final[Mapping[str, int | None]] = MappingProxyType({"free": 128, "pro": 512, "enterprise": None})
@@ -47,6 +49,7 @@ _ROWS: Final = (
         source="Genezio, DeployApps documentation: Temporary Storage; DeployApps Configuration File",
         read="2026-11-23",
         plans=PLANS,
+        package=True,
     ),
     Platform(
         name="aws-lambda",

@@ -13,7 +13,6 @@ from tmpguard.core.reports import remedies
 from tmpguard.core.reports.report import NATIVE_OVERRUN, Report, Violation
 
 from .callers import Caller, find_caller, is_bytecode, locate
-from .layout import PACKAGE, is_below
 from .policy import Policy
 from .spelling import descriptor_path, printable, spelled
 
@@ -135,7 +134,7 @@ class RefusalMixin:
         name = printable(path)
         if self.cold_start:
             return remedies.at_start(name)
-        if where is not None and is_below(where.virtual, PACKAGE):
+        if where is not None and where.mount is self.guard.mounts.package:
             return remedies.in_bundle(where.virtual)
         # A relative path is already relative to the working directory.
         return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")

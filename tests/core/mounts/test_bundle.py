@@ -429,3 +429,40 @@ def test_a_thread_shares_the_working_directory_of_its_invocation(guard: tmpguard
         thread.join()
         assert seen == ["/tmp"]
         assert os.getcwd() == "/etc"
+
+
+# --- platforms without /tmp/package (C5.1) -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["aws-lambda", "oci-functions", "vercel", "none"])
+def test_a_platform_without_it_has_an_empty_tmp_that_can_be_cleaned(
+    platform: str, project: Path, scratch_root: Path
+) -> None:
+    guard = tmpguard.Guard(platform=platform, bundle=project, scratch_root=scratch_root)
+    with guard.invocation() as invocation:
+        assert os.listdir("/tmp") == []
+        assert not os.path.lexists("/tmp/package")
+        os.makedirs("/tmp/package/work")
+        Path("/tmp/package/a.txt").write_text("its own")
+        assert sorted(os.listdir("/tmp/package")) == ["a.txt", "work"]
+        for entry in Path("/tmp").iterdir():
+            shutil.rmtree(entry)
+        assert os.listdir("/tmp") == []
+        assert os.getcwd() == str(project)
+        assert Path("a.txt").read_text() == "abc"
+    assert not invocation.report.violations
+
+
+def test_without_it_the_ignored_files_are_absent_from_the_project_only(
+    project: Path, scratch_root: Path
+) -> None:
+    (project / ".genezioignore").write_text("a.txt\n")
+    guard = tmpguard.Guard(platform="vercel", bundle=project, scratch_root=scratch_root)
+    with guard.invocation():
+        assert not os.path.exists("a.txt")
+        os.mkdir("/tmp/package")
+        Path("/tmp/package/a.txt").write_text("its own")
+        os.symlink(project / "data/b.txt", "/tmp/package/link")
+        assert Path("/tmp/package/a.txt").read_text() == "its own"
+        assert len(Path("/tmp/package/link").read_bytes()) == 10_000
+        assert sorted(os.listdir("/tmp/package")) == ["a.txt", "link"]

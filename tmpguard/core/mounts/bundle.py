@@ -34,10 +34,14 @@ _FEW: Final = 32
 class Hidden:
     """The files of the project that are not in the bundle."""
 
-    __slots__ = ("_bundle", "_ignore", "_kept", "_offset", "_own")
+    __slots__ = ("_bundle", "_ignore", "_kept", "_offset", "_own", "_package")
 
-    def __init__(self, ignore: Ignore, bundle: str, *, writable: Iterable[str] = ()) -> None:
+    def __init__(
+        self, ignore: Ignore, bundle: str, *, writable: Iterable[str] = (), package: bool = True
+    ) -> None:
         self._ignore = ignore
+        #: Is the bundle mounted at /tmp/package? Elsewhere that is a name like any other (C5.1).
+        self._package = package
         self._bundle = bundle.rstrip("/")
         self._own = self._bundle + "/"
         base = os.path.dirname(ignore.file)
@@ -91,7 +95,7 @@ class Hidden:
 
     def _relative(self, virtual: str) -> str | None:
         """The path of ``virtual`` relative to the bundle; None if it is not in the project."""
-        if virtual.startswith(PACKAGE) and is_below(virtual, PACKAGE):
+        if self._package and virtual.startswith(PACKAGE) and is_below(virtual, PACKAGE):
             return virtual[len(PACKAGE) + 1 :]
         if virtual.startswith(self._own):
             return virtual[len(self._own) :]
@@ -202,11 +206,13 @@ def deployed_places(bundle: str | None, writable: Iterable[str]) -> tuple[str, .
     return (*_SYSTEM, TMP, *own, *writable)
 
 
-def hidden_by(ignore: Ignore | None, bundle: str | None, writable: Iterable[str]) -> Hidden | None:
+def hidden_by(
+    ignore: Ignore | None, bundle: str | None, writable: Iterable[str], *, package: bool = True
+) -> Hidden | None:
     """The files that the rules leave out of the bundle; None if they cannot leave out any."""
     if ignore is None or bundle is None or not ignore.rules:
         return None
-    return Hidden(ignore, bundle, writable=writable)
+    return Hidden(ignore, bundle, writable=writable, package=package)
 
 
 def find_ignore(option: object, bundle: str | None) -> Ignore | None:

@@ -276,7 +276,8 @@ class Namespace:
         if links > MAX_LINKS:
             raise os_error(ELOOP)
         target = originals.readlink(real)
-        if self.table.deployed is not None and link.startswith(PACKAGE) and is_below(link, PACKAGE):
+        package = self.table.package
+        if self.table.deployed is not None and package is not None and is_below(link, PACKAGE):
             self._check_link(link, target)
         if _is_magic(link):
             return self._behind_magic(link, target, is_last=is_last, slash=slash)

@@ -132,6 +132,7 @@ class MountTable:
         pinned = frozenset(pinned)
         inner = [Mount(path, path, writable=False) for path in pinned]
         inner += [Mount(path, path, writable=True) for path in writable if is_below(path, TMP)]
+        # ``bundle`` is what is seen below /tmp/package; None on a platform that has none (C5.1).
         self.package = None if bundle is None else Mount(PACKAGE, bundle.rstrip("/"), writable=False)
         if self.package is not None:
             inner.append(self.package)
