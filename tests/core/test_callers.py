@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,22 +38,64 @@ def library(call: Callable[[], Caller]) -> Caller:
 
 
 def test_the_functions_are_those_between_the_call_and_the_application_s_line() -> None:
-    (line, through), functions, importing = library(find_caller)
+    (line, through), functions, importing, package, _ = library(find_caller)
     assert line is not None
     assert (line.file, line.function) == (__file__, "library")
     assert through is not None
     assert str(through) == "/srv/site-packages/shop/cache.py:4 in Cache.store"
     assert functions == ("shop.cache.Cache.store", "shop.cache.save")
     assert not importing
+    assert package == "shop"
 
 
 def test_a_library_that_called_the_application_is_not_on_the_way() -> None:
     caller = library(lambda: find_caller())
-    (line, through), functions, _ = caller
+    (line, through), functions, _, package, named = caller
     assert line is not None
     assert "<lambda>" in line.function
     assert through is None
     assert functions == ()
+    assert (package, named) == ("", None)
+
+
+WRITING = """
+import os, tempfile
+def named(path, ask): return ask(path)
+def appended(path, ask): return ask(path + ".lock")
+def inside(directory, *, ask): return ask(os.path.join(directory, "index", "0"))
+def beside(path, ask): return ask(os.path.join(os.path.dirname(os.path.abspath(path)), "tmp1x8a"))
+def made_up(path, ask): return ask("shopIOtemp.xlsx")
+def elsewhere(path, ask): return ask("/var/lib/shop/shopIOtemp.xlsx")
+def many(*paths, ask, **more): return ask(more["target"])
+class Book:
+    def __init__(self, name): self.name = name
+    def save(self, ask): return ask(self.name)
+"""
+
+
+def test_the_application_s_own_name_for_a_file_is_found() -> None:
+    names: dict[str, Any] = {"__name__": "shop.io"}
+    exec(compile(WRITING, "/srv/site-packages/shop/io.py", "exec"), names)
+    here = os.getcwd()
+
+    def ask(path: str) -> Caller:
+        return find_caller(path, here)
+
+    # ``ask`` is the application's: with functools.partial nothing but the library is on the way.
+    asking = partial(find_caller, directory=here)
+    for given in ("out/report.xlsx", Path("out/report.xlsx")):
+        assert names["named"](given, lambda path: asking(os.fspath(path))).named is None  # by the application
+        assert names["named"](given, lambda path: ask(str(path))).package == ""
+    assert names["named"]("out.xlsx", asking)[3:] == ("shop", "out.xlsx")
+    assert names["appended"]("out.xlsx", asking).named == "out.xlsx"
+    assert names["inside"]("out", ask=asking).named == "out"
+    assert names["beside"]("out.xlsx", asking).named == "out.xlsx"
+    assert names["beside"](Path("data/out.xlsx"), asking).named == "data/out.xlsx"
+    assert names["many"]("w", "utf-8", ask=asking, target="out.xlsx").named == "out.xlsx"
+    for made_up in ("made_up", "elsewhere"):
+        assert names[made_up]("out.xlsx", asking)[3:] == ("shop", None)
+        assert names[made_up]("w", asking).named is None
+    assert names["Book"]("out.xlsx").save(asking)[3:] == ("shop", None)
 
 
 class Hook(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -15,7 +15,8 @@ def recognised(row: Row) -> str:
     """By what a row is recognised, in Markdown."""
     parts = []
     if row.modules:
-        parts.append("called from " + ", ".join(f"`{module}`" for module in row.modules))
+        by = ", by the application itself" if row.direct else ""
+        parts.append("called from " + ", ".join(f"`{module}`" for module in row.modules) + by)
     if row.operations:
         parts.append("by " + ", ".join(f"`{operation}`" for operation in row.operations))
     if row.path:

@@ -27,6 +27,22 @@ DIRECTORIES = (
 )
 
 
+#: What a library does that writes a name of its own, as one for workbooks has a temporary file.
+WRITES = "def save(path):\n    with open(path, 'wb') as file:\n        file.write(bytes(2_000_000))\n"
+
+
+@provokes("XlsxWriter: a workbook")
+def workbook(places: Places) -> Step:
+    module = places.library("xlsxwriter.workbook", WRITES)
+    return lambda: module.save("report.xlsx")
+
+
+@provokes("XlsxWriter: temporary files")
+def sheets(places: Places) -> Step:
+    module = places.library("xlsxwriter.worksheet", WRITES)
+    return lambda: module.save("/tmp/sheet1")
+
+
 def making(name: str, path: str) -> Provocation:
     def provocation(places: Places) -> Step:
         module = places.library(name, MAKES)

@@ -8,7 +8,8 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
+from pathlib import PurePath
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -40,6 +41,11 @@ class Caller(NamedTuple):
     functions: tuple[str, ...]
     #: Whether an import made the call. False if that was not asked for.
     importing: bool
+    #: The installed package that made the call, by its top-level name; "" where it was the application, with
+    #: the standard library at the most.
+    package: str = ""
+    #: The path by which the application named the file to ``package``, None where the package chose it.
+    named: str | None = None
 
 
 _PACKAGE: Final = SOURCE_ROOT + "/"
@@ -61,6 +67,15 @@ _OBSERVERS: Final = ("coverage", "debugpy", "pydevd", "_pydevd_bundle")
 _PATH_MODULES: Final = frozenset(
     f"{root}{name}.py" for root in _STANDARD for name in ("genericpath", "posixpath")
 )
+
+#: What follows a file's name in the names that are made from it.
+_ENDS: Final = ("", "/", ".", "_", "-", "~")
+
+#: How many of the arguments behind ``*`` and ``**`` are looked at, and the flags of code that takes such: as in
+#: :mod:`inspect`, which takes long to import.
+_ARGUMENTS: Final = 20
+_VARARGS: Final = 0x04
+_VARKEYWORDS: Final = 0x08
 
 #: The modules that only read source files. Since 3.15 one of them is frozen.
 _SOURCE_READERS: Final = frozenset(
@@ -98,15 +113,17 @@ def locate() -> Origin:
     return _origin(passed, line)
 
 
-def find_caller(*, importing: bool = False) -> Caller:
-    """The same as :func:`locate`, with the library functions on the way.
+def find_caller(path: str = "", directory: str = "", *, importing: bool = False) -> Caller:
+    """The same as :func:`locate`, with the library functions on the way, and who chose the name ``path``.
+
+    ``directory`` is the working directory.
 
     ``importing`` asks whether an import made the call. Its frames may be outside the application's line.
     """
     passed, line = _walk(sys._getframe(1))
     functions = tuple(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}" for frame in passed)
     asked = importing and _has_importer(chain(passed, _outwards(line)))
-    return Caller(_origin(passed, line), functions, asked)
+    return Caller(_origin(passed, line), functions, asked, *_chooser(passed, path, directory))
 
 
 def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
@@ -123,7 +140,7 @@ def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
 
 
 def _origin(passed: list[FrameType], line: FrameType | None) -> Origin:
-    library = _location(passed[0]) if passed else None
+    library = _location(next(filter(_is_installed, passed), passed[0])) if passed else None
     if line is not None:
         return _location(line), library
     handed_on = handed_on_by.get()
@@ -136,6 +153,67 @@ def _origin(passed: list[FrameType], line: FrameType | None) -> Origin:
 def _location(frame: FrameType) -> Location:
     code = frame.f_code
     return Location(code.co_filename, frame.f_lineno, code.co_qualname)
+
+
+# --- who chose the name --------------------------------------------------------------------------------
+
+
+def _is_installed(frame: FrameType) -> bool:
+    """Is a library's ``frame`` that of an installed package, and not of the standard library?"""
+    return not _is_standard(frame.f_code.co_filename)
+
+
+def _chooser(passed: list[FrameType], path: str, directory: str) -> tuple[str, str | None]:
+    """The installed package that asks for ``path``, and how the application named that to it, if it did.
+
+    The application's own words are the arguments of the function that it called. ``directory`` is the working
+    directory.
+    """
+    installed = [place for place, frame in enumerate(passed) if _is_installed(frame)]
+    if not installed:
+        return "", None
+    package = str(passed[installed[0]].f_globals.get("__name__", "")).partition(".")[0]
+    if not path:
+        return package, None
+    told = [text for frame in passed[installed[-1] :] for text in _texts(frame)]
+    for is_meant in (_names, _names_its_sibling):
+        for text in told:
+            if is_meant(text, os.path.join(directory, text), path):
+                return package, text
+    return package, None
+
+
+def _texts(frame: FrameType) -> Iterator[str]:
+    """The arguments of the function of ``frame`` that may be paths."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & _VARARGS) + bool(code.co_flags & _VARKEYWORDS)
+    values = frame.f_locals
+    for name in code.co_varnames[:count]:
+        value = values.get(name)
+        more = value if type(value) is tuple else value.values() if type(value) is dict else (value,)
+        for each in islice(more, _ARGUMENTS):
+            if isinstance(each, (str, bytes, PurePath)):
+                yield os.fsdecode(each)
+
+
+def _names(given: str, absolute: str, path: str) -> bool:
+    """Is ``path`` what the application called ``given``, something in it, or its name with an ending?"""
+    return bool(given.strip("/.")) and any(
+        path.startswith(name) and path[len(name) :][:1] in _ENDS
+        for name in (given, absolute, os.path.normpath(absolute))
+    )
+
+
+def _names_its_sibling(given: str, absolute: str, path: str) -> bool:
+    """Is ``path`` a temporary name that is made beside its target, ``given``?
+
+    Two bare names are in one directory by chance, and not every argument is a path.
+    """
+    if "/" not in path or not ("/" in given or "." in given.strip(".")):
+        return False
+    directories = (os.path.dirname(given), os.path.dirname(os.path.normpath(absolute)))
+    return os.path.dirname(path) in directories
 
 
 # --- imports -------------------------------------------------------------------------------------------

@@ -53,20 +53,26 @@ class RefusalMixin:
         second: object = None,
         *,
         about: object = None,
+        where: Place | None = None,
         remedy: str = "",
         advise: bool = True,
     ) -> None:
         """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
 
         ``path`` and ``second`` go into the error as the caller spelled them. ``about`` is the path to record
-        if it is not the error's. ``advise`` says whether the table of libraries may supply a more specific
+        if it is not the error's. Without a ``remedy``, it is found from the path and from the place ``where``
+        it leads, if that is known. ``advise`` says whether the table of libraries may supply a more specific
         remedy. Returns if the guard only watches: the operation then goes through (C2.5).
         """
         subject = path if about is None else about
-        caller = find_caller(importing=code == codes.EROFS and is_bytecode(subject))
+        target = subject if second is None or about is not None else second
+        aim = self._shown(target)
+        importing = code == codes.EROFS and is_bytecode(subject)
+        caller = find_caller(aim, self._directory_or_none(), importing=importing)
         # An import that cannot write its bytecode continues without it: there is nothing to report.
         if not caller.importing:
             shown = self._shown(subject)
+            remedy = remedy or self._plain_remedy(operation, code, aim, where, caller)
             remedy = self._advice(operation, code, shown, remedy, caller) if advise else remedy
             self._record(Violation(operation, shown, code, *caller.origin, remedy))
         if self.guard.enforce:
@@ -106,13 +112,25 @@ class RefusalMixin:
     # --- recording -------------------------------------------------------------------------------------
 
     def note(
-        self, operation: str, code: int, path: object, remedy: str = "", caller: Caller | None = None
-    ) -> None:
-        """Record a violation whose error is raised elsewhere. ``caller`` defaults to that of this call."""
-        caller = caller or find_caller()
+        self,
+        operation: str,
+        code: int,
+        path: object,
+        remedy: str = "",
+        caller: Caller | None = None,
+        *,
+        where: Place | None = None,
+    ) -> str:
+        """Record a violation whose error is raised elsewhere. ``caller`` defaults to that of this call.
+
+        Returns the remedy, for the note of that error. ``remedy`` and ``where`` are as in :meth:`refuse`.
+        """
         shown = self._shown(path)
+        caller = caller or find_caller(shown, self._directory_or_none())
+        remedy = remedy or self._plain_remedy(operation, code, shown, where, caller)
         remedy = self._advice(operation, code, shown, remedy, caller)
         self._record(Violation(operation, shown, code, *caller.origin, remedy))
+        return remedy
 
     def _record(self, violation: Violation, *, late: bool = False) -> None:
         self.report.add(violation, late=late)
@@ -129,29 +147,39 @@ class RefusalMixin:
 
     # --- remedies --------------------------------------------------------------------------------------
 
-    def remedy_for(self, where: Place | None, path: object) -> str:
-        """What to do instead of writing to ``path``, which leads to ``where`` if that is known (C2.4)."""
-        name = printable(path)
-        if self.cold_start:
-            return remedies.at_start(name)
+    def _directory_or_none(self) -> str:
+        """The working directory; "" where it is gone, or the invocation is over."""
+        try:
+            return self.namespace.working_directory()
+        except OSError:
+            return ""
+
+    def _plain_remedy(self, operation: str, code: int, path: str, where: Place | None, caller: Caller) -> str:
+        """What to do instead of changing ``path``, which leads to ``where`` where that is known (C2.4)."""
+        if code not in (codes.EROFS, codes.EXDEV):
+            return ""
+        change = remedies.Change(operation, path, caller.package, caller.named)
         if where is not None and where.mount is self.guard.mounts.package:
-            return remedies.in_bundle(where.virtual)
-        # A relative path is already relative to the working directory.
-        return remedies.outside(name, self.namespace.working_directory() if name.startswith("/") else "")
+            return remedies.in_bundle(change, where.virtual)
+        if self.cold_start:
+            return remedies.at_start(change)
+        return remedies.outside(change, self._directory_or_none())
 
     def _advice(self, operation: str, code: int, path: str, remedy: str, caller: Caller) -> str:
-        try:
-            project = self.namespace.working_directory()
-        except OSError:
-            return remedy  # the invocation has ended, or the working directory is gone
-        return remedies.advice(
-            operation,
-            code,
-            path,
-            remedy,
-            project=project,
-            functions=caller.functions,
-            at_start=self.cold_start,
+        project = self._directory_or_none()
+        return (
+            remedies.advice(
+                operation,
+                code,
+                path,
+                remedy,
+                project=project,
+                functions=caller.functions,
+                package=caller.package,
+                at_start=self.cold_start,
+            )
+            if project
+            else remedy
         )
 
     # --- native writers --------------------------------------------------------------------------------

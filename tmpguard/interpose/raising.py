@@ -70,14 +70,7 @@ def refuse(
 
     ``where`` is the place of ``second`` for a call that takes two paths.
     """
-    target = given if second is None else second
-    invocation.refuse(
-        operation,
-        EROFS,
-        given.name,
-        None if second is None else second.name,
-        remedy=invocation.remedy_for(where, target.name),
-    )
+    invocation.refuse(operation, EROFS, given.name, None if second is None else second.name, where=where)
 
 
 def stop(

@@ -73,8 +73,7 @@ def bind(self: _Socket, address: _Address, /) -> None:
         code = making_error(where, directory=False)
         if code != EROFS:
             raise os_error(EADDRINUSE if code == EEXIST else code)
-        remedy = invocation.remedy_for(where, address)
-        invocation.refuse("socket.bind", EROFS, None, about=address, remedy=remedy)
+        invocation.refuse("socket.bind", EROFS, None, about=address, where=where)
     if where.last:
         raise os_error(EADDRINUSE)
     with _short(where.real) as real:

@@ -114,8 +114,8 @@ def test_the_count_is_given_by_the_first_record_after_the_interval(
         attempt("/etc/counted")
     assert said(caplog) == [("/etc/new", 0), ("/etc/last", 49)]
     assert caplog.records[1].getMessage() == (
-        f"os.mkdir '/etc/last': [Errno 30] Read-only file system ({HERE}:{LINE} in attempt), "
-        "and 49 more from there since it was last logged"
+        "os.mkdir '/etc/last': [Errno 30] Read-only file system, only /tmp is writable; write to /tmp/last "
+        f"({HERE}:{LINE} in attempt), and 49 more from there since it was last logged"
     )
 
 

@@ -6,12 +6,15 @@ import gc
 import importlib.util
 import os
 import posix
+import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from errno import ENOSPC, EROFS
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,15 +135,141 @@ def test_a_project_in_the_home_directory_is_no_matter_of_home(
         )
 
 
+# --- what was done, and who chose the name -------------------------------------------------------------
+
+
+def said(step: Callable[[], object], places: Places, scratch_root: Path, **options: Any) -> list[str]:
+    """The remedies of what ``step`` is refused."""
+    with tmpguard.invocation(bundle=places.project, scratch_root=scratch_root, **options) as invocation:
+        with suppress(OSError):
+            step()
+    return [violation.remedy for violation in invocation.report.violations]
+
+
+REMOVING = {
+    "os.remove": lambda: os.remove("kept.txt"),
+    "os.unlink": lambda: os.unlink("kept.txt"),
+    "Path.unlink": lambda: Path("kept.txt").unlink(),
+    "os.rmdir": lambda: os.rmdir("kept"),
+}
+CHANGING = {
+    "os.chmod": lambda: os.chmod("kept.txt", 0o600),
+    "os.utime": lambda: os.utime("kept.txt"),
+    "Path.touch": lambda: Path("kept.txt").touch(),
+    "os.chown": lambda: os.chown("kept.txt", -1, -1),
+    "os.setxattr": lambda: os.setxattr("kept.txt", "user.shop", b"1"),
+    "os.fchmod": lambda: _by_descriptor(lambda fd: os.fchmod(fd, 0o600)),
+    "os.utime of a descriptor": lambda: _by_descriptor(os.utime),
+}
+
+
+def _by_descriptor(call: Callable[[int], object]) -> None:
+    with open("kept.txt") as file:
+        call(file.fileno())
+
+
+@pytest.mark.parametrize("call", [*REMOVING, *CHANGING])
+@pytest.mark.parametrize("home", [False, True])
+def test_what_changes_no_data_is_not_told_to_write(
+    call: str, home: bool, places: Places, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places.project / "kept.txt").touch()
+    (places.project / "kept").mkdir()
+    if home:  # no setting of a directory helps there
+        shutil.copytree(places.project, places.home, dirs_exist_ok=True)
+    function = {**REMOVING, **CHANGING}[call]
+    remedy, *_ = said(lambda: (os.chdir(places.home) if home else None, function()), places, scratch_root)
+    word = "leave" if call in REMOVING else "change"
+    assert remedy.startswith(f"only /tmp is writable; {word} kept")
+
+
+def test_the_bundle_s_files_are_not_told_to_be_written_either(places: Places, scratch_root: Path) -> None:
+    (places.project / "kept.txt").touch()
+    path = "/tmp/package/kept.txt"
+    for call in (lambda: os.remove(path), lambda: os.chmod(path, 0o600)):
+        (remedy,) = said(call, places, scratch_root)
+        assert remedy.startswith("/tmp/package is the read-only bundle; ")
+        assert "write to" not in remedy
+    assert said(lambda: open(path, "w"), places, scratch_root) == [
+        "/tmp/package is the read-only bundle; write to /tmp/kept.txt"
+    ]
+
+
+def test_tmp_itself_is_told_to_be_emptied(places: Places, scratch_root: Path) -> None:
+    """rmdir of a mount point in a read-only directory."""
+    (remedy,) = said(lambda: os.rmdir("/tmp"), places, scratch_root)
+    assert "empty it" in remedy
+
+
+@pytest.mark.parametrize("path", ["tmp/x", "./tmp/x", "{project}/tmp/x"])
+def test_a_directory_tmp_of_the_project_is_taken_for_tmp(
+    path: str, places: Places, scratch_root: Path
+) -> None:
+    (places.project / "tmp").mkdir()
+    given = path.format(project=places.project)
+    assert said(lambda: open(given, "w"), places, scratch_root) == ["only /tmp is writable; write to /tmp/x"]
+
+
+ATOMIC = """
+import os, tempfile
+def save(path):
+    directory = os.path.dirname(os.path.abspath(path))
+    with tempfile.NamedTemporaryFile("w", dir=directory, delete=False) as file:
+        file.write("{}")
+    os.replace(file.name, path)
+def scratch():
+    with open("shopIOtemp.xlsx", "wb"):
+        pass
+def cache(directory="/srv"):
+    os.mkdir("/srv/shop-cache")
+def archive(path):
+    import zipfile
+    zipfile.ZipFile(path, "w").close()
+"""
+
+
+def test_a_library_s_atomic_write_is_told_where_the_target_goes(places: Places, scratch_root: Path) -> None:
+    module = places.library("shopjson", ATOMIC)
+    for path in ("report.json", places.project / "report.json"):
+        remedy = said(lambda path=path: module.save(path), places, scratch_root)  # type: ignore[misc]
+        assert remedy == ["only /tmp is writable; write to /tmp/report.json"]
+
+
+def test_a_name_that_a_library_made_up_is_not_the_application_s_to_choose(
+    places: Places, scratch_root: Path
+) -> None:
+    module = places.library("shopxl", ATOMIC)
+    assert said(module.scratch, places, scratch_root) == [
+        "only /tmp is writable; give shopxl a path below /tmp, or call os.chdir('/tmp') before"
+    ]
+
+
+def test_the_line_of_the_library_is_named_and_not_the_standard_library_s(
+    places: Places, scratch_root: Path
+) -> None:
+    module = places.library("shopzip", ATOMIC)
+    with tmpguard.invocation(bundle=places.project, scratch_root=scratch_root) as invocation:
+        with pytest.raises(OSError, match="Read-only"):
+            module.archive("out.zip")
+        with pytest.raises(OSError, match="Read-only"):
+            shutil.copyfile("/etc/passwd", "copy.txt")
+    library, *_, standard = (violation.library for violation in invocation.report.violations)
+    assert library is not None
+    assert library.file == module.__file__
+    assert library.function == "archive"
+    assert standard is not None
+    assert standard.file == shutil.__file__
+
+
 def test_a_library_that_called_the_application_s_line_is_not_blamed(
     places: Places, scratch_root: Path
 ) -> None:
     """Only what lies between the call and the application's line counts."""
     middleware = places.library("torch.hub", "def serve(view):\n    view()\n")
     with tmpguard.invocation(bundle=places.project, scratch_root=scratch_root) as invocation:
-        said: list[str] = []
-        middleware.serve(lambda: said.append(refused("out.csv", invocation)))
-    assert said == ["only /tmp is writable; write to /tmp/out.csv"]
+        told: list[str] = []
+        middleware.serve(lambda: told.append(refused("out.csv", invocation)))
+    assert told == ["only /tmp is writable; write to /tmp/out.csv"]
 
 
 def test_names_with_braces_and_long_paths_are_no_trouble(places: Places, scratch_root: Path) -> None:

@@ -287,7 +287,10 @@ def test_each_violation_is_one_warning(
     ((level, message),) = said(caplog)
     assert level == logging.WARNING
     (violation,) = invocation.report.violations
-    assert message == f"open '/etc/new.txt': [Errno 30] Read-only file system ({violation.location})"
+    assert (
+        message
+        == f"open '/etc/new.txt': [Errno 30] Read-only file system, {violation.remedy} ({violation.location})"
+    )
 
 
 def test_a_guard_that_only_watches_says_would(

@@ -128,8 +128,9 @@ def test_database_of_the_project_may_be_read_but_not_written(
             assert connection.execute("SELECT name FROM items").fetchall() == [("one",)]
             with pytest.raises(sqlite3.OperationalError, match="readonly database") as caught:
                 connection.execute("INSERT INTO items VALUES ('two')")
-            assert any("write to /tmp/data.sqlite" in note for note in caught.value.__notes__)
         (violation,) = invocation.report.violations
+        assert "copy the database to /tmp/data.sqlite first" in violation.remedy
+        assert caught.value.__notes__ == [f"tmpguard: {violation.remedy}"]
         assert (violation.operation, violation.path, violation.errno) == (
             "sqlite3 write",
             database,
@@ -213,8 +214,9 @@ def test_statements_that_open_files_are_refused_outside(
             connection.execute("CREATE TABLE items (name)")
             with pytest.raises(sqlite3.OperationalError, match="unable to open database") as caught:
                 connection.execute(*MAKING[statement]("new.sqlite"))
-            assert caught.value.__notes__ == ["tmpguard: only /tmp is writable; write to /tmp/new.sqlite"]
     (violation,) = invocation.report.violations
+    assert "copy the database to /tmp/new.sqlite first" in violation.remedy
+    assert caught.value.__notes__ == [f"tmpguard: {violation.remedy}"]
     assert (violation.path, violation.errno) == ("new.sqlite", errno.EROFS)
     assert violation.location is not None
     assert violation.location.file == __file__

@@ -28,7 +28,9 @@ class Row(NamedTuple):
     ``modules``: one of them, or something in it, is between the call and the application's line, or contains
     the call. ``path``: a regular expression found in the absolute path, in which ``~`` is the home directory
     unless the project contains the path. ``operations``: the operation's name starts with one of them.
-    ``errnos``: the refusal has one of them.
+    ``errnos``: the refusal has one of them. ``direct``: the application made the call, and no installed
+    package. An operation that removes a file, or changes its mode or times, only matches a row that has
+    ``modules`` or ``operations``.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     path: str = ""
     operations: tuple[str, ...] = ()
     errnos: tuple[int, ...] = (EROFS, EXDEV)
+    direct: bool = False
 
 
 _SHIP: Final = "or ship the files with the project"
@@ -136,7 +139,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "joblib: Memory and memory maps",
-        "give joblib.Memory a directory below /tmp, and set JOBLIB_TEMP_FOLDER=/tmp",
+        "make joblib.Memory with a directory below /tmp in each request, and set JOBLIB_TEMP_FOLDER=/tmp",
         modules=("joblib.memory", "joblib._store_backends", "joblib._memmapping_reducer", "joblib.disk"),
     ),
     Row(
@@ -157,13 +160,15 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row(
         "diskcache: the cache's directory",
-        "diskcache.Cache('/tmp/cache'); it is empty in each request, a cache that must last needs a server",
+        "make diskcache.Cache('/tmp/cache') in each request: it is empty there, and an object that is made "
+        "once keeps a directory that is gone; a cache that must last needs a server",
         modules=("diskcache",),
     ),
     Row(
         "cachelib, Flask-Caching, Flask-Session: files",
-        "set CACHE_DIR or SESSION_FILE_DIR to a directory below /tmp; it is empty in each request, sessions "
-        "and caches that must last need a server (RedisCache)",
+        "set CACHE_DIR or SESSION_FILE_DIR to a directory below /tmp; it is empty in each request, and a "
+        "FileSystemCache has to be made in each one; sessions and caches that must last need a server "
+        "(RedisCache)",
         modules=("cachelib", "flask_caching", "flask_session"),
     ),
     Row(
@@ -181,6 +186,12 @@ TABLE: Final[tuple[Row, ...]] = (
         "lock files (filelock, fasteners, portalocker)",
         "put the lock below /tmp: {to}; it only excludes code in the same request",
         modules=("filelock", "fasteners", "portalocker"),
+    ),
+    # --- documents ---
+    Row(
+        "XlsxWriter: a workbook",
+        "give xlsxwriter.Workbook an io.BytesIO() and the option in_memory, or a name below /tmp",
+        modules=("xlsxwriter",),
     ),
     # --- logs ---
     Row(
@@ -281,6 +292,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "tempfile: a directory other than /tmp",
         "leave out dir= of tempfile, and unset TMPDIR: the default is /tmp",
         modules=("tempfile",),
+        direct=True,
     ),
     Row(
         "bytecode (__pycache__)",
@@ -321,6 +333,12 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     # --- a full /tmp ---
     Row(
+        "XlsxWriter: temporary files",
+        "xlsxwriter.Workbook keeps each sheet in a temporary file: give it the option in_memory",
+        modules=("xlsxwriter",),
+        errnos=(ENOSPC,),
+    ),
+    Row(
         "an upload that is spooled: Flask",
         "the upload is spooled there: set MAX_CONTENT_LENGTH, or read request.stream",
         modules=("werkzeug.formparser",),
@@ -352,7 +370,15 @@ class Refusal:
     """One refusal as the rows see it. Attributes that only some rows need are computed on demand."""
 
     def __init__(
-        self, operation: str, code: int, path: str, project: str, functions: Iterable[str] = ()
+        self,
+        operation: str,
+        code: int,
+        path: str,
+        project: str,
+        functions: Iterable[str] = (),
+        package: str = "",
+        *,
+        changes: bool = False,
     ) -> None:
         self.operation = operation
         self.code = code
@@ -361,6 +387,10 @@ class Refusal:
         self.project = project
         #: The library functions on the way to the call, such as ``tempfile.mkstemp``.
         self.functions = functions
+        #: The installed package that made the call, "" for the application.
+        self.package = package
+        #: Does it remove something, or change it without writing?
+        self.changes = changes
 
     @cached_property
     def modules(self) -> set[str]:
@@ -384,6 +414,8 @@ class Refusal:
     def fits(self, row: Row) -> bool:
         return (
             self.code in row.errnos
+            and not (row.direct and self.package)
+            and not (self.changes and not row.modules and not row.operations)
             and (not row.operations or self.operation.startswith(row.operations))
             and (not row.modules or not self.modules.isdisjoint(row.modules))
             and (not row.path or re.search(row.path, self.at_home[:_LONGEST]) is not None)

@@ -173,8 +173,8 @@ def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> 
         violation.path,
         violation.errno,
         os.strerror(violation.errno),
-        # The remedy explains why a file is absent although it can be seen on disk.
-        f", {violation.remedy}" if violation.errno == codes.ENOENT else "",
+        # If a library swallows the error, the log is all that shows what to do.
+        f", {violation.remedy}" if violation.remedy else "",
         place or "no Python frame of the application",
         f", and {repeated} more from there since it was last logged" if repeated else "",
         extra=_fields(violation, late, refused, repeated),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from errno import ENOSPC
-from typing import Final
+from typing import Final, NamedTuple
 
 from tmpguard.core.layout import PACKAGE, TMP, is_below
 
@@ -28,30 +28,80 @@ def add_note(error: BaseException, remedy: str) -> None:
 
 # --- a read-only file system ---------------------------------------------------------------------------
 
-_AT_START: Final = f"only {TMP} is writable, and what the start writes there is gone before the first request"
+_ONLY: Final = f"only {TMP} is writable"
+_AT_START: Final = f"{_ONLY}, and what the start writes there is gone before the first request"
 
 
-def outside(path: str, project: str) -> str:
-    """A write outside ``/tmp``: "only /tmp is writable; write to /tmp/a.txt".
+class Change(NamedTuple):
+    """A change that is refused: by which ``operation``, and the ``path`` as it was given.
 
-    ``path`` is as the application gave it; ``project`` is the working directory.
+    ``package`` is the installed package that asked, "" for the application itself, and ``named`` how the
+    application named the file to it, None where it did not.
     """
+
+    operation: str
+    path: str
+    package: str = ""
+    named: str | None = None
+
+    def instead(self, directory: str) -> str:
+        """What to do instead; ``directory`` is the working directory, or that of the bundle."""
+        name = os.path.basename(self.path.rstrip("/")) or "it"
+        if os.path.normpath(self.path) == TMP:
+            return f"{TMP} is where it is mounted: empty it, it can be neither removed nor replaced"
+        if is_removal(self.operation):
+            return f"leave {name} as it is, or leave it out of the deployment"
+        if is_metadata(self.operation):
+            return f"change {name} before deployment, or a copy of it in {TMP}"
+        if self.package and self.named is None:
+            more = "" if self.path.startswith("/") else f", or call os.chdir('{TMP}') before"
+            return f"give {self.package} a path below {TMP}{more}"
+        return f"write to {_below_tmp(self.named or self.path, directory)}"
+
+
+def is_removal(operation: str) -> bool:
+    """Does ``operation`` remove what is there?"""
+    return operation.rpartition(".")[2].rpartition(" ")[2] in _REMOVING
+
+
+def is_metadata(operation: str) -> bool:
+    """Does ``operation`` change a mode, an owner, a time or an attribute, and no data?"""
+    return operation.rpartition(".")[2].lstrip("fl") in _METADATA
+
+
+_REMOVING: Final = frozenset({"remove", "unlink", "rmdir"})
+_METADATA: Final = frozenset({"chmod", "chown", "utime", "chflags", "setxattr", "removexattr"})
+
+
+def _below_tmp(path: str, directory: str) -> str:
+    """Where in /tmp to write what was to be written to ``path``: tmp/a.txt to /tmp/a.txt as well."""
     if path.startswith("/"):
-        inside = is_below(path, project) and project != "/"
-        path = os.path.relpath(path, project) if inside else path.rstrip("/").rpartition("/")[2]
+        inside = is_below(path, directory) and directory not in ("", "/")
+        path = os.path.relpath(path, directory) if inside else path.rstrip("/").rpartition("/")[2]
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    return f"only {TMP} is writable; write to {'/'.join([TMP, *parts])}"
+    if parts[:1] == [TMP[1:]]:
+        del parts[0]
+    return "/".join([TMP, *parts])
 
 
-def in_bundle(virtual: str) -> str:
-    """A write to ``virtual``, a canonical path below ``/tmp/package``."""
-    tail = virtual[len(PACKAGE) :].lstrip("/")
-    return f"{PACKAGE} is the read-only bundle; write to {TMP}/{tail}".rstrip("/")
+def outside(change: Change, project: str) -> str:
+    """A change outside ``/tmp``: "only /tmp is writable; write to /tmp/a.txt".
+
+    ``project`` is the working directory.
+    """
+    return f"{_ONLY}; {change.instead(project)}"
 
 
-def at_start(path: str) -> str:
-    """A write outside ``/tmp`` during start-up. Writing to ``/tmp`` is no remedy: no request would see it."""
-    name = os.path.basename(path.rstrip("/")) or "it"
+def in_bundle(change: Change, virtual: str) -> str:
+    """A change of ``virtual``, a canonical path below ``/tmp/package``."""
+    return f"{PACKAGE} is the read-only bundle; {change._replace(path=virtual).instead(PACKAGE)}"
+
+
+def at_start(change: Change) -> str:
+    """A change outside ``/tmp`` during start-up. Writing to ``/tmp`` is no remedy: no request would see it."""
+    name = os.path.basename(change.path.rstrip("/")) or "it"
+    if is_removal(change.operation) or is_metadata(change.operation):
+        return f"{_ONLY}; {change.instead('')}"
     return f"{_AT_START}: create {name} during a request ({TMP}/{name}), or ship it with the project"
 
 
@@ -134,17 +184,19 @@ def advice(
     *,
     project: str,
     functions: Iterable[str] = (),
+    package: str = "",
     at_start: bool = False,
 ) -> str:
     """What to do about a refusal: ``remedy``, unless the table has a more specific one.
 
     ``path`` is as the application gave it, and ``project`` is its working directory. ``functions`` are the
-    library functions on the way to the call. ``at_start`` is true during start-up, when no request is
-    running. Never raises.
+    library functions on the way to the call, and ``package`` is the installed package that made it.
+    ``at_start`` is true during start-up, when no request is running. Never raises.
     """
     try:
         absolute = os.path.normpath(os.path.join(project, path))
-        row = find(Refusal(operation, code, absolute, project, functions))
+        is_change = is_removal(operation) or is_metadata(operation)
+        row = find(Refusal(operation, code, absolute, project, functions, package, changes=is_change))
         if row is None:
             return remedy
         say = row.say.format(to=f"{TMP}/{os.path.basename(absolute)}")
@@ -152,4 +204,4 @@ def advice(
         return remedy
     if code == ENOSPC:
         return f"{remedy}; {say}"
-    return f"{_AT_START if at_start else f'only {TMP} is writable'}; {say}"
+    return f"{_AT_START if at_start else _ONLY}; {say}"

@@ -333,9 +333,8 @@ def _stop_rename(invocation: Invocation, operation: str, code: int, source: _End
         return
     # Refused because one side is read-only: a finding, though the errno is the mounts'.
     refused = target if writable else source
-    about = refused.given.name
-    remedy = invocation.remedy_for(refused.where, about)
-    invocation.refuse(operation, EXDEV, source.given.name, target.given.name, about=about, remedy=remedy)
+    names = source.given.name, target.given.name
+    invocation.refuse(operation, EXDEV, *names, about=refused.given.name, where=refused.where)
 
 
 def _rename_charged(

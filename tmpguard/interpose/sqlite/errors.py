@@ -58,6 +58,4 @@ def _read_only() -> str:
     if view is None or not view.read_only:
         return ""
     given = list(view.read_only.values())[-1]
-    remedy = view.invocation.remedy_for(None, given)
-    view.invocation.note("sqlite3 write", EROFS, given, remedy)
-    return remedy
+    return view.invocation.note("sqlite3 write", EROFS, given)

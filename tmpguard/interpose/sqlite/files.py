@@ -75,10 +75,9 @@ class Opened:
         self.watched = watched
         self.recorded = False
 
-    def outside(self) -> tuple[Any, str]:
-        """For a file outside the writable mounts: its path as the application gave it, and the remedy."""
-        given = self.view.read_only.get(self.virtual, self.virtual)
-        return given, self.view.invocation.remedy_for(None, given)
+    def outside(self) -> object:
+        """The path of a file outside the writable mounts, as the application gave it."""
+        return self.view.read_only.get(self.virtual, self.virtual)
 
 
 _methods: Final[dict[int, Methods]] = {}
@@ -169,7 +168,7 @@ def _x_write(file: int, data: int, size: int, offset: int) -> int:
         return _grow(opened, pages, file, data, size, offset)
     if opened.watched and not opened.recorded:
         opened.recorded = True
-        opened.view.note("sqlite3 write", EROFS, *opened.outside())
+        opened.view.note("sqlite3 write", EROFS, opened.outside())
     return int(opened.methods.write(file, data, size, offset))
 
 

@@ -184,7 +184,7 @@ def _passing(view: View, where: Place, flags: int) -> int:
         return flags  # opening or writing the database itself is recorded
     if creating and not exists(where.real):
         operation, given = view.given(where.virtual, is_main(flags))
-        view.note(operation, EROFS, given, view.invocation.remedy_for(where, given))
+        view.note(operation, EROFS, given, where=where)
     else:
         view.read_only.pop(where.virtual, None)  # moves the entry to the end
         view.read_only[where.virtual] = view.given(where.virtual, is_main(flags))[1]
@@ -226,7 +226,7 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
     except FileNotFoundError:
         return codes.SQLITE_IOERR_DELETE_NOENT
     if not where.parent.writable and invocation.guard.enforce and unlink_error(where) == EROFS:
-        view.note("sqlite3 unlink", EROFS, virtual, invocation.remedy_for(where, virtual))
+        view.note("sqlite3 unlink", EROFS, virtual, where=where)
         return codes.SQLITE_IOERR_DELETE
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
     default = _default()

@@ -9,6 +9,7 @@ from typing import Final
 
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.layout import TMP
+from tmpguard.core.mounts.table import Place
 
 #: The connection being made: the operation, and the name as the application gave it.
 connecting: Final[ContextVar[tuple[str, object] | None]] = ContextVar("tmpguard_connecting", default=None)
@@ -50,10 +51,11 @@ class View:
             return "sqlite3 open", virtual or TMP
         return connecting.get() or ("sqlite3 ATTACH", self.spelled.get(virtual, virtual))
 
-    def note(self, operation: str, code: int, path: object, remedy: str) -> None:
-        """Record a violation (C2.3). SQLite raises its own error, which gets ``remedy`` as a note (C2.4)."""
-        pending.remedy = remedy
-        self.invocation.note(operation, code, path, remedy)
+    def note(
+        self, operation: str, code: int, path: object, remedy: str = "", where: Place | None = None
+    ) -> None:
+        """Record a violation (C2.3). SQLite raises its own error, which gets the remedy as a note (C2.4)."""
+        pending.remedy = self.invocation.note(operation, code, path, remedy, where=where)
 
 
 _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakref.WeakKeyDictionary()
