@@ -39,6 +39,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from tmpguard.core.asyncgens import Abandoned
+from tmpguard.core.callers import request_edge
 from tmpguard.core.context import set_current, unguarded
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation, get_current
@@ -78,6 +79,7 @@ class TmpGuardMiddleware:
         self.lifespan = lifespan
         self.guard = guard_from(guard, options)
 
+    @request_edge
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
@@ -97,6 +99,7 @@ class TmpGuardMiddleware:
                 set_current(before)
             invocation.end()
 
+    @request_edge
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan: unguarded, or as an invocation of its own."""
         if not self.lifespan:

@@ -38,6 +38,7 @@ from django.conf import settings
 from django.core.checks import Error, register
 from django.core.exceptions import ImproperlyConfigured
 
+from tmpguard.core.callers import request_edge
 from tmpguard.core.context import activate, deactivate, finalizing, restore
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
@@ -68,6 +69,7 @@ class TmpGuardMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
 
+    @request_edge
     def __call__(self, request: Any) -> Any:
         if self._is_async:
             return self._call_async(request)
@@ -81,6 +83,7 @@ class TmpGuardMiddleware:
         finally:
             deactivate(before)
 
+    @request_edge
     async def _call_async(self, request: Any) -> Any:
         invocation = self.guard.invocation()
         before = activate(invocation)
@@ -129,6 +132,7 @@ class _Close:
         else:
             self._original = lambda: close
 
+    @request_edge
     def __call__(self) -> None:
         if self._closed:
             return
@@ -150,6 +154,7 @@ class _Close:
             finalizing(self._invocation, self._drop)
         self._finish()
 
+    @request_edge
     def _drop(self) -> None:
         self._body = self._closers = None
 
@@ -172,6 +177,7 @@ class _Steps:
     def __iter__(self) -> Iterator[Any]:
         return self
 
+    @request_edge
     def __next__(self) -> Any:
         before = activate(self._invocation)
         try:
@@ -184,6 +190,7 @@ class _Steps:
         # invocation.
         finalizing(self._invocation, self._drop)
 
+    @request_edge
     def _drop(self) -> None:
         del self._iterator
 
@@ -207,6 +214,7 @@ class _AsyncSteps:
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
+    @request_edge
     async def __anext__(self) -> Any:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -237,6 +245,7 @@ class _AsyncSteps:
         _closing.add(task)
         task.add_done_callback(_closing.discard)
 
+    @request_edge
     async def _close(self) -> None:
         before = activate(self._invocation)
         try:

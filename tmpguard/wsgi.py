@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from tmpguard.core.callers import request_edge
 from tmpguard.core.context import finalizing, set_current
 from tmpguard.core.invocation import Invocation, get_current
 
@@ -48,6 +49,7 @@ class TmpGuardMiddleware:
         self.app = app
         self.guard = guard_from(guard, options)
 
+    @request_edge
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         invocation = self.guard.invocation()
         before = get_current()
@@ -88,6 +90,7 @@ class _Body:
             self._next = None
         return self
 
+    @request_edge
     def __next__(self) -> bytes:
         before = get_current()
         set_current(self._invocation)
@@ -102,6 +105,7 @@ class _Body:
         finally:
             set_current(before)
 
+    @request_edge
     def close(self) -> None:
         """Call the application's ``close()`` within the invocation, then end the invocation. Idempotent.
 
@@ -127,6 +131,7 @@ class _Body:
             finalizing(self._invocation, self._drop)
             self._invocation.end()
 
+    @request_edge
     def _drop(self) -> None:
         # Runs while the invocation is bound: dropping a generator runs its finally clauses, which belong to
         # the request.

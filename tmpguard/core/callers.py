@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import PurePath
-from types import FrameType
-from typing import Final, NamedTuple
+from types import CodeType, FrameType
+from typing import Final, NamedTuple, TypeVar
 
 from .context import get_current
 from .layout import SOURCE_ROOT
@@ -68,11 +68,14 @@ _PATH_MODULES: Final = frozenset(
     f"{root}{name}.py" for root in _STANDARD for name in ("genericpath", "posixpath")
 )
 
+#: The module of asyncio whose ``Handle._run`` runs each step of a task.
+_EVENTS: Final = sysconfig.get_paths()["stdlib"] + "/asyncio/events.py"
+
 #: What follows a file's name in the names that are made from it.
 _ENDS: Final = ("", "/", ".", "_", "-", "~")
 
-#: How many of the arguments behind ``*`` and ``**`` are looked at, and the flags of code that takes such: as in
-#: :mod:`inspect`, which takes long to import.
+#: How many of the arguments behind ``*`` and ``**`` are looked at, and the flags of code that takes such, as
+#: in :mod:`inspect`, which takes long to import.
 _ARGUMENTS: Final = 20
 _VARARGS: Final = 0x04
 _VARKEYWORDS: Final = 0x08
@@ -126,17 +129,53 @@ def find_caller(path: str = "", directory: str = "", *, importing: bool = False)
     return Caller(_origin(passed, line), functions, asked, *_chooser(passed, path, directory))
 
 
+#: The functions of the middlewares that call the application.
+_edges: Final[set[CodeType]] = set()
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def request_edge(function: Function) -> Function:
+    """Decorates a function that calls the application for a request: a walk outwards ends there (C2.3).
+
+    Beyond it are a server, or a test and its client, whose lines are not the application's.
+    """
+    _edges.add(function.__code__)
+    return function
+
+
 def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
-    """The library frames from ``frame`` outwards, and the application's frame at which they end."""
-    passed = []
+    """The library frames from ``frame`` outwards, and the application's frame at which they end.
+
+    The walk ends where the request began, and at a library's finalizer, which may run at any line.
+    """
+    passed: list[FrameType] = []
+    in_task = None
     while frame is not None:
-        kind = _kind(frame.f_code.co_filename)
+        code = frame.f_code
+        kind = _kind(code.co_filename)
         if kind == "application":
             break
         if kind == "library":
+            if code.co_name == "_run" and code.co_filename == _EVENTS and in_task is None:
+                in_task = len(passed)
             passed.append(frame)
+            if code.co_name == "__del__":
+                return passed, None
+        elif code in _edges:
+            return passed, None
         frame = frame.f_back
+    if in_task is not None and frame is not None and not _is_in_request(frame):
+        return passed[:in_task], None  # the line that runs the event loop has not made the call
     return passed, frame
+
+
+def _is_in_request(frame: FrameType) -> bool:
+    """Does ``frame``, which runs an event loop, itself run for the current invocation?"""
+    invocation = get_current()
+    if invocation is None or invocation.entered:
+        return True
+    return any(outer.f_code in _edges for outer in _outwards(frame))
 
 
 def _origin(passed: list[FrameType], line: FrameType | None) -> Origin:

@@ -86,6 +86,11 @@ class Invocation(Attachments, RefusalMixin):
         if self.guard.on_report is not None:
             wiper.put(self._hand_out, self.guard.scratch)
 
+    @property
+    def entered(self) -> bool:
+        """Does a block of it run, and no middleware?"""
+        return bool(self._outer)
+
     @contextmanager
     def bound(self) -> Iterator[Invocation]:
         """Make this the current invocation for one step, without ending it."""

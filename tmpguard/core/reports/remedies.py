@@ -98,7 +98,7 @@ def in_bundle(change: Change, virtual: str) -> str:
 
 
 def at_start(change: Change) -> str:
-    """A change outside ``/tmp`` during start-up. Writing to ``/tmp`` is no remedy: no request would see it."""
+    """A change outside ``/tmp`` during start-up. A write to ``/tmp`` is no remedy: no request sees it."""
     name = os.path.basename(change.path.rstrip("/")) or "it"
     if is_removal(change.operation) or is_metadata(change.operation):
         return f"{_ONLY}; {change.instead('')}"

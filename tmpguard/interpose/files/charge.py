@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from errno import ENOSPC
+from errno import ENOSPC, ESTALE
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.aliases import ReadableBuffer
+from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
 from tmpguard.core.storage.openfiles import file_bytes, may_write
 from tmpguard.core.storage.quota import Full, Quota
 
 _write = originals.FileIO.write
+
+#: As many bytes tell whether a write is the one that was refused before.
+_COMPARED: Final = 512
 
 
 class Charge:
@@ -28,7 +33,18 @@ class Charge:
     Raises OSError(ENOSPC) past the quota (C3.4) and OSError(ESTALE) when the invocation is over (C4.5).
     """
 
-    __slots__ = ("_cuts", "_descriptor", "_end", "_nameless", "_raw", "exposed", "invocation", "quota")
+    __slots__ = (
+        "_cuts",
+        "_descriptor",
+        "_end",
+        "_nameless",
+        "_raw",
+        "_refused",
+        "_retrying",
+        "exposed",
+        "invocation",
+        "quota",
+    )
 
     def __init__(self, invocation: Invocation, raw: io.FileIO, *, empty: bool = False) -> None:
         self.invocation = invocation
@@ -43,6 +59,9 @@ class Charge:
         # As many files were cut when that was so: another may be this one, and its last page is gone.
         self._cuts = self.quota.cuts if empty else 0
         self._nameless = False
+        #: The first of the bytes that were refused last, and whether a flush that nobody asked for runs.
+        self._refused: bytes | None = None
+        self._retrying = False
         #: May native code have its descriptor?
         self.exposed = False
 
@@ -77,6 +96,8 @@ class Charge:
         raw = self._raw() or self.raw()
         quota = self.quota
         if quota is None:
+            if self._is_known(data):
+                raise os_error(ESTALE)
             raise self.invocation.stale("write", raw.name)
         kind = type(data)
         if kind is memoryview:
@@ -111,6 +132,10 @@ class Charge:
             return _write(raw, data)  # which says so
         if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
             touched(self._descriptor)
+            if self._is_known(data):
+                raise os_error(ENOSPC)
+            self._refused = bytes(memoryview(data).cast("B")[:_COMPARED])
+            raw._dealloc_warn = partial(self._dealloc_warn, type(raw)._dealloc_warn)
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
             fits = size
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
@@ -119,6 +144,22 @@ class Charge:
             if written:
                 self._cuts = quota.cuts  # the page that it ends in is there now, whatever became of it
         return written
+
+    def _dealloc_warn(self, original: Callable[[Any, Any], None], file: Any) -> None:
+        """The interpreter is about to close the file, since nobody did: it flushes what is left."""
+        self._retrying = True
+        raw = self._raw()
+        if raw is not None:
+            original(raw, file)
+
+    def _is_known(self, data: Any) -> bool:
+        """Are these bytes that were refused before, and that only a finalizer or the end tries again?
+
+        One refusal is one violation (C2.3), and whatever line runs now has not made it.
+        """
+        if not self._retrying or self._refused is None:
+            return False
+        return bytes(memoryview(data).cast("B")[:_COMPARED]).startswith(self._refused)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         # From here on its end is no longer known without asking the disk.
@@ -171,6 +212,7 @@ class Charge:
     def retire(self, file: Any) -> None:
         """The invocation is over: take what ``file``, which writes through the raw file, still holds in its
         buffers (None: it was collected), and have every later write refused (C4.5)."""
+        self._retrying = True
         with suppress(OSError, ValueError):
             if file is not None and not file.closed:
                 file.flush()
