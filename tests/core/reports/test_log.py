@@ -69,6 +69,15 @@ def test_a_record_has_what_the_violation_has_in_fields_of_stable_names(
     }
 
 
+def test_the_text_can_be_written_whatever_bytes_the_path_has(
+    guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    with guard.invocation():
+        attempt(os.fsdecode(b"/etc/\xff"))
+    (record,) = caplog.records
+    assert "write to /tmp/\\udcff" in record.getMessage().encode("utf-8").decode()
+
+
 def test_the_fields_tell_the_library_s_line_and_late_and_watched_operations(
     scratch_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -174,8 +174,13 @@ def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> 
         violation.errno,
         os.strerror(violation.errno),
         # If a library swallows the error, the log is all that shows what to do.
-        f", {violation.remedy}" if violation.remedy else "",
+        f", {_encodable(violation.remedy)}" if violation.remedy else "",
         place or "no Python frame of the application",
         f", and {repeated} more from there since it was last logged" if repeated else "",
         extra=_fields(violation, late, refused, repeated),
     )
+
+
+def _encodable(text: str) -> str:
+    """``text`` as a handler can write it: the bytes of a path that are not UTF-8 are surrogates in it."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -135,7 +135,8 @@ class Charge:
             if self._is_known(data):
                 raise os_error(ENOSPC)
             self._refused = bytes(memoryview(data).cast("B")[:_COMPARED])
-            raw._dealloc_warn = partial(self._dealloc_warn, type(raw)._dealloc_warn)
+            warned: Any = raw  # the method has no type: io looks it up when it collects an unclosed file
+            warned._dealloc_warn = partial(self._dealloc_warn, type(warned)._dealloc_warn)
             self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
             fits = size
         written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
