@@ -239,7 +239,7 @@ def _unnamed() -> Iterator[None]:
 def _short(real: str, *, there: bool = False) -> Iterator[str]:
     """A name of ``real`` that fits into a socket address: 108 bytes, which many scratch paths exceed.
 
-    If the file is ``there``, its own name may have any length.
+    If the file is ``there``, its own name may have any length: the descriptor can refer to the file itself.
     """
     if len(os.fsencode(real)) < _ADDRESS_MAX:
         yield real
