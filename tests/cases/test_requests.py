@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from errno import ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from tests.cases.project import Project
