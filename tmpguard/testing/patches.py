@@ -245,9 +245,10 @@ class _Loader(Loader):
     exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")
 
     def _step_aside(self, module: ModuleType) -> None:
+        loader: Any = self._loader  # from 3.15 on typed as a protocol of another shape
         if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
+            module.__spec__.loader = loader
+        module.__loader__ = loader
 
 
 def _patch_imported(module: ModuleType) -> None:

@@ -32,7 +32,7 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
     _invocation: Invocation | None = None
     _inode = 0
 
-    def __new__(cls, fileno: int, length: int, *args: int, **options: int) -> mmap:
+    def __new__(cls, fileno: int, length: int, *args: int, **options: Any) -> mmap:
         invocation = get_current()
         charged = False
         if invocation is not None and fileno != -1:
