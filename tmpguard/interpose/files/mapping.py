@@ -6,7 +6,7 @@ import mmap as mmap_module
 import operator
 import stat as modes
 from errno import ENOSPC
-from typing import Final
+from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation, get_current
