@@ -34,7 +34,7 @@ from tmpguard.core.storage.wiper import wiper
 from . import originals
 from .context import unguarded
 from .errors import os_error
-from .invocation import Invocation, get_current
+from .invocation import Invocation, get_current, is_first_to_end
 from .layout import TMP, is_below
 from .policy import Policy
 
@@ -55,7 +55,6 @@ class Instance:
         self.ended = False
         #: The volume, once an invocation has used files.
         self.volume: Volume = NO_VOLUME
-        self._end_token = [None]
         self._lock = threading.RLock()
         #: Those that use files, by their ids. A garbage collection may end one at any point.
         self._running: dict[int, weakref.ref[InstanceInvocation]] = {}
@@ -179,9 +178,7 @@ class Instance:
     def end(self) -> None:
         """Wipe ``/tmp``: idempotent, never raises, waits for the wipe."""
         self.ended = True
-        try:
-            self._end_token.pop()
-        except IndexError:
+        if not is_first_to_end(self):
             return
         volume = self.volume
         volume.close()
@@ -279,7 +276,7 @@ class InstanceInvocation(Invocation):
                 wiper.put(self._hand_out, self.guard.scratch)
 
     def _finish(self) -> bool:
-        if not self._is_first_to_end():
+        if not is_first_to_end(self):
             return False
         try:
             # In a context of its own, without an invocation: it may be a finalizer that ends this one.

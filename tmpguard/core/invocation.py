@@ -114,16 +114,10 @@ class Invocation(Attachments, RefusalMixin):
         if self._finish() and not self._clean_up_at_once():
             wiper.put(self._clean_up, self.guard.scratch)
 
-    def _is_first_to_end(self) -> bool:
-        """True for one caller. Atomic without a lock, since a garbage collection or a signal handler may end
-        another invocation, or this one, at any point; and nothing to make for a request without files."""
-        mark = object()
-        return vars(self).setdefault("_ended_by", mark) is mark
-
     def _finish(self) -> bool:
         """Mark the end; False if another thread or an earlier call did."""
         self.ended = True
-        if not self._is_first_to_end():
+        if not is_first_to_end(self):
             return False
         self.mounted.close()
         for observer in self._observers:
@@ -266,6 +260,16 @@ class Invocation(Attachments, RefusalMixin):
             wiper.drain()  # what it left is known when the wipe is through
             return self._final
         return self.quota.measured(), self.quota.peak
+
+
+def is_first_to_end(ending: object) -> bool:
+    """True for one caller: the one who ends the invocation or the instance.
+
+    Atomic without a lock, since a garbage collection or a signal handler may end another one, or this one, at
+    any point; and nothing to make for a request without files.
+    """
+    mark = object()
+    return vars(ending).setdefault("_ended_by", mark) is mark
 
 
 #: The invocation that the running code belongs to, or None: the context variable's own method.

@@ -17,20 +17,6 @@ import tmpguard
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    directory = tmp_path / "project"
-    directory.mkdir()
-    with contextlib.closing(sqlite3.connect(directory / "data.sqlite")) as connection:
-        connection.executescript("CREATE TABLE items (name); INSERT INTO items VALUES ('one')")
-    return directory
-
-
-@pytest.fixture
-def guard(project: Path, scratch_root: Path) -> tmpguard.Guard:
-    return tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch_root)
-
-
-@pytest.fixture
 def name(tmp_path: Path) -> Iterator[str]:
     """A path below /tmp that nobody else uses."""
     path = f"/tmp/{tmp_path.name}.sqlite"

@@ -22,20 +22,6 @@ def without_vfs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    directory = tmp_path / "project"
-    directory.mkdir()
-    with contextlib.closing(sqlite3.connect(directory / "data.sqlite")) as connection:
-        connection.executescript("CREATE TABLE items (name); INSERT INTO items VALUES ('one')")
-    return directory
-
-
-@pytest.fixture
-def guard(project: Path, scratch_root: Path) -> tmpguard.Guard:
-    return tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch_root)
-
-
-@pytest.fixture
 def name(tmp_path: Path) -> str:
     return f"/tmp/{tmp_path.name}.sqlite"
 
