@@ -6,7 +6,7 @@ process has to stay for it. There are two ways to make it:
 ``bwrap``
     bubblewrap sets up the mounts.
 ``python``
-    :mod:`~tmpguard.kernel.trampoline` does the same by system calls in a fresh interpreter (Linux 5.12).
+    :mod:`~tmpguard.kernel.holder` does the same by system calls in a fresh interpreter (Linux 5.12).
 
 A child enters the namespace through util-linux's nsenter if the program is sure to start. Otherwise, or if
 nsenter is not installed, it enters through the trampoline, which reports errors exactly. Either one enters
@@ -18,24 +18,20 @@ stays the same.
 from __future__ import annotations
 
 import itertools
-import marshal
 import os
 import shutil
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
 from typing import Any, Final, NamedTuple
 
-from tmpguard.core import originals
+from tmpguard.core import originals, real
 from tmpguard.core.errors import NotPermitted
-from tmpguard.core.layout import TMP
+from tmpguard.core.layout import TMP, is_below
 from tmpguard.core.mounts.table import Bind, MountTable
 
 from .descriptors import raised
+from .freestanding import command, find_interpreter, loaded
 from .namespaces import PATIENCE, Wanted, by_bwrap, held
 
 #: The ways in the order in which they are tried, and whether nsenter is used at all. Tests replace both.
@@ -44,10 +40,9 @@ NSENTER = True
 
 _SHARED_MEMORY: Final = Bind("/dev/shm", "/dev/shm", True)
 
-_TRAMPOLINE: Final = f"{__package__}.trampoline"
-
-#: Loads the code and the orders from a descriptor; see :mod:`~tmpguard.kernel.trampoline`.
-_BOOT: Final = "import marshal;f=open({},'rb');c=marshal.load(f);o=marshal.load(f);f.close();exec(c);main(o)"
+#: What runs in a fresh interpreter to start a program, and to make a namespace.
+_TRAMPOLINE: Final = ("tmpguard.kernel.trampoline",)
+_HOLDER: Final = ("tmpguard.kernel.syscalls", "tmpguard.kernel.mounts", "tmpguard.kernel.holder")
 
 #: Checks that /tmp is the scratch directory, is writable, and is the working directory.
 _CHECK: Final = b'[ "$(pwd)" = /tmp ] && echo > /tmp/check'
@@ -67,15 +62,14 @@ class Containment:
     """Makes the namespaces of one guard's invocations.
 
     Each way is tried with ``directory`` as /tmp, which contains the mount points and nothing else. Raises
-    NotPermitted if none of them works. ``read_only=False`` leaves the rest of the file system as it is.
+    NotPermitted if none of them works.
     """
 
-    def __init__(self, table: MountTable, directory: str, *, read_only: bool = True) -> None:
+    def __init__(self, table: MountTable, directory: str) -> None:
         self._binds = table.binds()
-        self._read_only = read_only
         self._ways = WAYS
         self._nsenter = [shutil.which("nsenter") or "", ""] if NSENTER else [""]
-        self.interpreter = _interpreter()
+        self.interpreter = find_interpreter()
         self.means = self._choose(directory)
 
     def _choose(self, directory: str) -> Means:
@@ -115,39 +109,42 @@ class Containment:
             self.means = self._choose(directory)
             return self._make(self.means, directory, shared_memory)
 
+    def _seen_as(self, path: str) -> list[str]:
+        """The paths at which a child would find the real ``path``."""
+        binds = [*self._binds, Bind("/", "/", False), Bind("", TMP, True)]
+        found = []
+        for bind in binds:
+            if bind.source and is_below(path, bind.source):
+                seen = f"{bind.target.rstrip('/')}{path[len(bind.source.rstrip('/')) :]}"
+                around = [other.target for other in binds if is_below(seen, other.target)]
+                if max(around, key=len) == bind.target:
+                    found.append(seen)
+        return found
+
     def _make(self, means: Means, directory: str, shared_memory: bool = False) -> MountNamespace:
         binds = [*self._binds, _SHARED_MEMORY] if shared_memory else self._binds
-        wanted = Wanted(directory, binds, self._read_only, means.own_user)
+        # The process's other scratch directories lie beside this one: what is seen there is this one (C4.1).
+        claim = os.path.dirname(directory)
+        binds = [*binds, *(Bind(directory, path, False) for path in self._seen_as(claim))]
+        wanted = Wanted(directory, binds, means.own_user)
         if means.way == "bwrap":
             with held(by_bwrap(wanted)) as process:
                 return MountNamespace(process, self.interpreter, means.nsenter)
         mounts = [(directory, TMP, True), *wanted.binds]
         orders = {
             "mounts": [(os.fsencode(source), os.fsencode(target), rw) for source, target, rw in mounts],
-            "read only": wanted.read_only,
             "own user namespace": wanted.own_user,
         }
-        with _loaded(orders) as memory, held(_boot(self.interpreter, memory), (memory,)) as process:
+        with (
+            loaded(_HOLDER, orders) as memory,
+            held(command(self.interpreter, memory), (memory,)) as process,
+        ):
             return MountNamespace(process, self.interpreter, means.nsenter)
 
 
 def _user_namespaces() -> tuple[bool, ...]:
     """Whether to try with a user namespace: root needs one only if it lacks CAP_SYS_ADMIN."""
     return (False, True) if os.geteuid() == 0 else (True,)
-
-
-def _interpreter() -> str:
-    """The interpreter for the trampoline: the one that runs this, not a virtual environment's link to it."""
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    candidates = [getattr(sys, "_base_executable", None), sys.executable]
-    candidates.append(os.path.join(sys.base_exec_prefix, "bin", name))
-    for path in candidates:
-        # In an embedded Python these may name the server that embeds it.
-        if path and os.path.basename(path).startswith("python") and os.access(path, os.X_OK):
-            return os.path.abspath(path)
-    raise NotPermitted(
-        f"there is no interpreter to start children with: sys.executable is {sys.executable!r}"
-    )
 
 
 # --- the namespace of one invocation -------------------------------------------------------------------
@@ -167,7 +164,7 @@ class MountNamespace:
         ):
             self._user = _namespace_of(process, "user")
         self._entering: list[int] = []
-        self._lock = threading.Lock()
+        self._lock = real.RLock()
 
     def quick(self, arguments: list[bytes], directory: bytes) -> list[bytes] | None:
         """The command that enters the namespace and executes ``arguments`` in ``directory``.
@@ -193,9 +190,9 @@ class MountNamespace:
         Also yields the descriptors that the command has to inherit. They can be closed once it has started.
         """
         given = {"user": self._user, "mount": self._mount, **_NO_ORDERS, **orders}
-        with _loaded(given) as memory:
+        with loaded(_TRAMPOLINE, given) as memory:
             inherited = [memory, self._mount, self._user, *given["inherited"]]
-            yield _boot(self._interpreter, memory), tuple(fd for fd in inherited if fd >= 0)
+            yield command(self._interpreter, memory), tuple(fd for fd in inherited if fd >= 0)
 
     def entering(self, process: int) -> None:
         """Note that ``process`` was started with the quick command: it needs the descriptors to enter."""
@@ -236,9 +233,9 @@ class MountNamespace:
 
     def close(self) -> None:
         """Release the namespace, which lives on for the processes in it. Waits for those still entering."""
-        deadline = time.monotonic() + PATIENCE
-        while any(map(self._is_entering, self._entering)) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        deadline = real.monotonic() + PATIENCE
+        while any(map(self._is_entering, self._entering)) and real.monotonic() < deadline:
+            real.sleep(0.001)
         for descriptor in (self._mount, self._user):
             if descriptor >= 0:
                 originals.close(descriptor)
@@ -270,33 +267,3 @@ def _namespace_of(process: int, kind: str) -> int:
         return raised(originals.os_open(f"/proc/{process}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as exc:
         raise NotPermitted(f"opening /proc/{process}/ns/{kind}: {exc.strerror}") from None
-
-
-# --- the trampoline ------------------------------------------------------------------------------------
-
-
-def _boot(interpreter: str, descriptor: int) -> list[str]:
-    return [interpreter, "-I", "-S", "-B", "-c", _BOOT.format(descriptor)]
-
-
-_code = b""
-
-
-@contextmanager
-def _loaded(orders: dict[str, Any]) -> Iterator[int]:
-    """An in-memory file with the trampoline's code and its orders, open until the trampoline has started."""
-    global _code
-    if not _code:
-        # Find it by path alone: pytest installs an import hook whose loader returns no code.
-        spec = PathFinder.find_spec(_TRAMPOLINE, [os.path.dirname(__file__)])
-        assert spec is not None
-        loader: Any = spec.loader
-        _code = marshal.dumps(loader.get_code(_TRAMPOLINE))
-    descriptor = raised(os.memfd_create("tmpguard", os.MFD_CLOEXEC))
-    try:
-        with originals.open(descriptor, "wb", closefd=False) as file:
-            file.write(_code + marshal.dumps(orders))
-        originals.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        originals.close(descriptor)

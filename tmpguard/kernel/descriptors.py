@@ -12,7 +12,7 @@ _LOWEST: Final = 10
 
 
 def raised(descriptor: int) -> int:
-    """The same file under a descriptor number that no standard stream of a child has."""
+    """Move a descriptor to a number above those of a child's standard streams."""
     if descriptor >= _LOWEST:
         return descriptor
     try:

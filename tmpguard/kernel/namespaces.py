@@ -29,13 +29,12 @@ class Wanted(NamedTuple):
     """What a namespace is to contain.
 
     ``scratch`` is the real directory mounted at /tmp. ``binds`` are the other mounts, including those below
-    /tmp, outer ones first. ``read_only`` makes everything else read-only. ``own_user`` gives the namespace a
-    user namespace of its own.
+    /tmp, outer ones first; everything else is read-only. ``own_user`` gives the namespace a user namespace of
+    its own.
     """
 
     scratch: str
     binds: Sequence[Bind]
-    read_only: bool
     own_user: bool
 
 
@@ -87,18 +86,15 @@ def by_bwrap(wanted: Wanted) -> list[str]:
     if wanted.own_user:
         command.append("--unshare-user")
     hold = _HOLD
-    if wanted.read_only:
-        # Devices work only in a --dev-bind mount, which cannot be made read-only.
-        command += ["--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev"]
-        for mount in mounted():
-            if mount.path == "/dev" and not os.geteuid():
-                # Only root can write there.
-                command += ["--cap-add", "CAP_SYS_ADMIN"]
-                hold = f"{shlex.join(_read_only('/dev', f'{mount.options},nosuid'))} && {hold}"
-            elif is_below(mount.path, "/dev") and mount.kind in ("tmpfs", "mqueue", "hugetlbfs"):
-                command += ["--remount-ro", mount.path]
-    else:
-        command += ["--dev-bind", "/", "/"]
+    # Devices work only in a --dev-bind mount, which cannot be made read-only.
+    command += ["--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev"]
+    for mount in mounted():
+        if mount.path == "/dev" and not os.geteuid():
+            # Only root can write there.
+            command += ["--cap-add", "CAP_SYS_ADMIN"]
+            hold = f"{shlex.join(_read_only('/dev', f'{mount.options},nosuid'))} && {hold}"
+        elif is_below(mount.path, "/dev") and mount.kind in ("tmpfs", "mqueue", "hugetlbfs"):
+            command += ["--remount-ro", mount.path]
     command += ["--bind", wanted.scratch, TMP]
     for bind in wanted.binds:
         command += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]

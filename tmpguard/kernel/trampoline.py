@@ -1,62 +1,31 @@
-"""Runs in a fresh interpreter to make an invocation's mount namespace, or to start a program in one.
+"""Runs in a fresh interpreter to start a program in an invocation's mount namespace.
 
-Both need a single-threaded process that has not executed the program yet. Neither can be done safely between
-fork and exec in a process that has threads. A fresh interpreter therefore starts with ``-I -S`` and reads the
-code of this module and its orders from a descriptor. It then either reports that the namespace is ready or
-executes the program in its own place. It imports only built-in modules, and ``ctypes`` for system calls that
-the interpreter lacks. Linux only; this module must not import the rest of tmpguard.
+This needs a single-threaded process that has not executed the program yet: it cannot be done safely between
+fork and exec in a process that has threads. So a fresh interpreter (:mod:`.freestanding`) enters the
+namespace and executes the program in its own place. It imports only built-in modules, and ``ctypes`` for
+system calls that the interpreter lacks. Linux only; this module must not import the rest of tmpguard.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what signal is built on: imports in no time
 import posix
-import sys
 from errno import EACCES, ENOENT, ENOTDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing would take longer than everything else
-    import ctypes
     from typing import Any, Final, NoReturn
 
 CLONE_NEWNS: Final = 0x20000
 CLONE_NEWUSER: Final = 0x10000000
-MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 1 << 18
-
-# System calls that libc may not wrap. Their numbers are the same on all current architectures.
-OPEN_TREE: Final = 428
-MOVE_MOUNT: Final = 429
-MOUNT_SETATTR: Final = 442
-
-AT_FDCWD: Final = -100
-AT_EMPTY_PATH: Final = 0x1000
-AT_RECURSIVE: Final = 0x8000
-OPEN_TREE_CLONE: Final = 1
-MOVE_MOUNT_F_EMPTY_PATH: Final = 4
-MOUNT_ATTR_RDONLY: Final = 1
 
 _posix: Any = posix  # for functions that only newer versions have
 
 
-class NotPermitted(Exception):
-    """The machine does not permit a step."""
-
-
-def main(orders: dict[str, Any]) -> None:
+def main(orders: dict[str, Any]) -> NoReturn:
     """Carry out ``orders``."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    if "programs" in orders:
-        _start(orders)
-    else:
-        _make(orders)
-
-
-# --- starting a program --------------------------------------------------------------------------------
-
-
-def _start(orders: dict[str, Any]) -> NoReturn:
     for descriptor in orders["inherited"]:
         posix.set_inheritable(descriptor, False)
     message = orders["unstarted"]
@@ -83,10 +52,7 @@ def _start(orders: dict[str, Any]) -> NoReturn:
 def _enter(orders: dict[str, Any]) -> None:
     for kind, descriptor in ((CLONE_NEWUSER, orders["user"]), (CLONE_NEWNS, orders["mount"])):
         if descriptor >= 0:
-            if hasattr(_posix, "setns"):
-                _posix.setns(descriptor, kind)
-            else:
-                _check(_libc().setns(descriptor, kind))
+            _setns(descriptor, kind)
             posix.close(descriptor)
 
 
@@ -108,7 +74,7 @@ def _execute(orders: dict[str, Any], environment: dict[bytes, bytes]) -> NoRetur
         try:
             if orders["args"] and orders["args"][0]:
                 posix.execve(program, orders["args"], environment)
-            _libc().execve(program, orders["args"], environment)  # posix.execve rejects an empty name
+            _execve(program, orders["args"], environment)
         except OSError as exc:
             last = exc
             if first is None and exc.errno not in (ENOENT, ENOTDIR):
@@ -147,114 +113,31 @@ def _give_up(orders: dict[str, Any], exc: OSError, message: bytes) -> NoReturn:
     posix._exit(126 if exc.errno == EACCES else 127)
 
 
-# --- making a namespace --------------------------------------------------------------------------------
+# --- system calls that the interpreter may lack ---------------------------------------------------------
 
 
-def _make(orders: dict[str, Any]) -> None:
-    """Make the mounts, report the result on standard output, and wait for standard input to close."""
-    try:
-        _mount(orders)
-    except NotPermitted as exc:
-        print(f"refused {exc}", flush=True)
+def _setns(descriptor: int, kind: int) -> None:
+    if hasattr(_posix, "setns"):
+        _posix.setns(descriptor, kind)
         return
-    print(f"ready {posix.getpid()}", flush=True)
-    sys.stdin.read()
-
-
-def _mount(orders: dict[str, Any]) -> None:
-    libc = _libc()
-    uid, gid = posix.geteuid(), posix.getegid()
-    flags, what = CLONE_NEWNS, "CLONE_NEWNS"
-    if orders["own user namespace"]:
-        flags, what = flags | CLONE_NEWUSER, "CLONE_NEWUSER | CLONE_NEWNS"
-    _step(f"unshare({what})", libc.unshare(flags))
-    if orders["own user namespace"]:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{uid} {uid} 1")
-        _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    _step("mount(MS_PRIVATE)", libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
-    # Open all of them before mounting the first, which may cover the sources of the others.
-    trees = []
-    for source, target, writable in orders["mounts"]:
-        shown = repr(source)[1:]
-        tree = libc.syscall(OPEN_TREE, AT_FDCWD, source, OPEN_TREE_CLONE | AT_RECURSIVE | posix.O_CLOEXEC)
-        _step(f"open_tree({shown})", min(tree, 0))
-        if not writable:
-            _step(f"mount_setattr({shown})", _read_only(libc, tree, b""))
-        trees.append((tree, target))
-    if orders["read only"]:
-        _step("mount_setattr('/')", _read_only(libc, AT_FDCWD, b"/"))
-    for tree, target in trees:
-        moved = libc.syscall(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
-        _step(f"move_mount({repr(target)[1:]})", moved)
-        posix.close(tree)
-
-
-def _read_only(libc: _Libc, directory: int, path: bytes) -> int:
-    attributes = MOUNT_ATTR_RDONLY.to_bytes(8, sys.byteorder) + bytes(24)
-    flags = AT_RECURSIVE | (0 if path else AT_EMPTY_PATH)
-    return libc.syscall(MOUNT_SETATTR, directory, path, flags, attributes, len(attributes))
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(text)
-    except OSError as exc:
-        raise NotPermitted(f"writing {path}: {exc.strerror}") from None
-
-
-# --- system calls --------------------------------------------------------------------------------------
-
-
-def _libc() -> _Libc:
-    try:
-        import ctypes
-    except ImportError as exc:
-        raise NotPermitted(f"calling libc by ctypes: {exc}") from None
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Pass all arguments as whole registers: an int would leave the upper half undefined.
-    word, pointer = ctypes.c_long, ctypes.c_char_p
-    libc.mount.argtypes = (pointer, pointer, pointer, ctypes.c_ulong, pointer)
-    libc.syscall.restype = word
-    return _Libc(libc, word)
-
-
-class _Libc:
-    """The few functions of libc that are needed, with the argument types that the kernel expects."""
-
-    def __init__(self, libc: ctypes.CDLL, word: type[ctypes.c_long]) -> None:
-        self._libc = libc
-        self._word = word
-        self.unshare = libc.unshare
-        self.setns = libc.setns
-        self.mount = libc.mount
-
-    def execve(self, program: bytes, args: list[bytes], environment: dict[bytes, bytes]) -> None:
-        import ctypes
-
-        def array(texts: list[bytes]) -> Any:
-            return (ctypes.c_char_p * (len(texts) + 1))(*texts)
-
-        entries = [name + b"=" + value for name, value in environment.items()]
-        _check(self._libc.execve(program, array(args), array(entries)))
-
-    def syscall(self, *arguments: int | bytes) -> int:
-        words = [self._word(value) if isinstance(value, int) else value for value in arguments]
-        return self._libc.syscall(*words)  # type: ignore[no-any-return]
-
-
-def _errno() -> int:
     import ctypes
 
-    return ctypes.get_errno()
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.setns(descriptor, kind), ctypes.get_errno())
 
 
-def _check(result: int) -> None:
+def _execve(program: bytes, args: list[bytes], environment: dict[bytes, bytes]) -> None:
+    """posix.execve() rejects an empty name."""
+    import ctypes
+
+    def array(texts: list[bytes]) -> Any:
+        return (ctypes.c_char_p * (len(texts) + 1))(*texts)
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    entries = [name + b"=" + value for name, value in environment.items()]
+    _check(libc.execve(program, array(args), array(entries)), ctypes.get_errno())
+
+
+def _check(result: int, code: int) -> None:
     if result < 0:
-        raise OSError(_errno(), posix.strerror(_errno()))
-
-
-def _step(what: str, result: int) -> None:
-    if result < 0:
-        raise NotPermitted(f"{what}: {posix.strerror(_errno())}")
+        raise OSError(code, posix.strerror(code))

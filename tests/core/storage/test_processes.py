@@ -323,6 +323,24 @@ def test_a_child_forked_within_an_invocation_uses_its_tmp(guard: tmpguard.Guard)
         assert sorted(os.listdir("/tmp")) == ["child.txt", "directory"]
 
 
+def test_a_child_forked_within_an_invocation_sweeps_in_no_invocation(
+    guard: tmpguard.Guard, scratch_root: Path
+) -> None:
+    """C4.6: the backstop took it for the application's own doing, and what was half wiped stayed locked."""
+    dead = scratch_root / new_name()
+    dead.mkdir(0o700)
+    (dead / "1/directory/in/it").mkdir(parents=True)
+
+    def work() -> object:
+        invocation = tmpguard.current()
+        assert invocation is not None
+        return invocation.report.violations
+
+    with guard.invocation():
+        assert forked(work) == "()"
+    assert not dead.exists()
+
+
 def _in_a_pool(number: int) -> str:
     Path(f"/tmp/{number}.txt").write_text("text")
     return f"{sorted(os.listdir('/tmp'))}"

@@ -11,7 +11,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 import tmpguard
 from tests.support import fill, full, in_threads
+from tmpguard.core.context import unguarded
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.storage.pages import Usage
 from tmpguard.core.storage.pages import measure as original
@@ -474,3 +476,91 @@ def test_work_far_from_the_limit_measures_nothing(guard: tmpguard.Guard, measure
             fill(f"/tmp/{number}", 5000)
             os.unlink(f"/tmp/{number}")
         assert not measured
+
+
+# --- the peak is what the disk held at one time -------------------------------------------------------
+
+
+def bytes_on_disk(invocation: tmpguard.Invocation) -> int:
+    """What the files of ``invocation`` hold, in bytes, asked by nothing of tmpguard's."""
+    directory = invocation.volume.directory
+    assert directory is not None
+    with unguarded():
+        found = [os.lstat(f"{place}/{name}") for place, _, names in os.walk(directory) for name in names]
+    return sum(status.st_blocks * 512 for status in found)
+
+
+@pytest.fixture
+def in_memory() -> Iterator[tmpguard.Guard]:
+    """A guard whose scratch root is on a tmpfs, where a file has the blocks that are charged."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("there is no /dev/shm")
+    root = tempfile.mkdtemp(dir="/dev/shm")
+    yield tmpguard.Guard(storage_size=1, bundle=None, scratch_root=root)
+    tmpguard.drain()
+    shutil.rmtree(root)
+
+
+def test_the_peak_of_a_rewritten_archive_is_its_size(guard: tmpguard.Guard) -> None:
+    with guard.invocation() as invocation, zipfile.ZipFile("/tmp/z.zip", "w") as archive:
+        for number in range(17):
+            archive.writestr(f"f{number}", bytes(2000))
+    assert invocation.report.peak_bytes == invocation.report.used_bytes == 9 * PAGE
+
+
+def test_the_peak_counts_what_a_child_removed(guard: tmpguard.Guard) -> None:
+    with guard.invocation() as invocation:
+        Path("/tmp/large").write_bytes(bytes(50 * PAGE))
+        with unguarded():
+            os.unlink(f"{invocation.volume.directory}/large")  # as a child does
+        assert invocation.report.used_bytes == 0
+        assert invocation.report.peak_bytes == 50 * PAGE
+    assert invocation.report.peak_bytes == 50 * PAGE
+
+
+def test_two_files_open_on_the_same_name_are_counted_once(guard: tmpguard.Guard) -> None:
+    with guard.invocation() as invocation:
+        with (
+            open("/tmp/x", "wb", 0) as one,
+            open("/tmp/x", "wb", 0) as other,
+            open("/tmp/x", "ab", 0) as third,
+        ):
+            for _ in range(10):
+                one.write(bytes(PAGE))
+                other.write(bytes(PAGE))
+            third.write(bytes(PAGE))
+        os.unlink("/tmp/x")
+    assert invocation.report.peak_bytes == 11 * PAGE
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_peak_is_that_of_the_disk_whatever_is_done(in_memory: tmpguard.Guard, seed: int) -> None:
+    chance = random.Random(seed)
+    names = ["/tmp/a", "/tmp/b", "/tmp/c"]
+    most = 0
+    with in_memory.invocation() as invocation:
+        opened: list[Any] = []
+        for _ in range(60):
+            name, size = chance.choice(names), chance.choice([1, 100, PAGE, 5000, 40_000])
+            kind = chance.randrange(7)
+            if kind == 0 and len(opened) < 3:
+                opened.append(open(name, chance.choice(["wb", "ab", "w+b"]), 0))
+            elif kind == 1 and opened:
+                opened.pop(chance.randrange(len(opened))).close()
+            elif kind in (2, 3) and opened:
+                chance.choice(opened).write(b"x" * size)
+            elif kind == 4 and opened:
+                file = chance.choice(opened)
+                file.seek(
+                    chance.randrange(os.fstat(file.fileno()).st_size + 1) if chance.random() < 0.5 else 0
+                )
+            elif kind == 5:
+                Path(name).write_bytes(b"y" * size)
+            elif not opened and os.path.exists(name):
+                chance.choice([os.unlink, lambda path: os.replace(path, "/tmp/d")])(name)
+            most = max(most, bytes_on_disk(invocation))
+        for file in opened:
+            file.close()
+        assert invocation.report.peak_bytes == most
+        assert invocation.report.used_bytes == bytes_on_disk(invocation)
+    assert invocation.report.peak_bytes == most

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import tmpguard
-from tests.support import in_threads
+from tests.support import in_threads, run_python
 from tmpguard.core import originals
-from tmpguard.core.storage.claims import PREFIX, new_name, sweep
+from tmpguard.core.storage.claims import PREFIX, Claim, new_name, sweep
 from tmpguard.core.storage.pages import Usage, measure
 from tmpguard.core.storage.scratch import ScratchRoot
 from tmpguard.core.storage.wipe import wipe
@@ -187,6 +187,66 @@ def test_a_process_directory_that_somebody_removed_is_made_anew(
     directory = root.make()
     assert os.path.isdir(directory)
     root.discard(directory)
+
+
+AFTER_THE_EXIT = """
+import atexit, errno, os, sys, threading
+
+over, tried = threading.Event(), threading.Event()
+
+@atexit.register  # before tmpguard's, so it is called after that
+def last():
+    over.set()
+    tried.wait()
+    with guard.invocation():
+        open("/tmp/file", "w").close()
+        print("the main thread:", os.listdir("/tmp"))
+
+import tmpguard
+guard = tmpguard.Guard(storage_size=1, bundle=None, scratch_root=sys.argv[1])
+
+def work():
+    with guard.invocation():
+        over.wait()
+        try:
+            open("/tmp/file", "w")
+        except OSError as exc:
+            print("a thread:", errno.errorcode[exc.errno])
+    tried.set()
+
+threading.Thread(target=work, daemon=True).start()
+if sys.argv[2] == "used":
+    with guard.invocation():
+        open("/tmp/file", "w").close()
+"""
+
+
+@pytest.mark.parametrize("before", ["used", "unused"])
+def test_a_thread_that_outlives_the_exit_makes_no_directory(scratch_root: Path, before: str) -> None:
+    """C4.2: nobody would remove it. What the exit itself calls still has a /tmp."""
+    told = run_python(AFTER_THE_EXIT, scratch_root, before)
+    assert told == "a thread: ESTALE\nthe main thread: ['file']\n"
+    assert os.listdir(scratch_root) == []
+
+
+def test_a_directory_that_is_claimed_while_the_process_exits_is_given_back(
+    root: ScratchRoot, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C4.2: by a thread that was about to make one."""
+    claim = root._claim
+
+    def claim_while_the_process_exits() -> Claim:
+        monkeypatch.undo()
+        claimed = claim()
+        exiting = threading.Thread(target=root.abandon)
+        exiting.start()
+        exiting.join()
+        return claimed
+
+    monkeypatch.setattr(root, "_claim", claim_while_the_process_exits)
+    with pytest.raises(OSError, match="Stale"):
+        root.make()
+    assert os.listdir(scratch_root) == []
 
 
 def test_only_what_was_made_here_is_discarded(root: ScratchRoot, tmp_path: Path) -> None:

@@ -252,6 +252,26 @@ print("done")
     assert run_unprivileged(code, public_root) == "done\n"
 
 
+WHOLE = """
+import os, sys
+from tmpguard.core.storage.wipe import wipe
+
+root = os.open(sys.argv[1], os.O_RDONLY)
+for mode in range(0, 0o1000, 0o100):
+    for path in ("top", "top/inner", "top/inner/deep", "top/empty"):
+        os.mkdir(path, dir_fd=root)
+    os.chmod("top/inner", mode, dir_fd=root)
+    os.chmod("top", mode, dir_fd=root)
+    wipe(root, "top")
+    assert os.listdir(root) == [], oct(mode)
+print("done")
+"""
+
+
+def test_a_directory_of_any_mode_is_wiped_without_root_s_rights(public_root: Path) -> None:
+    assert run_unprivileged(WHOLE, public_root, imported="tmpguard.core.storage.wipe") == "done\n"
+
+
 def _source(functions: list[Callable[[], None]]) -> str:
     """The source of these functions, for an interpreter that may read no modules of the tests."""
     return "\n\n".join(inspect.getsource(function) for function in [touch, *functions])

@@ -129,7 +129,7 @@ def test_it_is_tried_less_and_less_often(
 ) -> None:
     """And soon again, at the latest after a minute, where it is a mount that stays for long."""
     now = 0.0
-    monkeypatch.setattr(scratch.time, "monotonic", lambda: now)
+    monkeypatch.setattr(scratch.real, "monotonic", lambda: now)
     root = scratch.ScratchRoot(str(scratch_root))
     directory = root.make()
     with failing("rmdir", errno.EBUSY) as attempts:

@@ -82,10 +82,10 @@ def test_the_client_does_not_wait_for_the_wipe(
     may_wipe, wiped_by = threading.Event(), []
     discard = ScratchRoot.discard
 
-    def slow(self: ScratchRoot, directory: str) -> Any:
+    def slow(self: ScratchRoot, directory: str, *more: Any) -> Any:
         assert may_wipe.wait(30)
         wiped_by.append(threading.current_thread())
-        return discard(self, directory)
+        return discard(self, directory, *more)
 
     monkeypatch.setattr(ScratchRoot, "discard", slow)
     invocation = guard.invocation()

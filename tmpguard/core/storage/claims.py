@@ -1,63 +1,60 @@
-"""The process's own directories on the real disk: claimed without races, swept up after dead processes.
+"""The process's own directories on the real disk: claimed without races, removed after a crash.
 
-A claim is a directory ``tmpguard-<random>`` below a scratch root, mode 0700, held by an exclusive ``flock``
-for as long as the process lives. One whose lock can be had belongs to a process that is gone: the next
-process to start wipes it, and no other (C4.6).
+A claim is a directory ``tmpguard-<random>`` below a scratch root, with mode 0700. The process holds an
+exclusive ``flock`` on it for as long as it lives. If the lock is free, the process is gone: the next process
+to start wipes that directory, and no others (C4.6).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EAGAIN, EWOULDBLOCK
-from typing import Any, Final
+from fcntl import LOCK_EX, LOCK_NB
+from typing import Any
 
 from tmpguard.core import originals
+from tmpguard.core.mounts.private import PREFIX, is_claim
 
-from .dirfd import DIRECTORY, mount_of
+from .dirfd import DIRECTORY, listed, mount_of
 from .wipe import wipe
 
-PREFIX: Final = "tmpguard-"
-_OWN_NAME: Final = re.compile(f"{PREFIX}[0-9a-f]{{12}}")
 
-
-class Entry:
-    """A directory of a claim: whose it is, and when its wipe is tried again."""
+class ScratchEntry:
+    """A directory in a claim: its owner, and when to try to wipe it again."""
 
     __slots__ = ("delay", "due", "owner")
 
     def __init__(self, owner: Callable[[], Any] | None) -> None:
-        #: Gives the owner, or None where it is gone; None where nobody is to be asked.
+        #: Returns the owner, or None if it is gone. None if there was never an owner.
         self.owner = owner
-        #: When it is to be wiped again, by the monotonic clock; 0 where nobody has failed to.
+        #: When to try again, by the monotonic clock; 0 if no wipe has failed.
         self.due = 0.0
-        #: Seconds between the last attempt and that.
+        #: Seconds from the last attempt until then.
         self.delay = 0.0
 
 
 class Claim:
-    """A directory of this process's own: where it is, the descriptor that holds its lock, what is in it."""
+    """A directory of this process: its path, the descriptor that holds its lock, and its contents."""
 
     __slots__ = ("_open", "descriptor", "entries", "leaving", "path", "spare")
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        # Whoever takes it out closes the descriptor.
+        # Whoever removes the item from the list closes the descriptor.
         self._open = [descriptor]
-        #: By its name, each directory that is or may be in it. Noted before it is made and until it is gone,
-        #: so that one that a signal interrupts is found again.
-        self.entries: dict[str, Entry] = {}
-        #: The names of those that are empty, kept for invocations to come.
+        #: By name, each directory that is or may be in it. An entry is added before its directory is made and
+        #: removed after it, so that nothing is lost if a signal interrupts.
+        self.entries: dict[str, ScratchEntry] = {}
+        #: The names of empty directories, kept for later invocations.
         self.spare: list[str] = []
-        #: Is it about to be removed? Then nobody may make anything in it.
+        #: Is it about to be removed? Then nothing may be made in it.
         self.leaving = False
 
     def renew(self) -> None:
-        """Somebody has taken it away: make it anew at the same path, for those who know that.
+        """Make it again at the same path, after somebody removed it.
 
         Raises OSError as mkdir does.
         """
@@ -66,26 +63,30 @@ class Claim:
         except FileExistsError:
             return  # another thread was first
         try:
-            # The same number, so that whoever uses it has always a directory of ours.
+            # The same descriptor number, so that it always refers to one of our directories.
             originals.dup2(descriptor, self.descriptor, inheritable=False)
         finally:
             originals.close(descriptor)
 
     def close(self) -> None:
-        """Give up the lock. Does nothing the second time."""
+        """Release the lock. Idempotent."""
         with suppress(IndexError, OSError):
             originals.close(self._open.pop())
 
     def strays(self) -> list[str]:
-        """What is in it and is no entry: an interrupted step has left it."""
-        names = originals.listdir(self.descriptor)
+        """What is in it without an entry: an interrupted step left it."""
+        names = listed(self.descriptor)
         return [name for name in names if name.partition(".")[0] not in self.entries]
 
 
-def claim(root: str) -> Claim:
-    """Make a directory of our own below ``root`` and lock it. Raises OSError as mkdir does."""
+def claim(root: str, tried: list[str]) -> Claim:
+    """Make a directory of our own below ``root`` and lock it. Raises OSError as mkdir does.
+
+    Its path is added to ``tried`` before it is made, so that it is not lost if a signal interrupts.
+    """
     while True:
         path = f"{root.rstrip('/')}/{new_name()}"
+        tried.append(path)
         try:
             return Claim(path, _made(path))
         except FileExistsError:
@@ -93,26 +94,26 @@ def claim(root: str) -> Claim:
 
 
 def new_name() -> str:
-    """A name for a claim. A sweeper looks at no other: anybody's may begin like ours."""
+    """A name for a claim. A sweep considers no other names: anybody may use the same prefix."""
     return PREFIX + os.urandom(6).hex()
 
 
 def _made(path: str) -> int:
-    """Make the directory ``path`` and lock it; the descriptor that holds the lock.
+    """Make the directory ``path`` and lock it. Returns the descriptor that holds the lock.
 
-    Raises FileExistsError where it is there, or where a sweeper holds what was just made.
+    Raises FileExistsError if it exists, or if another process that is sweeping holds the new directory.
     """
     while True:
         _make(path)
         try:
             descriptor = _open_own(path)
         except FileNotFoundError:
-            continue  # a sweeper took it for a dead process's before it was locked
+            continue  # it was swept up before it was locked
         except OSError:
             originals.rmdir(path)
             raise
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            originals.flock(descriptor, LOCK_EX | LOCK_NB)
             if originals.fstat(descriptor).st_nlink:
                 return descriptor
         except OSError as exc:
@@ -133,7 +134,7 @@ def _make(path: str) -> None:
 
 
 def _make_root(path: str) -> None:
-    """The scratch root itself is gone: make it anew, as ``mkdir -p`` does."""
+    """The scratch root itself is gone: make it again, as ``mkdir -p`` does."""
     if path:
         try:
             originals.mkdir(path)
@@ -145,7 +146,7 @@ def _make_root(path: str) -> None:
 
 
 def _open_own(path: str) -> int:
-    """Open the new directory ``path``, from whose mode the umask may have taken even the owner's rights."""
+    """Open the new directory ``path``. The umask may have removed even the owner's permissions."""
     try:
         descriptor = originals.os_open(path, DIRECTORY)
     except PermissionError:
@@ -157,8 +158,8 @@ def _open_own(path: str) -> int:
 
 
 def cannot_write(root: str) -> str:
-    """Why no directory can be made below ``root``; "" if one can, which only trying tells for sure."""
-    path = f"{root.rstrip('/')}/.{new_name()}"  # a name that no sweeper looks at
+    """Why no directory can be made below ``root``; "" if one can. Only an attempt can tell."""
+    path = f"{root.rstrip('/')}/.{new_name()}"  # a name that no sweep considers
     try:
         originals.mkdir(path, 0o700)
         originals.rmdir(path)
@@ -167,19 +168,19 @@ def cannot_write(root: str) -> str:
     return ""
 
 
-# --- what dead processes left ----------------------------------------------------------------------------
+# --- after dead processes -----------------------------------------------------------------------------
 
 
 def sweep(root: str) -> int:
-    """Wipe the directories that dead processes of this user left below ``root``; returns how many.
+    """Wipe the directories that dead processes of this user left below ``root``. Returns how many.
 
-    Never raises: what cannot be removed is left to the next start.
+    Never raises: what cannot be removed is left to the next process.
     """
     removed = 0
     with suppress(OSError):
         parent = originals.os_open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            names = [name for name in originals.listdir(parent) if _OWN_NAME.fullmatch(name)]
+            names = [name for name in originals.listdir(parent) if is_claim(name)]
             removed = sum(_sweep_one(parent, name) for name in names)
         finally:
             originals.close(parent)
@@ -190,14 +191,14 @@ def _sweep_one(parent: int, name: str) -> bool:
     try:
         descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
     except OSError:
-        return False  # no directory, a link, or somebody else's
+        return False  # not a directory, or a symlink, or not ours
     try:
         status = originals.fstat(descriptor)
         if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700:
             return False
         if mount_of(descriptor) != mount_of(parent):
             return False
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its owner lives: BlockingIOError
+        originals.flock(descriptor, LOCK_EX | LOCK_NB)  # BlockingIOError if its owner is alive
         wipe(parent, name)
     except OSError:
         return False

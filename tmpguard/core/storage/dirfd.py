@@ -1,4 +1,4 @@
-"""Directories by descriptor: no link followed, no mount entered, whatever their modes (C4.2, C4.4)."""
+"""Directories by descriptor: follows no symlink and enters no mount, whatever the modes (C4.2, C4.4)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from typing import Final
 from tmpguard.core import originals
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: What its owner has to be allowed to list a directory and to look at what is in it.
+#: The permissions that the owner needs to list a directory and to examine its entries.
 _LOOKING: Final = 0o500
 _MOUNT_ID: Final = b"mnt_id:"
 
 
 class MountPoint(OSError):
-    """Another file system, or another part of the same one, is mounted there: it is not entered."""
+    """Another file system, or a bind mount, is mounted there, and is not entered."""
 
     def __init__(self, name: str) -> None:
         super().__init__(EBUSY, "Something is mounted there", name)
 
 
+def listed(directory: int) -> list[str]:
+    """The current names in the open directory ``directory``.
+
+    On btrfs, a descriptor shows the names as they were when it was opened or last rewound.
+    """
+    originals.lseek(directory, 0, os.SEEK_SET)
+    return originals.listdir(directory)
+
+
 def mount_of(descriptor: int) -> str:
-    """What tells the mount on which ``descriptor`` lies from others, bind mounts included."""
+    """An identifier of the mount that ``descriptor`` is on. Bind mounts have their own."""
     try:
         info = originals.os_open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
         if exc.errno != ENOENT:
-            raise  # no descriptor is free, say: then it is not known
+            raise  # no descriptor is free, for example: then it is unknown
     else:
         try:
             _, found, rest = originals.read(info, 4096).partition(_MOUNT_ID)
@@ -38,7 +47,7 @@ def mount_of(descriptor: int) -> str:
             originals.close(info)
         if found:
             return rest.split(None, 1)[0].decode()
-    return f"device {originals.fstat(descriptor).st_dev}"  # without a /proc of Linux
+    return f"device {originals.fstat(descriptor).st_dev}"  # /proc is not mounted
 
 
 @contextmanager
@@ -51,9 +60,9 @@ def opened_directory(parent: int, name: str, mount: str) -> Iterator[int]:
 
 
 def open_directory(parent: int, name: str, mount: str) -> int:
-    """A descriptor of the directory ``name``, made readable for its owner if it is not; follows no link.
+    """Open the directory ``name``, after making it accessible to its owner if need be; follows no symlink.
 
-    Raises MountPoint where it does not lie on ``mount``.
+    Raises MountPoint if it is not on ``mount``.
     """
     try:
         descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
@@ -75,10 +84,10 @@ def _check_mount(descriptor: int, name: str, mount: str) -> None:
 
 @contextmanager
 def readable_directory(parent: int, path: str, mount: str) -> Iterator[tuple[int, bool]]:
-    """A descriptor of the directory ``path``, and whether its owner may not look at what is in it: then its
-    mode is another one for as long as this takes.
+    """A descriptor of the directory ``path``, and whether its owner lacks the permissions to examine it: then
+    its mode is changed for the duration of the block.
 
-    Raises MountPoint where it does not lie on ``mount``.
+    Raises MountPoint if it is not on ``mount``.
     """
     before = None
     try:
@@ -101,7 +110,7 @@ def readable_directory(parent: int, path: str, mount: str) -> Iterator[tuple[int
 
 @contextmanager
 def unlocked(directory: str) -> Iterator[None]:
-    """Within the block the owner has all rights to ``directory``, whatever its mode."""
+    """Within the block, the owner has all permissions on ``directory``, whatever its mode."""
     mode = modes.S_IMODE(originals.lstat(directory).st_mode)
     if mode & 0o700 == 0o700:
         yield
@@ -114,9 +123,9 @@ def unlocked(directory: str) -> Iterator[None]:
 
 
 def unlock(parent: int, name: str, mount: str) -> None:
-    """Give the owner all rights on the directory ``name``. chmod follows links, so it goes by descriptor.
+    """Give the owner all permissions on the directory ``name``, by descriptor: chmod would follow a symlink.
 
-    Raises MountPoint where it does not lie on ``mount``.
+    Raises MountPoint if it is not on ``mount``.
     """
     descriptor = originals.os_open(
         name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent

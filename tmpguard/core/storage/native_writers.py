@@ -1,8 +1,8 @@
-"""Files whose descriptors native code may have: what it writes is found by asking the disk (C3.5).
+"""Files whose descriptors native code may have: what it writes is found on the disk (C3.5).
 
-Pillow's JPEG encoder, ``ndarray.tofile``, ``sendfile`` by a C library, a child process whose output goes to
-a file: each of them needs a descriptor. So a charged file of which ``fileno()`` was asked for, and one opened
-by ``os.open`` or ``os.dup``, is *exposed* until it is closed; the others cost nothing more.
+Pillow's JPEG encoder, ``ndarray.tofile``, ``sendfile`` in a C library, a child process whose output goes to a
+file: they all need a descriptor. So a charged file is *exposed*, until it is closed, if its ``fileno()`` was
+called or if it was opened by ``os.open`` or ``os.dup``. For other files, this costs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .pages import allocated
 
 
 class Exposed:
-    """One exposed file, by the descriptors that it is open by, or by its path once a child has it."""
+    """One exposed file: the descriptors by which it is open, or its path if a child process may have it."""
 
     __slots__ = ("_descriptors", "_key", "known", "nameless", "path", "shared", "unlinked")
 
@@ -25,15 +25,15 @@ class Exposed:
         self.path = path
         #: What is charged for it, in bytes.
         self.known = 0
-        #: Has it no name any more?
+        #: Does it have no name any more?
         self.nameless = not status.st_nlink
-        #: Was its last name removed? It gets no other one: what has its number and a name is another file.
+        #: Was its last name removed? It cannot get another: a file with a name and its inode is another file.
         self.unlinked = False
-        #: Was a child process started meanwhile, which may write when all is closed here?
+        #: Was a child process started that may still write to it when it is closed here?
         self.shared = False
 
     def add(self, descriptor: int) -> None:
-        """It is open by ``descriptor``, too."""
+        """It is also open by ``descriptor``."""
         self._descriptors.add(descriptor)
 
     def drop(self, descriptor: int) -> None:
@@ -41,7 +41,7 @@ class Exposed:
         self._descriptors.discard(descriptor)
 
     def look(self) -> tuple[int | None, bool]:
-        """What it has now, in bytes (None where it is gone), and whether it is still exposed."""
+        """Its size in pages now, in bytes (None if it is gone), and whether it is still exposed."""
         for descriptor in list(self._descriptors):
             status = self._same(descriptor)
             if status is not None:
@@ -60,8 +60,17 @@ class Exposed:
             return None
         return status if self.is_of(status) else None
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its device and inode."""
+        return self._key
+
+    def is_open(self) -> bool:
+        """Is any of its known descriptors still open?"""
+        return any(self._same(descriptor) for descriptor in self._descriptors.copy())
+
     def is_of(self, status: os.stat_result) -> bool:
-        """Is ``status`` one of this file, and not of another that got its number?"""
+        """Does ``status`` belong to this file, and not to another that got its inode number?"""
         if self.unlinked and status.st_nlink:
             return False
         return (status.st_dev, status.st_ino) == self._key

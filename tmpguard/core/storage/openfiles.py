@@ -1,12 +1,12 @@
-"""What can be asked of a file by the descriptor that it is open by: where it stands, what it holds (C3.2)."""
+"""What a descriptor tells about its file: the flags, the data, whether it is unlinked (C3.2)."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat as modes
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fcntl import F_GETFL
 from typing import Final
 
 from tmpguard.core import originals
@@ -17,30 +17,26 @@ _ZEROS: Final = 1 << 20
 
 
 def appends(descriptor: int) -> bool:
-    """Is it opened for appending? Then even a write at an offset goes to the end."""
-    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+    """Was it opened with O_APPEND? Then even a write at an offset goes to the end."""
+    return bool(originals.fcntl(descriptor, F_GETFL) & os.O_APPEND)
 
 
 def may_write(descriptor: int) -> bool:
-    """Was it opened for writing? An opener may have given another one than was asked for."""
-    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR))
+    """Was it opened for writing? An opener may return a descriptor of another kind.
 
-
-def position(descriptor: int) -> int:
-    """Where the next write of ``descriptor`` goes: its offset, or the end of a file opened for appending."""
-    if appends(descriptor):
-        return originals.fstat(descriptor).st_size
-    return originals.lseek(descriptor, 0, os.SEEK_CUR)
+    With both flags set, a descriptor is good for neither reading nor writing.
+    """
+    return originals.fcntl(descriptor, F_GETFL) & os.O_ACCMODE in (os.O_WRONLY, os.O_RDWR)
 
 
 @contextmanager
 def _own_description(descriptor: int, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A second open file of the same file: the caller's has an offset, and flags, that must not matter."""
+    """A separate open file description of the same file, with an offset and flags of its own."""
     path = f"/proc/self/fd/{descriptor}"
     try:
         own = originals.os_open(path, flags | os.O_CLOEXEC)
     except PermissionError:
-        # It was opened before its mode became what it is.
+        # Its mode was changed after it was opened.
         mode = modes.S_IMODE(originals.fstat(descriptor).st_mode)
         originals.fchmod(descriptor, mode | modes.S_IRUSR | modes.S_IWUSR)
         try:
@@ -59,9 +55,9 @@ def data_of(descriptor: int, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def fill_holes(descriptor: int, offset: int, size: int) -> None:
-    """Make the holes within ``size`` bytes from ``offset`` zeros that the disk has as data.
+    """Write zeros into the holes within ``size`` bytes from ``offset``.
 
-    What a file system has only reserved looks like a hole when it is measured; tmpfs charges it.
+    Blocks that a file system has only reserved look like a hole when they are measured; tmpfs charges them.
     """
     start, end = offset // PAGE * PAGE, min(pages(offset + size), originals.fstat(descriptor).st_size)
     with _own_description(descriptor, os.O_RDWR) as own:
@@ -77,9 +73,9 @@ def file_bytes(descriptor: int) -> int:
 
 
 def open_unlinked() -> list[tuple[str, os.stat_result]]:
-    """The unlinked files and directories that this process has open: the path they had, and their status.
+    """The unlinked files and directories that this process has open: their former paths, and their status.
 
-    Linux only (through /proc/self/fd): elsewhere it finds none.
+    It finds none if /proc is not mounted.
     """
     found: dict[tuple[int, int], tuple[str, os.stat_result]] = {}
     with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What files take up, in the pages that tmpfs would charge for them (C3.2). Sizes are in bytes."""
+"""The space that files take up, in the pages that tmpfs would charge (C3.2). Sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from tmpguard.core.aliases import StrOrBytes
 from .dirfd import MountPoint, mount_of, readable_directory
 
 PAGE: Final = 4096
-#: A link's target of fewer bytes lies in the inode and costs nothing.
+#: A shorter symlink target is stored in the inode and costs nothing.
 SHORT_SYMLINK: Final = 128
 _LONG: Final = 1000
+#: A file of so many bytes has no blocks but those of its data: ext4 keeps four extents in the inode.
+_UNFRAGMENTED: Final = 4 * PAGE
+#: The most names that a measurement collects.
+_NAMES: Final = 1000
 
 
 class Usage(NamedTuple):
@@ -35,32 +39,40 @@ def allocated(
 ) -> int:
     """The bytes that tmpfs would charge for the file of ``status``: its whole pages of data (C3.2).
 
-    Holes cost nothing. Where the disk has allocated less or more than the length tells, the file itself is
-    asked where its data lie, since file systems count extents, delayed and compressed blocks differently.
+    Holes cost nothing. Unless the blocks that the disk has allocated show that there are none, the file is
+    searched for its data: file systems count extents, delayed allocations and compressed blocks differently.
     """
-    if modes.S_ISLNK(status.st_mode):
-        return pages(status.st_size) if status.st_size >= SHORT_SYMLINK else 0
-    if not modes.S_ISREG(status.st_mode):
-        return 0
+    kind, size = modes.S_IFMT(status.st_mode), status.st_size
+    if kind != modes.S_IFREG:
+        return pages(size) if kind == modes.S_IFLNK and size >= SHORT_SYMLINK else 0
     on_disk = status.st_blocks * 512
-    length = pages(status.st_size)
-    if on_disk >= length:
+    length = (size + 4095) & -4096  # pages(), for each file that is opened or removed
+    if is_surely_whole(status):
         return length
     try:
         descriptor = originals.os_open(path, os.O_RDONLY | os.O_CLOEXEC | follow, dir_fd=dir_fd)
     except OSError:
-        return pages(on_disk)
+        return min(length, pages(on_disk))
     try:
         ranges = list(data_ranges(descriptor, 0, status.st_size))
     finally:
         originals.close(descriptor)
     data = sum(end - start for start, end in ranges)
-    overhead = PAGE * (1 + len(ranges) // 256)  # blocks that hold the extent tree of a scattered file
-    return data if data >= on_disk - overhead else pages(on_disk)
+    overhead = PAGE * (1 + len(ranges) // 256)  # blocks for the extent tree of a fragmented file
+    return data if data >= on_disk - overhead else min(length, pages(on_disk))
+
+
+def is_surely_whole(status: os.stat_result) -> bool:
+    """Whether the blocks of a regular file show that it has no holes.
+
+    The blocks of a larger file may include one for its extents, which hides a hole of a page.
+    """
+    length = (status.st_size + 4095) & -4096
+    return status.st_blocks * 512 >= length <= _UNFRAGMENTED
 
 
 def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``start`` to ``end`` that are no hole, in whole pages. Moves the descriptor's offset."""
+    """The parts of ``start`` to ``end`` that are not holes, in whole pages. Moves the descriptor's offset."""
     start = start // PAGE * PAGE
     while start < end:
         try:
@@ -74,15 +86,18 @@ def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, in
         start = last
 
 
-def measure(parent: int, name: str) -> Usage:
-    """What the directory ``name`` in ``parent`` holds; the data of a hard link count once (C3.2).
+def measure(parent: int, name: str, names: list[str] | None = None) -> Usage:
+    """What the directory ``name`` in ``parent`` holds; hard links are counted once (C3.2).
 
-    What is mounted in it is none of its own.
+    Mounts in it are left out. The relative paths of the first thousand entries (``/a/b``) are appended to
+    ``names``, if that is given.
     """
-    return _measure_below(parent, name, mount_of(parent), set())
+    return _measure_below(parent, name, mount_of(parent), set(), names)
 
 
-def _measure_below(parent: int, name: str, mount: str, linked: set[int]) -> Usage:
+def _measure_below(
+    parent: int, name: str, mount: str, linked: set[int], names: list[str] | None = None
+) -> Usage:
     total = files = 0
     pending = [name]
     while pending:
@@ -94,11 +109,13 @@ def _measure_below(parent: int, name: str, mount: str, linked: set[int]) -> Usag
             ):
                 for entry in entries:
                     files += 1
+                    if names is not None and len(names) < _NAMES:
+                        names.append(f"{path[len(name) :]}/{entry.name}")
                     if entry.is_dir(follow_symlinks=False):
                         if len(path) < _LONG and not locked:
                             pending.append(f"{path}/{entry.name}")
                             continue
-                        # Too deep to be named from the top, or not to be reached from there: go on from here.
+                        # Its path is too long, or the path is not searchable: continue from this descriptor.
                         below = _measure_below(directory, entry.name, mount, linked)
                         total, files = total + below.bytes, files + below.files
                     else:
@@ -109,7 +126,7 @@ def _measure_below(parent: int, name: str, mount: str, linked: set[int]) -> Usag
 
 
 class Entry(NamedTuple):
-    """One directory entry: the bytes of its file in whole pages, and whether that has more than one name."""
+    """One directory entry: the bytes of its file in whole pages, and whether that has several names."""
 
     bytes: int
     inode: int
@@ -117,7 +134,7 @@ class Entry(NamedTuple):
 
 
 def inventory(parent: int, name: str) -> dict[str, Entry]:
-    """The entries below the directory ``name`` in ``parent``, by their paths from there (``/a/b``)."""
+    """The entries below the directory ``name`` in ``parent``, by their relative paths (``/a/b``)."""
     found: dict[str, Entry] = {}
     _take_inventory(parent, name, mount_of(parent), "", found)
     return found

@@ -1,10 +1,11 @@
 """The private directories on the real disk: made, emptied, removed.
 
-Each process has one directory of its own below the scratch root (:mod:`.claims`), and each invocation a
-numbered one in it. What cannot be wiped now is tried again until it can (C4.4).
+Each process has a directory of its own below the scratch root (:mod:`.claims`), and each invocation has a
+numbered one in that. A wipe that fails is tried again until it succeeds (C4.4).
 
-Everything here goes by descriptors and follows no link (C4.2). A finalizer, a signal handler or another
-thread may come in at any point: a step is noted before it is taken, and the kernel decides who was first.
+Everything here uses descriptors and follows no symlinks (C4.2). A finalizer, a signal handler or another
+thread may interfere at any point: each action is recorded before it is taken, and the kernel decides who
+was first.
 Sizes are in bytes.
 """
 
@@ -14,40 +15,48 @@ import itertools
 import logging
 import os
 import stat as modes
-import threading
-import time
 import weakref
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
-from errno import ENOTEMPTY
+from errno import ENOTEMPTY, ESTALE
 from typing import Final, Protocol
 
-from tmpguard.core import hooks, originals
+from tmpguard.core import hooks, originals, real
+from tmpguard.core.errors import os_error
+from tmpguard.core.mounts import known, private
+from tmpguard.core.presence import is_found
 
-from .claims import Claim, Entry, claim, sweep
-from .dirfd import DIRECTORY
+from .claims import Claim, ScratchEntry, claim, sweep
+from .dirfd import DIRECTORY, listed
 from .pages import PAGE, Usage, allocated, measure
 from .wipe import wipe
 
 _TMP_MODE: Final = 0o1777
 _SMALL: Final = 8
-#: Empty directories kept for invocations to come.
+#: The most empty directories kept for later invocations.
 _SPARE: Final = 16
-#: Seconds between the first attempts to wipe a directory, and at the most.
+#: The most directories of other invocations in which a missing file is looked for.
+_OTHERS: Final = 32
+#: Seconds between the first two attempts to wipe a directory, and the longest interval.
 _DELAY: Final = 0.5
 _LONGEST: Final = 60.0
 
 logger = logging.getLogger("tmpguard")
 
 
+#: Called with the names of what an invocation left, such as ``/a/b``, before they are wiped.
+Remember = Callable[[list[str]], None]
+
+
 class Owner(Protocol):
-    """Whose a directory is."""
+    """The owner of a directory."""
 
     def close(self) -> None:
-        """Nothing may be written to it any more."""
+        """Refuse all further writes to it."""
 
     def wipe(self) -> Usage:
-        """Discard the directory. Returns what was left in it."""
+        """Discard the directory. Returns what it held."""
 
 
 class ScratchRoot:
@@ -55,70 +64,87 @@ class ScratchRoot:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._lock = real.RLock()
         self._numbers = itertools.count(1)
-        #: The claim in which directories are made now, and all that have something in them by their paths.
+        #: The claim in which directories are made now.
         self._current: Claim | None = None
-        self._claims: dict[str, Claim] = {}
+        #: All claims that have something in them, by their paths.
+        self.claims: dict[str, Claim] = {}
+        #: Where claims were about to be made. A directory there that is not a claim was left by a signal.
+        self._tried: list[str] = []
         self._inherited: tuple[str, ...] = ()
+        #: The thread in which the interpreter exits, as soon as it does.
+        self._exiting: int | None = None
 
     # --- making ----------------------------------------------------------------------------------------
 
     def make(self, owner: Owner | None = None) -> str:
-        """A new, empty directory for one invocation, with the mode of a /tmp: nobody else gets through the
-        process's own to it. Raises OSError as mkdir does.
+        """A new, empty directory for one invocation, with the mode of a /tmp: other users cannot reach it,
+        because they cannot search the process's directory. Raises OSError as mkdir does, and ESTALE in a
+        thread that still runs when the interpreter exits: nobody would remove what it makes.
 
-        It is wiped when the ``owner`` is collected without having discarded it.
+        If the ``owner`` is collected without having discarded it, it is wiped.
         """
         whose = None if owner is None else weakref.ref(owner)
         while True:
+            self._check_exit()
             current = self._current
             if current is None or current.leaving:
                 current = self._claim()
             elif (spare := self._take_spare(current, whose)) is not None:
                 return spare
             name = str(next(self._numbers))
-            current.entries[name] = Entry(whose)
+            current.entries[name] = ScratchEntry(whose)
             directory = f"{current.path}/{name}"
             try:
+                self._check_exit()  # which sees the entry if it comes from now on
                 _make_tmp(directory)
             except FileNotFoundError:
                 self._renew(current)
                 current.entries.pop(name, None)
             except OSError:
                 current.entries.pop(name, None)
+                if self._exiting is not None:
+                    self.release()
                 raise
             else:
                 return directory
+
+    def _check_exit(self) -> None:
+        if self._exiting is not None and self._exiting != real.get_ident():
+            raise os_error(ESTALE)
 
     def _claim(self) -> Claim:
         with self._lock:
             current = self._current
             if current is None or current.leaving:
-                # One that a signal handler has made meanwhile is found again among all.
-                current = claim(self.path)
-                self._claims[current.path] = self._current = current
+                # If a signal handler has made one too, it is among the claims.
+                current = claim(self.path, self._tried)
+                self.claims[current.path] = self._current = current
+                self._tried.remove(current.path)
             return current
 
     def _renew(self, owned: Claim) -> None:
-        with self._lock:  # which whoever is about to give it up holds as well
+        with self._lock:  # it may be about to be released
             if not owned.leaving:
                 owned.renew()
 
     def _take_spare(self, current: Claim, owner: weakref.ref[Owner] | None) -> str | None:
         """An empty directory that an earlier invocation gave back."""
-        with suppress(IndexError):
-            while True:
+        while current.spare:
+            try:
                 name = current.spare.pop()
-                directory = f"{current.path}/{name}"
-                if originals.access(directory, os.F_OK):
-                    current.entries[name].owner = owner
-                    return directory
-                current.entries.pop(name, None)
+            except IndexError:
+                break  # another thread was first
+            directory = f"{current.path}/{name}"
+            if originals.access(directory, os.F_OK):
+                current.entries[name].owner = owner
+                return directory
+            current.entries.pop(name, None)
         return None
 
     def remake(self, directory: str) -> None:
-        """Somebody has taken ``directory`` away: make it anew (C4.6). Raises OSError as mkdir does."""
+        """Somebody removed ``directory``: make it again (C4.6). Raises OSError as mkdir does."""
         base = directory.rpartition("/")[0]
         for _ in range(2):
             try:
@@ -126,9 +152,9 @@ class ScratchRoot:
             except FileExistsError:
                 return  # another thread was first
             except FileNotFoundError:
-                owned = self._claims.get(base)
+                owned = self.claims.get(base)
                 if owned is None:
-                    raise  # the parent's of this forked process
+                    raise  # it belongs to the process that forked this one
                 self._renew(owned)
             else:
                 return
@@ -136,28 +162,31 @@ class ScratchRoot:
     # --- wiping ----------------------------------------------------------------------------------------
 
     def _find(self, directory: str) -> tuple[Claim | None, str]:
-        """The claim that ``directory`` is an entry of, None where it is not ours, and its name."""
+        """The claim that ``directory`` is in, None if it is not ours, and its name."""
         base, _, name = directory.rpartition("/")
-        found = self._claims.get(base)
+        found = self.claims.get(base)
         return (None if found is None or name not in found.entries else found), name
 
-    def discard(self, directory: str) -> Usage | None:
-        """Measure and wipe an invocation's directory. Returns what was left in it, None where it was wiped
-        before, or is the parent's of this forked process.
+    def discard(self, directory: str, remember: Remember | None = None) -> Usage | None:
+        """Measure and wipe an invocation's directory. Returns what it held; None if it was wiped before, or
+        belongs to the process that forked this one. ``remember`` is called with the names of what it held.
 
-        Where that fails it is logged, and tried again by :meth:`tidy`.
+        A failure is logged, and :meth:`tidy` tries again.
         """
         owned, name = self._find(directory)
         if owned is None:
             return None
-        usage = self.discard_small(directory, reusable=False)
-        return self._discard(owned, name) if usage is None else usage
+        usage = self.discard_small(directory, remember, reusable=False)
+        return self._discard(owned, name, remember) if usage is None else usage
 
-    def _discard(self, owned: Claim, name: str) -> Usage:
+    def _discard(self, owned: Claim, name: str, remember: Remember | None = None) -> Usage:
         usage = Usage(0, 0)
+        names: list[str] | None = None if remember is None else []
         try:
             with suppress(OSError):
-                usage = measure(owned.descriptor, name)
+                usage = measure(owned.descriptor, name, names)
+            if remember is not None and names:
+                remember(names)
             wipe(owned.descriptor, name)
         except OSError:
             self._put_off(owned, name)
@@ -166,22 +195,25 @@ class ScratchRoot:
         return usage
 
     def _put_off(self, owned: Claim, name: str) -> None:
-        """It could not be wiped: have it tried again."""
+        """It could not be wiped: schedule another attempt."""
         entry = owned.entries.get(name)
         if entry is None:
             return
         if not entry.due:
             logger.exception(
-                "tmpguard could not wipe the scratch directory %s/%s; it is tried again", owned.path, name
+                "tmpguard: could not wipe the scratch directory %s/%s; it is tried again", owned.path, name
             )
         entry.delay = min(max(entry.delay * 2, _DELAY), _LONGEST)
-        entry.due = time.monotonic() + entry.delay
+        entry.due = real.monotonic() + entry.delay
 
-    def discard_small(self, directory: str, *, reusable: bool) -> Usage | None:
-        """Wipe an invocation's directory if it holds a few files and no directory; None if it holds more.
+    def discard_small(
+        self, directory: str, remember: Remember | None = None, *, reusable: bool
+    ) -> Usage | None:
+        """Wipe an invocation's directory if it holds a few files and no directories. Returns what it held;
+        None if there is more to do.
 
-        Cheaper than :meth:`discard`: the usual request leaves a file or two. A ``reusable`` directory is kept
-        for another invocation, since making and removing one costs more than all else in a small request.
+        This is cheaper than :meth:`discard`; most requests leave one or two files. A ``reusable`` directory
+        is kept for another invocation, since making and removing one is the largest cost of a small request.
         """
         owned, name = self._find(directory)
         if owned is None:
@@ -189,12 +221,14 @@ class ScratchRoot:
         try:
             descriptor = originals.os_open(name, DIRECTORY, dir_fd=owned.descriptor)
         except OSError:
-            return None  # whatever it is: the thorough wipe will find it, and tell
+            return None  # whatever it is: discard() will find it, and log it
         try:
             found = _few_files(descriptor)
             if found is None:
                 return None
             usage, files = found
+            if remember is not None and files:
+                remember([f"/{file}" for file in files])
             if reusable and len(owned.spare) < _SPARE and _is_as_made(descriptor):
                 self._keep(owned, name, descriptor, files)
             else:
@@ -211,22 +245,22 @@ class ScratchRoot:
             originals.rmdir(name, dir_fd=owned.descriptor)
         except OSError as exc:
             if exc.errno != ENOTEMPTY:
-                raise  # EBUSY: it is a mount point, of which nothing may be touched
+                raise  # EBUSY: it is a mount point, which must not be touched
             for file in files:
                 originals.unlink(file, dir_fd=descriptor)
             originals.rmdir(name, dir_fd=owned.descriptor)
         owned.entries.pop(name, None)
 
     def _keep(self, owned: Claim, name: str, descriptor: int, files: list[str]) -> None:
-        """Empty the directory ``name`` and keep it under a name that nobody has ever seen.
+        """Empty the directory ``name`` and keep it under a new name.
 
-        So a path that late code of its invocation has resolved before leads nowhere. The files are moved out
-        of it before they are unlinked: one that is still open somewhere would else be found, by its path, to
-        belong to the invocation that gets the directory. Raises OSError(EBUSY) for a mount point.
+        So paths that late code of its invocation has already resolved lead nowhere. The files are moved out
+        of it before they are unlinked: otherwise, the path of one that is still open would say that it
+        belongs to the next invocation with that directory. Raises OSError(EBUSY) for a mount point.
         """
         base = owned.descriptor
         spare = str(next(self._numbers))
-        owned.entries[spare] = Entry(owned.entries[name].owner)
+        owned.entries[spare] = ScratchEntry(owned.entries[name].owner)
         try:
             originals.rename(name, spare, src_dir_fd=base, dst_dir_fd=base)
         except OSError:
@@ -237,20 +271,20 @@ class ScratchRoot:
             for file in files:
                 originals.rename(file, f"{spare}.gone", src_dir_fd=descriptor, dst_dir_fd=base)
                 originals.unlink(f"{spare}.gone", dir_fd=base)
-            if not originals.listdir(descriptor):
+            if not listed(descriptor):
                 originals.utime(descriptor)
                 owned.entries[spare].owner = None
                 owned.spare.append(spare)
                 return
         except OSError:
             pass
-        self._discard(owned, spare)  # late code has made something there before the name was gone
+        self._discard(owned, spare)  # late code made something in it before it was renamed
 
     # --- tidying up ------------------------------------------------------------------------------------
 
     def trim(self) -> None:
-        """Remove the empty directories that are kept for invocations to come."""
-        for owned in self._claims.copy().values():
+        """Remove the empty directories that are kept for later invocations."""
+        for owned in self.claims.copy().values():
             with suppress(IndexError):
                 while True:
                     name = owned.spare.pop()
@@ -259,12 +293,13 @@ class ScratchRoot:
                     owned.entries.pop(name, None)
 
     def tidy(self, *, everything: bool = False) -> float | None:
-        """Wipe what could not be wiped and is due again, or ``everything`` of that, and what was forgotten.
+        """Wipe the directories whose wipe failed and is due again (or all of them, for ``everything``), and
+        those whose owner was collected.
 
-        Returns in how many seconds there is more to do, None for never.
+        Returns the number of seconds until there is more to do; None if there is nothing.
         """
-        now, waits = time.monotonic(), []
-        for owned in self._claims.copy().values():
+        now, waits = real.monotonic(), []
+        for owned in self.claims.copy().values():
             for name, entry in owned.entries.copy().items():
                 orphaned = entry.owner is not None and entry.owner() is None
                 if entry.due and not everything and entry.due > now:
@@ -277,22 +312,29 @@ class ScratchRoot:
 
     def has_more_to_do(self) -> bool:
         """Is there a directory whose wipe has failed so far?"""
-        claims = self._claims.copy().values()
+        claims = self.claims.copy().values()
         return any(entry.due for owned in claims for entry in owned.entries.copy().values())
 
     def release(self) -> None:
-        """Remove the process's directory if no invocation has anything in it; the next one makes it anew."""
+        """Remove the process's directory if it is empty; the next invocation makes a new one."""
         self.trim()
-        for owned in self._claims.copy().values():
+        for owned in self.claims.copy().values():
             if not owned.entries:
                 with self._lock:
                     self._leave(owned)
+        with self._lock:
+            while self._tried:
+                path = self._tried[-1]
+                if path not in self.claims:
+                    with suppress(OSError):
+                        originals.rmdir(path)
+                self._tried.remove(path)
 
     def _leave(self, owned: Claim) -> None:
         owned.leaving = not owned.entries
         if not owned.leaving:
             return
-        # Removed first, unlocked second: a name that can be seen is always locked by a living owner.
+        # Remove it before unlocking it: as long as the name is visible, its living owner holds the lock.
         try:
             try:
                 originals.rmdir(owned.path)
@@ -304,46 +346,67 @@ class ScratchRoot:
                         wipe(owned.descriptor, name) if _is_directory(owned, name) else _unlink(owned, name)
                 originals.rmdir(owned.path)
         except OSError:
-            owned.leaving = False  # somebody has begun to use it
+            owned.leaving = False  # somebody has started to use it
             return
-        self._claims.pop(owned.path, None)
+        self.claims.pop(owned.path, None)
         owned.close()
 
+    def is_shared(self) -> bool:
+        """Does more than one invocation have a directory here?"""
+        return len(self.claims) > 1 or (
+            (current := self._current) is not None and len(current.entries) - len(current.spare) > 1
+        )
+
+    def is_elsewhere(self, name: str, directory: str) -> bool:
+        """Is ``name`` (``/a.txt``) in the directory of an invocation other than that of ``directory``?
+
+        That one may be running or about to be wiped. If there are many, only some of them are searched.
+        """
+        return any(is_found(other + name) for other in self._others(directory))
+
+    def _others(self, directory: str) -> Iterator[str]:
+        for owned in self.claims.copy().values():
+            if len(owned.entries) - len(owned.spare) > 1:
+                for name in list(owned.entries.copy())[:_OTHERS]:
+                    if (other := f"{owned.path}/{name}") != directory:
+                        yield other
+
     def holds(self, path: str) -> bool:
-        """Is the real ``path`` in this process's directory, or in that of the process it was forked from?"""
-        return path.startswith(tuple(f"{base}/" for base in (*self._claims.copy(), *self._inherited)))
+        """Is the real ``path`` in the directory of this process, or of one that it was forked from?"""
+        return path.startswith(tuple(f"{base}/" for base in (*self.claims.copy(), *self._inherited)))
 
     # --- forks and the exit ----------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """In a forked child: the directories are the parent's, so let go of them without touching them."""
-        inherited = (*self._inherited, *self._claims)
-        for owned in self._claims.values():
+        """In a forked child: the directories belong to the parent, so forget them without touching them."""
+        inherited = (*self._inherited, *self.claims)
+        for owned in self.claims.values():
             owned.close()
         self.__init__(self.path)  # type: ignore[misc]
         self._inherited = inherited
 
     def abandon(self) -> None:
-        """At the interpreter's exit: wipe what was never ended, too, and leave nothing."""
+        """At the interpreter's exit: wipe everything, including invocations that never ended."""
+        self._exiting = real.get_ident()  # other threads must not make anything from now on
         self.trim()
-        for owned in self._claims.copy().values():
+        for owned in self.claims.copy().values():
             for name, entry in owned.entries.copy().items():
                 owner = None if entry.owner is None else entry.owner()
                 if owner is None:
                     self._discard(owned, name)
                 else:
-                    owner.close()  # a finalizer that comes later must wait for no thread that has its lock
+                    owner.close()  # a later finalizer must not wait for a thread that holds its lock
                     owner.wipe()
         self.release()
 
 
 def _make_tmp(directory: str) -> None:
     originals.mkdir(directory)
-    originals.chmod(directory, _TMP_MODE)  # of which the umask would take something
+    originals.chmod(directory, _TMP_MODE)  # mkdir would apply the umask
 
 
 def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
-    """What ``directory`` holds, if that is a few files with a single name each; None if it is more."""
+    """What ``directory`` holds if it is a few files with a single name each; otherwise None."""
     names = originals.listdir(directory)
     if len(names) > _SMALL:
         return None
@@ -357,7 +420,7 @@ def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
 
 
 def _is_as_made(directory: int) -> bool:
-    """Has ``directory`` the mode it was made with, no attribute, and no trace of a great many entries?"""
+    """Does ``directory`` have its original mode and size, and no extended attributes?"""
     status = originals.fstat(directory)
     return (
         status.st_mode & 0o7777 == _TMP_MODE
@@ -380,16 +443,18 @@ _roots: Final[dict[str, ScratchRoot]] = {}
 
 
 def root_at(path: str) -> ScratchRoot:
-    """The process's directory below ``path``; the first call sweeps up what dead processes left there."""
+    """The process's directory below ``path``; the first call removes what dead processes left there."""
     root = _roots.get(path)
     if root is None:
+        private.roots.add(path)
+        known.forget()  # until now it was an ordinary directory
         sweep(path)
         root = _roots.setdefault(path, ScratchRoot(path))
     return root
 
 
 def tidy_all() -> None:
-    """Wipe what could not be wiped so far, and remove the directories that are kept for others to come."""
+    """Wipe what could not be wiped so far, and remove the directories that are kept for reuse."""
     for root in list(_roots.values()):
         Context().run(root.tidy, everything=True)
         Context().run(root.trim)
@@ -401,15 +466,18 @@ def _forget_all() -> None:
 
 
 def _sweep_all() -> None:
-    """In a forked child, which is perhaps a worker in the place of one that was killed (C4.6)."""
+    """In a forked child, which may be a worker that replaces one that was killed (C4.6).
+
+    It may also be a request's child, so the sweep runs outside of its invocation.
+    """
     for path in _roots:
-        sweep(path)
+        Context().run(sweep, path)
 
 
 def abandon_all() -> None:
     """At the interpreter's exit: leave no directory behind."""
     for root in list(_roots.values()):
-        Context().run(root.abandon)  # the code that ends may still be bound to an invocation
+        Context().run(root.abandon)  # an invocation may still be current
 
 
 hooks.register(hooks.Step.LET_GO_OF_DIRECTORIES, _forget_all)

@@ -1,13 +1,12 @@
 """One ``/tmp``: its scratch directory, its quota, and what is open in it.
 
-An invocation has a volume of its own, made when it first uses files; with ``lifetime="instance"`` the
-invocations of a process share one (:mod:`tmpguard.core.instance`).
+An invocation has a volume of its own, which is made when it first uses files. With ``lifetime="instance"``,
+the invocations of a process share one (:mod:`tmpguard.core.instance`).
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,48 +18,56 @@ from tmpguard.core import originals
 from tmpguard.core.attachments import Attachments
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.core.policy import Policy
+from tmpguard.core.presence import is_gone
 from tmpguard.core.spelling import descriptor_path
 
 from .dirfd import unlocked
+from .forgotten import Maker
 from .openfiles import open_unlinked
 from .pages import Usage, allocated, measure
 from .quota import Quota
 
 Retire = Callable[[Any], None]
 
-#: More than this is never wiped by the thread that served the request.
-_AT_ONCE_BYTES: Final = 1 << 20
-
-#: Handles kept per volume before those already collected are sorted out.
+#: Handles kept per volume before those of closed files are removed.
 _HANDLES_KEPT: Final = 256
 
 
 class Volume(Attachments):
-    """What stands behind one ``/tmp``. Making one makes the scratch directory: raises OSError as mkdir."""
+    """What is behind one ``/tmp``. The constructor makes the scratch directory; raises OSError as mkdir."""
 
     #: The real directory behind ``/tmp``.
     directory: str | None = None
-    #: The same while a path below ``/tmp`` may be translated by its text alone: nobody made a symlink, no
-    #: native code may be writing, and the volume is not closed. None otherwise.
+    #: The same as long as paths below ``/tmp`` can be translated by their text alone: there are no symlinks,
+    #: no native code may be writing, and the volume is not closed. Otherwise None.
     prefix: str | None = None
-    #: The prefix while native code may be writing: whoever asks for it finds what was written meanwhile.
+    #: The prefix while native code may be writing: see :meth:`checked_prefix`.
     _veiled_prefix: str | None = None
     #: The real addresses of local sockets, and what the application bound them to.
     addresses: Mapping[str, str] = MappingProxyType({})
     closed = False
-    _handles: list[tuple[weakref.ref[Any], Retire]] | None = None
+    #: Are there symlinks in it?
+    _linked = False
+    #: Are the handles of closed files being removed?
+    _sorting = False
+    #: How many times a file in it was about to be opened for writing.
+    openings = 0
     _mount_points_made = 0
-    #: What was left in it when it was wiped.
+    #: What it held when it was wiped.
     _left = Usage(0, 0)
+    #: Who uses it. If a later request misses a file of theirs, the note names them (C7.4).
+    maker = Maker.REQUEST
 
     quota: Quota
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        # In no invocation: the backstop must not take it for the application's own.
+        # Outside any invocation: the backstop must not mistake it for the application's own call.
         self.directory = Context().run(policy.scratch.make, self)
-        self.quota = Quota(policy.quota_bytes, policy.max_files, self.measure)
+        self.quota = Quota(policy.quota_bytes, policy.max_files, self.measure, self._is_written)
         self.prefix = self.directory
+        #: Files that are open for writing, or were: how each is retired, and its descriptor.
+        self.handles: list[tuple[weakref.ref[Any], Retire, int]] = []
 
     def owns(self, descriptor: int) -> bool:
         """Is ``descriptor`` a file in this volume?"""
@@ -71,15 +78,14 @@ class Volume(Attachments):
     def expose(
         self, descriptor: int, status: os.stat_result | None, real: str, on_overrun: Callable[[str], None]
     ) -> None:
-        """Native code may write to ``descriptor`` from now on (C3.5); see :meth:`.Quota.expose`."""
+        """From now on, native code may write to ``descriptor`` (C3.5); see :meth:`.Quota.expose`."""
         status = status or originals.fstat(descriptor)
         self.quota.expose(descriptor, status, real or descriptor_path(descriptor), on_overrun)
         with self.quota.lock:
-            if self.prefix is not None and not self.closed:
-                self._veiled_prefix, self.prefix = self.prefix, None
+            self._veiled_prefix, self.prefix = self.prefix or self._veiled_prefix, None
 
     def checked_prefix(self) -> str | None:
-        """The prefix while files are exposed, after a look at them; None where there is none."""
+        """The prefix while files are exposed, after they were checked; None if there is none."""
         if self._veiled_prefix is None or self.closed:
             return None
         exposed = self.quota.check()
@@ -87,25 +93,26 @@ class Volume(Attachments):
             prefix = self._veiled_prefix
             if not exposed:
                 self._veiled_prefix, self.prefix = None, prefix
-        if self._was_closed():
+        if self._was_closed() or self._linked:  # meanwhile
             self.prefix = None
         return prefix
 
     def forget_prefix(self) -> None:
-        """From now on the text of a path alone does not tell where it leads: there is a link."""
+        """From now on, there are symlinks: the text of a path does not tell where it leads."""
         if self.prefix is None and self._veiled_prefix is None:
             return  # without the lock, for which a fork would wait
+        self._linked = True
         with self.quota.lock:
             self.prefix = self._veiled_prefix = None
 
     def share(self) -> None:
-        """A child process starts, and has what is exposed."""
+        """A child process starts, and inherits the exposed files."""
         self.quota.share()
 
     # --- mount points ----------------------------------------------------------------------------------
 
     def make_mount_points(self) -> None:
-        """Make the directories on which the bundle and others are mounted: a listing shows them (C5.1)."""
+        """Make the mount points of the bundle and of others: a listing shows them (C5.1)."""
         table = self._policy.mounts
         if self._mount_points_made or not table.points:
             return
@@ -114,15 +121,40 @@ class Volume(Attachments):
         root = self.directory
         assert root is not None
         status = originals.stat(root)
-        with unlocked(root):  # whatever the application made of its mode
+        with unlocked(root):  # whatever the application did to its mode
             for path in made:
                 with suppress(FileExistsError):
-                    originals.mkdir(root + path[len(TMP) :], 0o755)
-        originals.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))  # they were always there
+                    if path in table.files:
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                        originals.close(originals.os_open(root + path[len(TMP) :], flags, 0o644))
+                    else:
+                        originals.mkdir(root + path[len(TMP) :], 0o755)
+        originals.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if they had always existed
         self._mount_points_made = len(made)
 
-    def measure(self) -> Usage:
-        """What the scratch directory and the unlinked files that are still open hold, from the disk."""
+    def mend(self) -> bool:
+        """Make the scratch directory again if somebody else removed it (C4.6). Did they?
+
+        A cleaner of temporary files may do that, or a child process that empties the real ``/tmp``. Its
+        contents are gone; open files stay open, but unlinked.
+        """
+        directory = self.directory
+        if directory is None or self.closed or not is_gone(directory):
+            return False
+        try:
+            # Outside any invocation, as when it was first made.
+            Context().run(self._policy.scratch.remake, directory)
+        except OSError:
+            return False  # the caller's own error reports that nothing is there
+        self.quota.doubt()
+        if self._mount_points_made:
+            self._mount_points_made = 0
+            Context().run(self.make_mount_points)
+        return True
+
+    def measure(self) -> tuple[Usage, dict[int, int]]:
+        """What the scratch directory and its open unlinked files hold, from the disk; and how many of those
+        bytes belong to unlinked files, by inode."""
         assert self.directory is not None
         head, _, tail = self.directory.rpartition("/")
         parent = originals.os_open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -130,63 +162,98 @@ class Volume(Attachments):
             usage = measure(parent, tail)
         finally:
             originals.close(parent)
+        return self.with_unlinked(usage._replace(files=usage.files - self._mount_points_made))
+
+    def with_unlinked(self, usage: Usage) -> tuple[Usage, dict[int, int]]:
+        """``usage`` with the unlinked files that are still open, and the bytes of these by their inodes."""
+        assert self.directory is not None
         unlinked = [found for found in open_unlinked() if is_below(found[0], self.directory)]
-        files = usage.files + len(unlinked) - self._mount_points_made
+        files = usage.files + len(unlinked)
         if unlinked and self._policy.max_files is not None:
             files += len(set(_removed_around([path for path, _ in unlinked], self.directory)))
-        return Usage(usage.bytes + sum(allocated(status, "") for _, status in unlinked), files)
+        held = {status.st_ino: allocated(status, "") for _, status in unlinked}
+        return Usage(usage.bytes + sum(held.values()), files), held
 
     # --- the end ---------------------------------------------------------------------------------------
 
-    def keep_handle(self, file: Any, retire: Retire) -> None:
-        """Remember ``file``, which is open for writing: at the end ``retire`` is called with it, or with None
-        where it was collected by then (C4.5)."""
-        handles = self._handles
-        if handles is None:
-            handles = self._handles = []
-        elif len(handles) > _HANDLES_KEPT:
-            handles[:] = [kept for kept in handles if kept[0]() is not None]
-        handles.append((weakref.ref(file), retire))
+    def keep_handle(self, file: Any, retire: Retire, descriptor: int) -> None:
+        """Remember ``file``, which is open for writing by ``descriptor``. At the end, ``retire`` is called
+        with it, or with None if it was collected (C4.5)."""
+        if len(self.handles) > _HANDLES_KEPT:
+            self.has_open_handle()
+        self.handles.append((weakref.ref(file), retire, descriptor))
+
+    def writes(self) -> bool:
+        """Before a file in it is opened for writing: is another one open?"""
+        self.openings += 1
+        return self.has_open_handle()
+
+    def has_open_handle(self) -> bool:
+        """Is a file in it open for writing? Forgets the handles that were collected or closed."""
+        handles, known = self.handles, len(self.handles)
+        if known and not self._sorting:  # by a finalizer in the middle of this
+            self._sorting = True
+            try:
+                still_open = []
+                for kept in handles[:known]:
+                    file = kept[0]()
+                    try:
+                        if file is not None and not file.closed:
+                            still_open.append(kept)
+                    except ValueError:
+                        pass  # its buffer was detached
+                handles[:known] = still_open
+            finally:
+                self._sorting = False
+        return bool(handles)
+
+    def _is_written(self, inode: int) -> bool:
+        """Is the file with that ``inode`` open for writing?"""
+        if not self.has_open_handle():
+            return False
+        return any(_inode_of(descriptor) == inode for _, _, descriptor in self.handles.copy())
 
     def close(self) -> None:
-        """Nothing may be written any more: what is open takes what it has in its buffers, and refuses."""
+        """Refuse all further writes: open files flush their buffers, and are then retired."""
         self.closed = True
         self.prefix = None
-        for handle, retire in self._handles or ():
+        for handle, retire, _ in self.handles.copy():
             retire(handle())
         if self._veiled_prefix is not None:
             self.quota.check()
 
     def _was_closed(self) -> bool:
-        """Asked again after a step during which another thread may have closed it."""
+        """Checked again after something during which another thread may have closed it."""
         return self.closed
 
     def wipe(self) -> Usage:
-        """Remove the scratch directory and all that is in it (C4.2). Returns what was left there."""
+        """Remove the scratch directory and everything in it (C4.2). Returns what it held."""
         assert self.directory is not None
-        usage = self._policy.scratch.discard(self.directory)
+        usage = self._policy.scratch.discard(self.directory, self._remember)
         if usage is None:
-            return self._left  # it is gone already
+            return self._left  # it was wiped before
         self._left = usage._replace(files=usage.files - self._mount_points_made)
         return self._left
 
-    def wipe_if_small(self, *, reusable: bool) -> Usage | None:
-        """The same where next to nothing is in it: cheaper than to wake the background thread.
+    def discard(self) -> None:
+        """The same, for a volume that was never used."""
+        self.wipe()
 
-        None where there is more to do. See :meth:`.ScratchRoot.discard_small`.
+    def wipe_if_small(self, *, reusable: bool) -> Usage | None:
+        """The same if it holds next to nothing, which is cheaper than waking the background thread.
+
+        Otherwise None. See :meth:`.ScratchRoot.discard_small`.
         """
         assert self.directory is not None
-        if self.quota.peak > _AT_ONCE_BYTES:
-            return None
-        return self._policy.scratch.discard_small(self.directory, reusable=reusable)
+        return self._policy.scratch.discard_small(self.directory, self._remember, reusable=reusable)
 
-    def free_locks(self) -> None:
-        """In a forked child: whoever held them is another thread, of which there is no copy here."""
-        self.quota.lock = threading.RLock()
+    def _remember(self, names: list[str]) -> None:
+        """Have the guard remember what was left in it (C7.4)."""
+        self._policy.forgotten.add(names, self.maker)
 
 
 class _NoVolume(Volume):
-    """Stands for the volume of an invocation that has used no file yet."""
+    """The volume of an invocation that has not used any files yet."""
 
     def __init__(self) -> None:
         pass
@@ -197,27 +264,21 @@ class _NoVolume(Volume):
     def close(self) -> None:
         pass
 
-    def free_locks(self) -> None:
-        pass
+
+def _inode_of(descriptor: int) -> int:
+    try:
+        return originals.fstat(descriptor).st_ino
+    except OSError:
+        return 0  # it was closed by os.close()
 
 
 NO_VOLUME: Final = _NoVolume()
 
 
 def _removed_around(paths: Iterable[str], root: str) -> Iterator[str]:
-    """The directories below ``root`` that are gone, but for what is open of that which was in them."""
+    """The directories below ``root`` that were removed, and of whose files some are still open."""
     for path in paths:
         directory = os.path.dirname(path)
-        while is_below(directory, root) and _is_gone(directory):
+        while is_below(directory, root) and is_gone(directory):
             yield directory
             directory = os.path.dirname(directory)
-
-
-def _is_gone(path: str) -> bool:
-    try:
-        originals.lstat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        pass  # it may not be searched, so it is there
-    return False

@@ -1,4 +1,4 @@
-"""Removing a directory and all that is in it, whatever the application made of it (C4.2)."""
+"""Removes a directory and everything in it, whatever the application did to it (C4.2)."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ _HOISTED: Final = "tmpguard-"
 
 
 def wipe(parent: int, name: str) -> None:
-    """Remove the directory ``name`` of the descriptor ``parent`` and all that is in it.
+    """Remove the directory ``name`` in ``parent`` and everything in it.
 
-    Goes through no mount point (C4.4): what is mounted in it stays, with the directories that lead there.
-    Late writers may add entries meanwhile, so it goes over the tree until it is empty.
+    It enters no mount point (C4.4): mounts in it stay, with the directories that lead there. Late writers may
+    add entries, so it repeats until the tree is empty.
 
-    Raises OSError when something cannot be removed (an immutable file, say), after all else was.
+    Raises OSError if something cannot be removed (an immutable file, for example), after everything else was.
     """
     mount = mount_of(parent)
     for round_left in reversed(range(_ROUNDS)):
         try:
             with opened_directory(parent, name, mount) as top:
+                if originals.fstat(top).st_mode & 0o700 != 0o700:
+                    originals.fchmod(top, 0o700)  # it may be readable but not searchable
                 _Wipe(top, mount).empty()
             originals.rmdir(name, dir_fd=parent)
             return
         except OSError as exc:
             if exc.errno == ENOENT and not _has_entry(parent, name):
                 return
-            # Somebody added, removed or replaced an entry between the listing and the step.
+            # An entry was added, removed or replaced after the listing.
             if exc.errno not in (ENOENT, ENOTDIR, ENOTEMPTY) or not round_left:
                 raise
 
 
 class _Wipe:
-    """One going over the directory that the descriptor ``top`` has open, which lies on ``mount``.
+    """One pass over the open directory ``top``, which is on ``mount``.
 
-    A directory that lies in a directory is first moved up to the top: so any depth is wiped with two
-    descriptors.
+    Nested directories are first moved to the top, so that a tree of any depth needs only two descriptors.
     """
 
     def __init__(self, top: int, mount: str) -> None:
@@ -66,15 +67,15 @@ class _Wipe:
             try:
                 raise failure
             finally:
-                del failure  # it holds this frame, which would hold it
+                del failure  # it refers to this frame, which would refer to it
 
     def _note(self, failure: OSError) -> None:
-        """Go on with the rest. The failure that is told in the end is one that another round cannot mend."""
+        """Remember it and continue. Of several, the one reported is one that another pass cannot fix."""
         if self._failure is None or self._failure.errno in (ENOENT, ENOTDIR, ENOTEMPTY):
             self._failure = failure
 
     def _clear(self, directory: int) -> list[str]:
-        """Unlink all that is no directory in ``directory``; the names of those that are."""
+        """Unlink everything in ``directory`` but the directories. Returns their names."""
         with originals.scandir(directory) as found:
             entries = list(found)
         directories = []
@@ -89,7 +90,7 @@ class _Wipe:
         return directories
 
     def _hoist(self, directory: int, name: str, pending: list[str]) -> None:
-        """Move the directory ``name`` to the top under a name that is free there, to be emptied next."""
+        """Move the directory ``name`` to the top, under an unused name, to be emptied next."""
         repaired = False
         while True:
             target = f"{_HOISTED}{next(self._numbers)}"
@@ -103,7 +104,7 @@ class _Wipe:
                 if repaired:
                     self._note(exc)
                     return
-                # Moving a directory changes its "..", which wants it writable, and its parent too.
+                # Moving a directory changes its "..": both it and its parent must be writable.
                 originals.fchmod(directory, 0o700)
                 unlock(directory, name, self._mount)
                 repaired = True
@@ -113,7 +114,7 @@ class _Wipe:
 
 
 def _has_entry(parent: int, name: str) -> bool:
-    """Is there an entry ``name`` in the directory of the descriptor ``parent``?"""
+    """Is there an entry ``name`` in the directory ``parent``?"""
     try:
         originals.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
@@ -129,6 +130,6 @@ def _unlink(name: str, directory: int) -> None:
     except OSError as exc:
         if exc.errno not in (EACCES, EPERM):
             raise
-        # The directory may not be writable for its owner.
+        # Its owner may lack write permission.
         originals.fchmod(directory, 0o700)
         originals.unlink(name, dir_fd=directory)

@@ -22,6 +22,7 @@ import pytest
 
 import tmpguard
 from tmpguard.core.invocation import Invocation
+from tmpguard.interpose.files import builtin_open
 
 LIBC = ctypes.CDLL(None)
 PAGE = 4096
@@ -246,7 +247,7 @@ def excess(invocation: Invocation) -> tuple[int, int]:
     """How many bytes and how many files more than there are free the quota takes for free."""
     quota = invocation.quota
     with quota.lock, _uncollected():
-        held = invocation.volume.measure()
+        held, _ = invocation.volume.measure()
         files = quota._files_credit + held.files - quota.max_files if quota.max_files is not None else 0
         return max(0, quota.balance + held.bytes - quota.limit), max(0, files)
 
@@ -303,6 +304,49 @@ def test_what_was_cut_unseen_is_charged_anew_once_the_disk_was_asked(scratch_roo
         shutil.disk_usage("/tmp")
         log.write(b"x")
         assert excess(invocation) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 10, PAGE - 1, PAGE, 3 * PAGE + 5])
+@pytest.mark.parametrize("mode", ["ab", "a"])
+def test_an_append_is_charged_from_where_the_file_ended(scratch_root: Path, mode: str, size: int) -> None:
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    with guard.invocation() as invocation:
+        for turn in range(1, 6):
+            with open("/tmp/log", mode) as log:
+                log.write("x" * size if mode == "a" else b"x" * size)  # type: ignore[call-overload]
+            assert excess(invocation) == (0, 0)
+            used = invocation.quota.limit - invocation.quota.balance
+            assert used == -(-turn * size // PAGE) * PAGE  # without having measured
+        assert os.path.getsize("/tmp/log") == 5 * size
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_a_file_that_is_opened_again_while_it_is_being_opened(
+    scratch_root: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """By a signal handler, or by another thread: both may write to it then."""
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    others: list[Any] = []
+
+    def init(raw: io.FileIO, *args: Any) -> None:
+        original(raw, *args)
+        monkeypatch.undo()
+        others.append(open("/tmp/log", "ab", 0))
+        others[0].write(bytes(PAGE - 10))
+
+    original = builtin_open._init
+    with guard.invocation() as invocation:
+        Path("/tmp/log").write_bytes(b"")
+        monkeypatch.setattr(builtin_open, "_init", init)
+        with open("/tmp/log", mode) as log:
+            for _ in range(4):
+                for file in (log, others[0]):
+                    file.write(bytes(PAGE + 1))
+                    file.flush()
+                    used = invocation.quota.limit - invocation.quota.balance
+                    assert used == invocation.volume.measure()[0].bytes
+        others[0].close()
+    assert len(others) == 1
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
