@@ -54,6 +54,29 @@ def test_the_next_invocation_finds_what_the_last_one_left(guard: tmpguard.Guard)
     assert "cache.bin" not in originals.listdir("/tmp")
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_a_descriptor_that_outlived_the_instance_may_be_read_but_not_written(
+    guard: tmpguard.Guard, running: bool
+) -> None:
+    """C4.5. Between the invocations of the instance it stays as it is."""
+    with guard.invocation() as latest:
+        descriptor = os.open("/tmp/file", os.O_RDWR | os.O_CREAT)
+        if running:
+            guard.end_instance()
+    if not running:
+        with guard.invocation() as latest:
+            os.write(descriptor, b"text")
+        guard.end_instance()
+    with guard.invocation() as other:
+        with pytest.raises(OSError, match="Stale") as caught:
+            os.write(descriptor, b"text")
+        os.pread(descriptor, 4, 0)
+        assert other.report.peak_bytes == 0
+    os.close(descriptor)
+    assert caught.value.errno == errno.ESTALE
+    assert [late.path for late in latest.report.late_writes] == ["/tmp/file"]
+
+
 def test_without_it_each_begins_with_nothing_and_leaves_nothing(scratch_root: Path) -> None:
     guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
     for _ in range(2):
@@ -86,6 +109,24 @@ def test_the_limit_of_files_is_that_of_the_instance(scratch_root: Path) -> None:
     with guard.invocation():
         with pytest.raises(OSError, match="No space left"):
             write("/tmp/2")
+    guard.end_instance()
+
+
+@pytest.mark.parametrize("by_start", [False, True])
+def test_chdir_lasts_until_the_instance_ends(guard: tmpguard.Guard, by_start: bool) -> None:
+    outside = os.getcwd()
+    with tmpguard.cold_start(guard=guard) if by_start else guard.invocation():
+        os.mkdir("/tmp/work")
+        os.chdir("/tmp/work")
+    with guard.invocation():
+        assert os.getcwd() == "/tmp/work"
+        write("out.json")
+        os.rename("/tmp/work", "/tmp/works")
+        assert os.getcwd() == "/tmp/works"
+        assert os.listdir() == os.listdir("/tmp/works") == ["out.json"]
+    guard.end_instance()
+    with guard.invocation():
+        assert os.getcwd() == outside
     guard.end_instance()
 
 

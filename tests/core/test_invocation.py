@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tmpguard
-from tests.support import in_threads, run_unprivileged
+from tests.support import in_threads, left_in, run_unprivileged
 from tmpguard.core import originals
 from tmpguard.core.storage.scratch import Owner, ScratchRoot
 
@@ -127,6 +129,7 @@ def test_an_inner_invocation_is_wiped_without_root_s_rights_too(public_root: Pat
     """C4.2: a directory of mode 000 in an invocation inside another one."""
     code = """
 from pathlib import Path
+from typing import Any
 roots = [Path(sys.argv[1], name) for name in ("outer", "inner")]
 for root in roots:
     root.mkdir()
@@ -162,6 +165,52 @@ def test_entering_twice_leaves_nothing_bound(guard: tmpguard.Guard) -> None:
         assert tmpguard.current() is None
 
     contextvars.copy_context().run(enter_twice)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_generators_that_hold_invocations_can_be_closed_in_any_order(
+    guard: tmpguard.Guard, order: tuple[int, ...]
+) -> None:
+    def rows(name: str) -> Iterator[str]:
+        with guard.invocation():
+            Path("/tmp/me").write_text(name)
+            yield name
+
+    with guard.invocation() as outer:
+        generators = [rows(f"{number}") for number in range(3)]
+        for generator in generators:
+            next(generator)
+        for number in order:
+            generators[number].close()
+            current = tmpguard.current()
+            assert current is not None
+            assert not current.ended
+        assert current is outer
+        Path("/tmp/mine").touch()
+        assert os.listdir("/tmp") == ["mine"]
+    assert tmpguard.current() is None
+
+
+def test_code_that_outlives_its_invocation_stays_bound_to_it(guard: tmpguard.Guard) -> None:
+    late = guard.invocation()
+    with late.bound():
+        late.end()
+        with guard.invocation():
+            Path("/tmp/x").touch()
+        assert tmpguard.current() is late
+
+
+def test_an_abandoned_block_that_is_closed_elsewhere_changes_nothing_there(guard: tmpguard.Guard) -> None:
+    def rows() -> Iterator[int]:
+        with guard.invocation():
+            yield 1
+
+    generator = rows()
+    contextvars.Context().run(next, generator)
+    with guard.invocation() as here:
+        generator.close()
+        assert tmpguard.current() is here
+    assert tmpguard.current() is None
 
 
 def test_a_block_left_by_an_exception_is_wiped(guard: tmpguard.Guard, scratch_root: Path) -> None:
@@ -273,6 +322,31 @@ def test_the_block_ends_with_everything_wiped_and_the_report_final(
     assert (report.used_bytes, report.peak_bytes, report.files) == (8192, 8192, 1)
 
 
+def test_a_report_that_is_read_while_another_thread_ends_the_invocation_is_the_final_one(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a client in the same process, which has the response before the request is over."""
+    ending, go = threading.Event(), threading.Event()
+    discard = ScratchRoot.discard_small
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        ending.set()
+        go.wait()
+        return discard(*args, **kwargs)
+
+    monkeypatch.setattr(ScratchRoot, "discard_small", slow)
+    invocation = guard.invocation()
+    with invocation.bound():
+        write("/tmp/file.txt", "x" * 5000)
+    thread = threading.Thread(target=invocation.end)
+    thread.start()
+    ending.wait()
+    threading.Timer(0.05, go.set).start()
+    report = invocation.report
+    assert (report.peak_bytes, report.used_bytes, report.files) == (8192, 8192, 1)
+    thread.join()
+
+
 def test_an_invocation_that_is_over_makes_no_new_scratch_directory(
     guard: tmpguard.Guard, scratch_root: Path, made: list[str]
 ) -> None:
@@ -284,6 +358,36 @@ def test_an_invocation_that_is_over_makes_no_new_scratch_directory(
             open("/tmp/file.txt", "w")
     assert refused.value.errno == errno.ESTALE
     assert made == []
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_an_end_while_the_first_use_makes_the_scratch_directory_leaves_none(
+    scratch_root: Path, monkeypatch: pytest.MonkeyPatch, reported: bool
+) -> None:
+    """A thread of the application begins to use files just when the response is done (C4.2, C4.5)."""
+    reports: list[tmpguard.Report] = []
+    guard = tmpguard.Guard(
+        scratch_root=scratch_root, bundle=None, on_report=reports.append if reported else None
+    )
+    invocation = guard.invocation()
+    make = ScratchRoot.make
+
+    def meanwhile(self: ScratchRoot, owner: Owner) -> str:
+        made = make(self, owner)
+        ending = threading.Thread(target=invocation.end)
+        ending.start()
+        ending.join()
+        assert tmpguard.drain(30)
+        return made
+
+    monkeypatch.setattr(ScratchRoot, "make", meanwhile)
+    with invocation.bound():
+        for _ in range(2):
+            with pytest.raises(OSError, match="Stale"):
+                open("/tmp/file.txt", "w")
+    assert tmpguard.drain(30)
+    assert left_in(scratch_root) == []
+    assert len(reports) == reported
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside threads

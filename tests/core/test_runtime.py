@@ -96,3 +96,47 @@ def test_the_sentence_is_also_said_where_linux_is_missed_by_the_imports(
         system=system, modules=modules, names=names, module=module, name=name, argument=argument
     )
     assert run_python(code).startswith(f"ConfigurationError tmpguard needs Linux, and this is {system}: ")
+
+
+#: PyPy lacks modules in C of which tmpguard needs an instance of its own.
+PYPY = """
+import sys, types
+from importlib.machinery import BuiltinImporter, PathFinder
+for finder in (BuiltinImporter, PathFinder):
+    find = finder.find_spec
+    finder.find_spec = lambda name, *rest, find=find: None if name == "_queue" else find(name, *rest)
+sys.implementation = types.SimpleNamespace(**{**vars(sys.implementation), "name": "pypy"})
+"""
+
+SENTENCE = "tmpguard needs CPython, whose functions it replaces, and this is pypy"
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("guard", "Guard"), ("asgi", "TmpGuardMiddleware"), ("wsgi", "TmpGuardMiddleware")]
+)
+def test_the_sentence_is_also_said_where_the_imports_miss_a_module_of_cpython(module: str, name: str) -> None:
+    code = f"""{PYPY}
+try:
+    from tmpguard.{module} import {name}
+except ValueError as exc:
+    print(type(exc).__name__, exc)
+"""
+    assert run_python(code) == f"ConfigurationError {SENTENCE}\n"
+
+
+def test_the_command_line_says_the_sentence() -> None:
+    code = f"""{PYPY}
+from tmpguard.__main__ import main
+sys.stderr = sys.stdout
+try:
+    main()
+except SystemExit as exc:
+    print(exc.code)
+"""
+    assert run_python(code) == f"tmpguard: {SENTENCE}\n2\n"
+
+
+def test_a_module_that_cpython_itself_lacks_is_named() -> None:
+    code = PYPY.replace('"pypy"', '"cpython"') + "import tmpguard.core.real"
+    with pytest.raises(AssertionError, match=r"ModuleNotFoundError: .*'_queue'"):
+        run_python(code)

@@ -1,14 +1,15 @@
-"""Objects that the packages above attach to an invocation or a volume; the core does not look inside."""
+"""Objects that higher layers attach to an invocation or a volume. The core does not know their types."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
+
+from . import real
 
 Kind = TypeVar("Kind")
 
-_lock = threading.RLock()
+_lock: Final = real.RLock()
 
 
 class Attachments:
@@ -21,19 +22,14 @@ class Attachments:
         found = self.attachment(kind)
         if found is None:
             with _lock:
-                if self._attached is None:
-                    self._attached = {}
-                if kind not in self._attached:
-                    self._attached[kind] = make()
-                found = cast(Kind, self._attached[kind])
+                vars(self).setdefault("_attached", {})
+                assert self._attached is not None
+                # ``make`` or a finalizer may have attached one in the meantime.
+                found = self.attachment(kind)
+                if found is None:
+                    found = cast(Kind, self._attached.setdefault(kind, make()))
         return found
 
     def attachment(self, kind: type[Kind]) -> Kind | None:
         """The object of ``kind`` that is attached here; None if none has been created yet."""
         return None if self._attached is None else self._attached.get(kind)
-
-
-def free_lock() -> None:
-    """In a forked child: the lock may have been held by a thread that does not exist there."""
-    global _lock
-    _lock = threading.RLock()

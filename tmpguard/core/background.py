@@ -1,8 +1,7 @@
-"""A daemon thread that does what is queued, off the client's path: the wiper is one, the reporter another."""
+"""A background thread with a queue of jobs: the base class of the wiper and the reporter."""
 
 from __future__ import annotations
 
-import queue
 import sys
 import threading
 import weakref
@@ -11,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
-from . import hooks, originals
+from . import hooks, real
 
 Job = TypeVar("Job")
 
@@ -19,10 +18,10 @@ _all: Final[weakref.WeakSet[Background[Any]]] = weakref.WeakSet()
 
 
 class Background(Generic[Job]):
-    """One thread per process, started by the first job. To queue one never raises and never waits.
+    """One daemon thread per process, started by the first job. Queueing a job never raises or blocks.
 
-    Jobs may come from a finalizer, a signal handler and the interpreter's exit. So nobody waits for the
-    thread to start: where none can run any more, whoever brings a job does it there and then.
+    Jobs may come from finalizers, signal handlers and exit handlers, so no caller waits for the thread to
+    start. If no thread can be started any more, the caller runs its job itself.
     """
 
     def __init__(self, name: str) -> None:
@@ -31,25 +30,25 @@ class Background(Generic[Job]):
         _all.add(self)
 
     def _start(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: real.SimpleQueue[Job] = real.SimpleQueue()
         self._started = False
-        # Whoever takes it out is the thread that does the jobs: an interrupted start is made again.
+        # The thread that pops the token runs the jobs. An interrupted start may leave a second thread behind.
         self._token = [None]
         self._thread: int | None = None
-        self._lock = threading.RLock()  # a garbage collection within may queue a job, too
-        #: Is the interpreter exiting? Then the thread may stop at any point.
+        self._lock = real.RLock()  # reentrant: a garbage collection while it is held may queue a job
+        #: True once the interpreter is exiting: the thread may be stopped at any point.
         self._exiting = False
 
     def _wake(self) -> None:
-        """Have a thread see to the jobs."""
+        """Make sure that the queued jobs run."""
         if not self._started and not self._exiting:
             with self._lock:
                 if not self._started:
                     try:
-                        # Not by threading.Thread, whose start() waits for the thread.
-                        originals.start_new_thread(self._serve, ())
+                        # Not threading.Thread: its start() waits for the thread.
+                        real.start_new_thread(self._serve, ())
                         self._started = True
-                    except RuntimeError:  # there are too many, or the interpreter exits (from 3.12 on)
+                    except RuntimeError:  # too many threads, or the interpreter is exiting (3.12 and later)
                         self._do_here()
         if self._exiting:
             self._do_here()
@@ -59,52 +58,53 @@ class Background(Generic[Job]):
             self._token.pop()
         except IndexError:
             return
-        self._thread = threading.get_ident()
+        self._thread = real.get_ident()
         threading.current_thread().name = self.name
         Context().run(self._run)  # the thread belongs to no invocation
 
     def _do_here(self) -> None:
-        with suppress(queue.Empty):
+        with suppress(real.Empty):
             while True:
                 Context().run(self._do, self._jobs.get_nowait())
 
     def _run(self) -> None:
-        """What the thread does."""
+        """The loop of the thread."""
         raise NotImplementedError
 
     def _do(self, job: Job) -> None:
-        """Do one job. Never raises."""
+        """Run one job. Never raises."""
         raise NotImplementedError
 
     def _marker(self, done: Callable[[], None]) -> Job:
-        """The job that calls ``done``."""
+        """A job that calls ``done``."""
         raise NotImplementedError
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that was queued so far is done; False when ``timeout`` seconds were too few."""
-        if self._thread == threading.get_ident():
+        """Wait until everything queued so far is done. Returns False if ``timeout`` (seconds) ran out."""
+        if self._thread == real.get_ident():
             return True
         if sys.is_finalizing() or (self._token and not self._started):
             self._do_here()
             return True
-        done = threading.Event()
-        self._jobs.put(self._marker(done.set))
-        return done.wait(timeout)
+        done = real.Lock()
+        done.acquire()
+        self._jobs.put(self._marker(done.release))
+        return done.acquire(timeout=-1 if timeout is None else timeout)
 
     def stop(self, timeout: float) -> bool:
-        """At the interpreter's exit: do what is queued, and have what comes later done where it comes from.
+        """At interpreter exit: run the queued jobs. Later jobs are run by the caller that queues them.
 
-        False when ``timeout`` seconds were too few.
+        Returns False if ``timeout`` (seconds) ran out.
         """
         self._exiting = True
         return self.drain(timeout)
 
     def forget(self) -> None:
-        """What is queued is done by nobody any more."""
-        self._jobs = queue.SimpleQueue()
+        """Discard the queued jobs."""
+        self._jobs = real.SimpleQueue()
 
     def restart(self) -> None:
-        """In a forked child: the thread and its jobs are the parent's."""
+        """Start afresh in a forked child: the thread and the queued jobs belong to the parent."""
         self._start()
 
 

@@ -14,7 +14,7 @@ from types import CodeType, FrameType
 from typing import Final, NamedTuple, TypeVar
 
 from .context import get_current
-from .layout import SOURCE_ROOT
+from .layout import SOURCE_PREFIX
 
 
 class Location(NamedTuple):
@@ -36,19 +36,16 @@ class Caller(NamedTuple):
     """Who made a refused call: everything that a refusal needs from the stack."""
 
     origin: Origin
-    #: The library functions between the call and the application's line, innermost first, as
+    #: The library functions between the call and the application's line, innermost first, for example
     #: ``tempfile.mkstemp``.
     functions: tuple[str, ...]
-    #: Whether an import made the call. False if that was not asked for.
+    #: True if an import made the call. Always False unless :func:`find_caller` was asked to find out.
     importing: bool
-    #: The installed package that made the call, by its top-level name; "" where it was the application, with
-    #: the standard library at the most.
+    #: The top-level name of the installed package that made the call; "" if the application made it, directly
+    #: or through the standard library.
     package: str = ""
-    #: The path by which the application named the file to ``package``, None where the package chose it.
+    #: The path that the application passed to ``package`` for the file; None if the package chose the name.
     named: str | None = None
-
-
-_PACKAGE: Final = SOURCE_ROOT + "/"
 
 
 def _library_roots() -> tuple[str, ...]:
@@ -71,11 +68,11 @@ _PATH_MODULES: Final = frozenset(
 #: The module of asyncio whose ``Handle._run`` runs each step of a task.
 _EVENTS: Final = sysconfig.get_paths()["stdlib"] + "/asyncio/events.py"
 
-#: What follows a file's name in the names that are made from it.
+#: Characters that may follow a file's name in a name derived from it; "" for the name itself.
 _ENDS: Final = ("", "/", ".", "_", "-", "~")
 
-#: How many of the arguments behind ``*`` and ``**`` are looked at, and the flags of code that takes such, as
-#: in :mod:`inspect`, which takes long to import.
+#: How many of the arguments in ``*args`` and ``**kwargs`` are examined, and the code flags of functions that
+#: take them. The flags are repeated here because :mod:`inspect` is slow to import.
 _ARGUMENTS: Final = 20
 _VARARGS: Final = 0x04
 _VARKEYWORDS: Final = 0x08
@@ -90,7 +87,7 @@ _SOURCE_READERS: Final = frozenset(
 @lru_cache(maxsize=4096)
 def _kind(filename: str) -> str:
     """Whose code a file contains: ``tmpguard``, ``library`` or ``application``."""
-    if filename.startswith(_PACKAGE):
+    if filename.startswith(SOURCE_PREFIX):
         return "tmpguard"
     if filename.startswith(("<frozen ", *LIBRARIES)):
         return "library"
@@ -99,9 +96,9 @@ def _kind(filename: str) -> str:
     return "application"
 
 
-#: The line that handed the running job to a thread whose stack may have no frame of the application, and the
-#: invocation that it did so for. The invocation is needed because asgiref copies the context of a job back
-#: into its caller's, where it stays.
+#: The line that submitted the running job to a thread whose stack may have no application frame, and the
+#: invocation for which it did so. The invocation is needed because asgiref copies a job's context back into
+#: its caller's, where the value stays.
 handed_on_by: Final[ContextVar[tuple[Callable[[], object], Origin] | None]] = ContextVar(
     "tmpguard_handed_on_by", default=None
 )
@@ -110,18 +107,17 @@ handed_on_by: Final[ContextVar[tuple[Callable[[], object], Origin] | None]] = Co
 # --- who made the call ---------------------------------------------------------------------------------
 
 
-def locate() -> Origin:
+def find_origin() -> Origin:
     """The lines of the application and of the library that made the current call."""
     passed, line = _walk(sys._getframe(1))
     return _origin(passed, line)
 
 
 def find_caller(path: str = "", directory: str = "", *, importing: bool = False) -> Caller:
-    """The same as :func:`locate`, with the library functions on the way, and who chose the name ``path``.
+    """The origin of the current call, the library functions in between, and who chose the name ``path``.
 
-    ``directory`` is the working directory.
-
-    ``importing`` asks whether an import made the call. Its frames may be outside the application's line.
+    ``directory`` is the working directory, to which ``path`` is relative. With ``importing``, also find out
+    whether an import made the call; the importer's frames may be outside the application's line.
     """
     passed, line = _walk(sys._getframe(1))
     functions = tuple(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}" for frame in passed)
@@ -129,25 +125,26 @@ def find_caller(path: str = "", directory: str = "", *, importing: bool = False)
     return Caller(_origin(passed, line), functions, asked, *_chooser(passed, path, directory))
 
 
-#: The functions of the middlewares that call the application.
+#: The code of the middleware functions that call the application.
 _edges: Final[set[CodeType]] = set()
 
-Function = TypeVar("Function", bound=Callable[..., object])
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., object])
 
 
-def request_edge(function: Function) -> Function:
-    """Decorates a function that calls the application for a request: a walk outwards ends there (C2.3).
+def request_edge(function: AnyCallable) -> AnyCallable:
+    """Mark ``function``, which calls the application for a request, as the end of the stack walk (C2.3).
 
-    Beyond it are a server, or a test and its client, whose lines are not the application's.
+    The frames outside it belong to a server, or to a test and its client, and not to the application.
     """
     _edges.add(function.__code__)
     return function
 
 
 def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
-    """The library frames from ``frame`` outwards, and the application's frame at which they end.
+    """Walk outwards from ``frame``: returns the library frames passed, and the application's frame, if any.
 
-    The walk ends where the request began, and at a library's finalizer, which may run at any line.
+    The walk ends where the request began. It also ends at a library's finalizer, because a finalizer may run
+    at any line.
     """
     passed: list[FrameType] = []
     in_task = None
@@ -166,12 +163,12 @@ def _walk(frame: FrameType | None) -> tuple[list[FrameType], FrameType | None]:
             return passed, None
         frame = frame.f_back
     if in_task is not None and frame is not None and not _is_in_request(frame):
-        return passed[:in_task], None  # the line that runs the event loop has not made the call
+        return passed[:in_task], None  # the line that runs the event loop did not make the call
     return passed, frame
 
 
 def _is_in_request(frame: FrameType) -> bool:
-    """Does ``frame``, which runs an event loop, itself run for the current invocation?"""
+    """Whether ``frame``, which runs an event loop, runs within the current invocation itself."""
     invocation = get_current()
     if invocation is None or invocation.entered:
         return True
@@ -198,15 +195,15 @@ def _location(frame: FrameType) -> Location:
 
 
 def _is_installed(frame: FrameType) -> bool:
-    """Is a library's ``frame`` that of an installed package, and not of the standard library?"""
+    """Whether a library ``frame`` belongs to an installed package rather than to the standard library."""
     return not _is_standard(frame.f_code.co_filename)
 
 
 def _chooser(passed: list[FrameType], path: str, directory: str) -> tuple[str, str | None]:
-    """The installed package that asks for ``path``, and how the application named that to it, if it did.
+    """The installed package that uses ``path``, and the path that the application passed to it, if any.
 
-    The application's own words are the arguments of the function that it called. ``directory`` is the working
-    directory.
+    Only the arguments of the library functions between the two are searched for that path. ``directory`` is
+    the working directory.
     """
     installed = [place for place, frame in enumerate(passed) if _is_installed(frame)]
     if not installed:
@@ -214,16 +211,16 @@ def _chooser(passed: list[FrameType], path: str, directory: str) -> tuple[str, s
     package = str(passed[installed[0]].f_globals.get("__name__", "")).partition(".")[0]
     if not path:
         return package, None
-    told = [text for frame in passed[installed[-1] :] for text in _texts(frame)]
+    given = [text for frame in passed[installed[-1] :] for text in _texts(frame)]
     for is_meant in (_names, _names_its_sibling):
-        for text in told:
+        for text in given:
             if is_meant(text, os.path.join(directory, text), path):
                 return package, text
     return package, None
 
 
 def _texts(frame: FrameType) -> Iterator[str]:
-    """The arguments of the function of ``frame`` that may be paths."""
+    """The arguments of the frame's function that may be paths, as text."""
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount
     count += bool(code.co_flags & _VARARGS) + bool(code.co_flags & _VARKEYWORDS)
@@ -237,7 +234,7 @@ def _texts(frame: FrameType) -> Iterator[str]:
 
 
 def _names(given: str, absolute: str, path: str) -> bool:
-    """Is ``path`` what the application called ``given``, something in it, or its name with an ending?"""
+    """Whether ``path`` is ``given``, an entry inside it, or its name with a suffix."""
     return bool(given.strip("/.")) and any(
         path.startswith(name) and path[len(name) :][:1] in _ENDS
         for name in (given, absolute, os.path.normpath(absolute))
@@ -245,9 +242,9 @@ def _names(given: str, absolute: str, path: str) -> bool:
 
 
 def _names_its_sibling(given: str, absolute: str, path: str) -> bool:
-    """Is ``path`` a temporary name that is made beside its target, ``given``?
+    """Whether ``path`` may be a temporary file created next to its target, ``given``.
 
-    Two bare names are in one directory by chance, and not every argument is a path.
+    Bare names do not count: they share a directory only by chance, and not every argument is a path.
     """
     if "/" not in path or not ("/" in given or "." in given.strip(".")):
         return False
@@ -259,7 +256,7 @@ def _names_its_sibling(given: str, absolute: str, path: str) -> bool:
 
 
 def is_bytecode(path: object) -> bool:
-    """Whether ``path`` is a place where the interpreter keeps bytecode."""
+    """Whether ``path`` is where the interpreter stores bytecode."""
     if not isinstance(path, (str, os.PathLike)):
         return False
     name = str(path)
@@ -292,6 +289,14 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def calling_frame() -> FrameType | None:
+    """The innermost frame outside tmpguard: the code that made the current call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(SOURCE_PREFIX):
+        frame = frame.f_back
+    return frame
+
+
 # --- observers -----------------------------------------------------------------------------------------
 
 
@@ -307,7 +312,7 @@ def is_reading_sources() -> bool:
 
 
 def _first_file(is_passed: Callable[[str], bool]) -> str:
-    """The file of the innermost frame, outside the calling function, that is not skipped; "" for none."""
+    """The file of the innermost frame outside the caller for which ``is_passed`` is false; "" if none."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
@@ -320,7 +325,7 @@ def _first_file(is_passed: Callable[[str], bool]) -> str:
 @lru_cache(maxsize=4096)
 def _is_standard(filename: str) -> bool:
     """Whether the code is tmpguard's or the standard library's."""
-    if filename.startswith(_PACKAGE):
+    if filename.startswith(SOURCE_PREFIX):
         return True
     return filename.startswith(("<frozen ", *_STANDARD)) and "-packages/" not in filename
 
@@ -330,4 +335,4 @@ def _is_path_function(filename: str) -> bool:
     """Whether the code is tmpguard's, the interpreter's own or that of :mod:`os.path`."""
     if filename in _SOURCE_READERS:
         return False
-    return filename.startswith((_PACKAGE, "<frozen ")) or filename in _PATH_MODULES
+    return filename.startswith((SOURCE_PREFIX, "<frozen ")) or filename in _PATH_MODULES

@@ -9,8 +9,9 @@ file or a cache database. ::
 
 The start is a full invocation of its own: the working directory is the bundle, and ``/tmp`` is empty, limited
 and wiped afterwards. Each request has its own ``/tmp`` (C4.1), so files that the start writes to ``/tmp`` are
-gone before the first request. A module that is already imported does not run again, so nothing in it can be
-found: guard its first import, in a separate process if necessary.
+gone before the first request. Requests start in the directory to which the start-up changed with ``os.chdir``
+(C5.3). A module that is already imported does not run again, so nothing in it can be found: guard its first
+import, in a separate process if necessary.
 
 Bytecode (``__pycache__``) that the interpreter or an import hook such as pytest's tries to write is not a
 violation: both continue without it if they cannot write.
@@ -28,3 +29,11 @@ class ColdStart(Invocation):
     """The invocation of a start: ``cold_start`` is true in its report, and its remedies are for a start."""
 
     cold_start = True
+
+    def _another(self) -> ColdStart:
+        return ColdStart(self.guard)
+
+    def change_directory(self, virtual: str) -> None:
+        """Change the working directory, for the start-up and for all later requests (C5.3)."""
+        super().change_directory(virtual)
+        self.guard.mounts.start_in(virtual)

@@ -9,9 +9,12 @@ is reading. tmpguard's finalizers therefore change it in a context of their own 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 #: Holds an :class:`~.invocation.Invocation` or None. The modules below that one only pass it through.
 _current: Final[ContextVar[Any]] = ContextVar("tmpguard_invocation", default=None)
@@ -34,23 +37,63 @@ def activate(invocation: object) -> Any:
 deactivate: Final[Callable[[Any], object]] = set_current
 
 
+#: What was left in this context while something else was current, each with what was current before it.
+_left: Final[ContextVar[tuple[_Left, ...]]] = ContextVar("tmpguard_left", default=())
+
+
+class _Left(NamedTuple):
+    """An activation that was undone while a later one was current. Neither of the two is kept alive."""
+
+    invocation: weakref.ref[Any]
+    before: Callable[[], Any]
+
+
 def restore(invocation: object, before: object) -> None:
     """Undo an activation of ``invocation``. Does nothing in a context where it is not the current one.
 
     An abandoned coroutine is closed in the context of the code during which it happens to be collected.
     """
     if get_current() is invocation:
-        set_current(before)
+        set_current(_skip_left(before) if _left.get() else before)
 
 
-def finalizing(invocation: object, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def leave(invocation: object, before: object) -> None:
+    """Undo an activation of ``invocation`` although another one, which was made within it, is current.
+
+    Two generators that each hold an invocation may be closed in the order in which they were started. The
+    later :func:`restore` must not bring ``invocation`` back.
+    """
+    kept = (left for left in _left.get() if left.invocation() is not None)
+    _left.set((*kept, _Left(weakref.ref(invocation), _nothing if before is None else weakref.ref(before))))
+
+
+def left_before(invocation: object) -> Any:
+    """What was current before ``invocation``, if that was left in this context; else None."""
+    return next((left.before() for left in reversed(_left.get()) if left.invocation() is invocation), None)
+
+
+def _skip_left(before: object) -> Any:
+    """What to restore instead of ``before``: the first activation below it that was not left."""
+    kept = [left for left in _left.get() if left.invocation() is not None]
+    while found := [left for left in kept if left.invocation() is before]:
+        kept.remove(found[-1])
+        before = found[-1].before()
+    _left.set(tuple(kept))
+    return before
+
+
+def _nothing() -> None:
+    return None
+
+
+def finalizing(invocation: object, call: Callable[..., T], *args: object, **options: object) -> T:
     """Call ``call`` for ``invocation`` from a finalizer: in a copy of the context."""
     return copy_context().run(_within, invocation, call, args, options)
 
 
 def _within(
-    invocation: object, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
+    invocation: object, call: Callable[..., T], args: tuple[object, ...], options: dict[str, object]
+) -> T:
     set_current(invocation)
     return call(*args, **options)
 

@@ -1,22 +1,19 @@
-"""The untouched functions, taken when tmpguard is first imported.
+"""The interpreter's own file functions, without anybody's wrappers.
 
-The wipe, the accounting and every wrapper reach the real file system through this module and through
-nothing else, so that no part of tmpguard can be caught in its own patched layer.
+The wipe, the accounting and every wrapper access the real file system only through this module, so tmpguard
+never runs into its own patched layer, or into another library's. The functions come from the C modules
+(``posix``, ``_io``), which other libraries do not patch. The object in ``sys.modules`` is not a module, so
+that libraries that patch every module (pyfakefs) leave it alone.
 """
 
 from __future__ import annotations
 
-import _thread as _thread_module
-import io as _io_module
-import mmap as _mmap_module
+import mmap as _mmap
 import os
 import pathlib as _pathlib
 import pkgutil as _pkgutil
-import socket as _socket_module
-import sqlite3 as _sqlite3_module
-import threading as _threading
-from concurrent.futures import ThreadPoolExecutor as _ThreadPoolExecutor
-from typing import Any
+import sys as _sys
+from typing import TYPE_CHECKING, Any
 
 from . import runtime
 
@@ -26,78 +23,76 @@ except ImportError:  # the first module that Windows lacks
     runtime.check()
     raise
 
-_os: Any = os  # some of these names exist on Linux only: typed code must not depend on the platform
+if TYPE_CHECKING:
+    import io as _io
+    import os as _posix
+    import sqlite3 as _sqlite3
+else:
+    import _io
+    import _sqlite3
+    import posix as _posix
+
+_os: Any = _posix  # Any: some of these names exist only on Linux, and type checking must not depend on it
 
 
 def _get(name: str) -> Any:
-    """The function ``os.<name>``, or None where this platform has none."""
+    """The function ``os.<name>``, or None if this platform does not have it."""
     return getattr(_os, name, None)
 
 
-open = _io_module.open
-open_code = _io_module.open_code
-FileIO = _io_module.FileIO
-mmap = _mmap_module.mmap
+open = _io.open
+open_code = _io.open_code
+FileIO = _io.FileIO
+mmap = _mmap.mmap
+fcntl = _fcntl.fcntl
 fcntl_ioctl = _fcntl.ioctl
-socket_bind = _socket_module.socket.bind
-socket_connect = _socket_module.socket.connect
-socket_connect_ex = _socket_module.socket.connect_ex
-socket_sendto: Any = _socket_module.socket.sendto
-socket_sendmsg: Any = _socket_module.socket.sendmsg
-socket_accept: Any = _socket_module.socket._accept  # type: ignore[attr-defined]
-socket_recvfrom: Any = _socket_module.socket.recvfrom
-socket_recvfrom_into: Any = _socket_module.socket.recvfrom_into
-socket_recvmsg: Any = _socket_module.socket.recvmsg
-socket_recvmsg_into: Any = _socket_module.socket.recvmsg_into
-socket_getsockname = _socket_module.socket.getsockname
-socket_getpeername = _socket_module.socket.getpeername
+flock = _fcntl.flock
 pkgutil_get_data = _pkgutil.get_data
-sqlite_connect = _sqlite3_module.connect
-SqliteConnection = _sqlite3_module.Connection
-SqliteError = _sqlite3_module.Error
-thread_start = _threading.Thread.start
-start_new_thread = _thread_module.start_new_thread
-executor_submit = _ThreadPoolExecutor.submit
+sqlite_connect = _sqlite3.connect
+SqliteConnection = _sqlite3.Connection
+SqliteError = _sqlite3.Error
 
-os_open = os.open
-close = os.close
-read = os.read
-write = os.write
+os_open = _posix.open
+close = _posix.close
+read = _posix.read
+write = _posix.write
 writev = _get("writev")
 pwrite = _get("pwrite")
+preadv = _get("preadv")
 pwritev = _get("pwritev")
-lseek = os.lseek
-dup = os.dup
-dup2 = os.dup2
-fstat = os.fstat
-stat = os.stat
-lstat = os.lstat
-access = os.access
+lseek = _posix.lseek
+dup = _posix.dup
+dup2 = _posix.dup2
+fstat = _posix.fstat
+stat = _posix.stat
+lstat = _posix.lstat
+statx = _get("statx")
+access = _posix.access
 statvfs = _get("statvfs")
 fstatvfs = _get("fstatvfs")
 pathconf = _get("pathconf")
-readlink = os.readlink
-listdir = os.listdir
-scandir = os.scandir
+readlink = _posix.readlink
+listdir = _posix.listdir
+scandir = _posix.scandir
 walk = os.walk
-getcwd = os.getcwd
+getcwd = _posix.getcwd
 ismount = os.path.ismount
 path_is_mount = _pathlib.Path.is_mount
-getcwdb = os.getcwdb
-chdir = os.chdir
+getcwdb = _posix.getcwdb
+chdir = _posix.chdir
 fchdir = _get("fchdir")
 
-mkdir = os.mkdir
-rmdir = os.rmdir
-unlink = os.unlink
-remove = os.remove
-rename = os.rename
-replace = os.replace
-link = os.link
-symlink = os.symlink
+mkdir = _posix.mkdir
+rmdir = _posix.rmdir
+unlink = _posix.unlink
+remove = _posix.remove
+rename = _posix.rename
+replace = _posix.replace
+link = _posix.link
+symlink = _posix.symlink
 mkfifo = _get("mkfifo")
 mknod = _get("mknod")
-chmod = os.chmod
+chmod = _posix.chmod
 lchmod = _get("lchmod")
 fchmod = _get("fchmod")
 chown = _get("chown")
@@ -105,14 +100,14 @@ lchown = _get("lchown")
 fchown = _get("fchown")
 chflags = _get("chflags")
 lchflags = _get("lchflags")
-utime = os.utime
+utime = _posix.utime
 setxattr = _get("setxattr")
 removexattr = _get("removexattr")
 getxattr = _get("getxattr")
 listxattr = _get("listxattr")
 
-truncate = os.truncate
-ftruncate = os.ftruncate
+truncate = _posix.truncate
+ftruncate = _posix.ftruncate
 posix_fallocate = _get("posix_fallocate")
 sendfile = _get("sendfile")
 copy_file_range = _get("copy_file_range")
@@ -126,12 +121,20 @@ else:
     fork_exec = _fork_exec
 posix_spawn = _get("posix_spawn")
 posix_spawnp = _get("posix_spawnp")
-system = os.system
-spawnvef = _get("_spawnvef")
-execv = os.execv
-execve = os.execve
-waitpid = os.waitpid
+system = _posix.system
+execv = _posix.execv
+execve = _posix.execve
+waitpid = _posix.waitpid
 wait = _get("wait")
 wait3 = _get("wait3")
 wait4 = _get("wait4")
 waitid = _get("waitid")
+
+
+class _Hidden:
+    """Holds the names of this module, and replaces it in ``sys.modules``."""
+
+
+_found = _Hidden()
+vars(_found).update(globals())
+_sys.modules[__name__] = _found  # type: ignore[assignment]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno as codes
 import os
-import threading
 from typing import TYPE_CHECKING, Final
 
 from tmpguard.core.mounts.lookup import Namespace
 from tmpguard.core.mounts.table import Place
 from tmpguard.core.reports import remedies
 from tmpguard.core.reports.report import NATIVE_OVERRUN, Report, Violation
+from tmpguard.core.storage.forgotten import Maker
+from tmpguard.core.storage.volume import Volume
 
-from .callers import Caller, find_caller, is_bytecode, locate
+from .callers import Caller, find_caller, find_origin, is_bytecode
+from .layout import TMP
 from .policy import Policy
-from .spelling import descriptor_path, printable, spelled
+from .presence import is_found
+from .spelling import GONE, descriptor_path, printable, spelled
 
 #: The operations that check whether a file exists, but do not read it.
 _LOOKUPS: Final = frozenset(
@@ -31,11 +34,11 @@ class RefusalMixin:
     """
 
     guard: Policy
-    _let_through = 0
     #: Whether this is the invocation of :func:`tmpguard.cold_start` rather than of a request.
     cold_start = False
 
     if TYPE_CHECKING:
+        mounted: Volume
 
         @property
         def namespace(self) -> Namespace: ...
@@ -77,7 +80,6 @@ class RefusalMixin:
             self._record(Violation(operation, shown, code, *caller.origin, remedy))
         if self.guard.enforce:
             raise _error(code, path, second, remedy)
-        self._let_through = threading.get_ident()
 
     def absent(self, operation: str, path: object, why: str, *, there: bool = True) -> None:
         """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
@@ -90,24 +92,65 @@ class RefusalMixin:
         if operation and there:
             shown = self._shown(path)
             if operation not in _LOOKUPS:
-                self._record(Violation(operation, shown, codes.ENOENT, *locate(), remedy))
+                self._record(Violation(operation, shown, codes.ENOENT, *find_origin(), remedy))
             elif not self.report.has_lookup(shown):
-                self.report.add_lookup(Violation(operation, shown, codes.ENOENT, *locate(), remedy))
+                self.report.add_lookup(Violation(operation, shown, codes.ENOENT, *find_origin(), remedy))
         if self.guard.enforce:
             raise _error(codes.ENOENT, path, None, remedy)
 
+    # --- files that another invocation had created -----------------------------------------------------
+
+    def missing(
+        self, operation: str, path: object, name: str, *, making: bool = False, replaced: bool = False
+    ) -> str:
+        """Handle a look-up below ``/tmp`` that found nothing (C7.4). ``name`` is relative to it: ``/a.txt``.
+
+        If another invocation or the start-up had created the file, a look-up is added to the report.
+        ``making`` means that the call was going to create ``path``, so its directory is what is missing.
+        ``replaced`` means that the call created an empty file in its place. Returns the remedy for the
+        error's note; "" if nobody had created the file.
+        """
+        root = self.namespace.root
+        name = os.path.dirname(name) if making else name
+        if root is None or not name:
+            return ""
+        maker = self.guard.forgotten.maker_of(name, root)
+        if maker is None or (not replaced and is_found(root + name)):
+            return ""
+        return self.made_elsewhere(operation, path, name, maker, "" if replaced else name)
+
+    def made_elsewhere(self, operation: str, path: object, name: str, maker: Maker, awaited: str) -> str:
+        """Record a look-up of ``name`` below ``/tmp``, which ``maker`` had made. Returns the remedy.
+
+        ``awaited`` is where the invocation may still make it itself, "" for nowhere.
+        """
+        shown = self._shown(path)
+        known = self.report.elsewhere_at(shown)
+        if known is not None:
+            return known.remedy
+        caller = find_caller(shown, self._directory_or_none())
+        keeps = caller.package if caller.named is None else ""
+        remedy = remedies.made_elsewhere(TMP + name, maker, keeps)
+        lookup = Violation(operation, shown, codes.ENOENT, *caller.origin, remedy)
+        self.report.add_elsewhere(lookup, awaited)
+        return remedy
+
+    def settle(self, report: Report) -> None:
+        """At the end of the invocation, drop the look-ups of files that it has created itself since."""
+        if report.elsewhere and (root := self.namespace.root) is not None:
+            report.settle(lambda name: is_found(root + name))
+
+    def forget(self, real: str) -> None:
+        """The invocation itself has removed ``real``, so later look-ups of it need no explanation."""
+        root = self.mounted.directory
+        if root is not None:
+            self.guard.forgotten.discard(real[len(root) :].rstrip("/"))
+
     def stale(self, operation: str, path: object = None) -> OSError:
         """The ESTALE that a file operation for a finished invocation gets; recorded as late (C4.5)."""
-        late = Violation(operation, self._shown(path), codes.ESTALE, *locate(), remedies.OVER)
+        late = Violation(operation, self._shown(path), codes.ESTALE, *find_origin(), remedies.OVER)
         self._record(late, late=True)
         return _error(codes.ESTALE, path, None, remedies.OVER)
-
-    def was_let_through(self) -> bool:
-        """Whether :meth:`refuse` has just let this thread through. For the backstop; true only once."""
-        if self._let_through != threading.get_ident():
-            return False
-        self._let_through = 0
-        return True
 
     # --- recording -------------------------------------------------------------------------------------
 
@@ -134,7 +177,7 @@ class RefusalMixin:
 
     def _record(self, violation: Violation, *, late: bool = False) -> None:
         self.report.add(violation, late=late)
-        self.guard.journal.log(violation, late=late, refused=self.guard.enforce or late)
+        self.guard.journal.log(violation, late=late, refused=self.guard.enforce)
 
     def _shown(self, path: object) -> str:
         """A path as the report shows it. A descriptor is shown as the path that it was opened with (C7.1)."""
@@ -148,14 +191,14 @@ class RefusalMixin:
     # --- remedies --------------------------------------------------------------------------------------
 
     def _directory_or_none(self) -> str:
-        """The working directory; "" where it is gone, or the invocation is over."""
+        """The working directory; "" if it was removed or the invocation is over."""
         try:
             return self.namespace.working_directory()
         except OSError:
             return ""
 
     def _plain_remedy(self, operation: str, code: int, path: str, where: Place | None, caller: Caller) -> str:
-        """What to do instead of changing ``path``, which leads to ``where`` where that is known (C2.4)."""
+        """What to do instead of changing ``path`` (C2.4). ``where`` is the place it leads to, if known."""
         if code not in (codes.EROFS, codes.EXDEV):
             return ""
         change = remedies.Change(operation, path, caller.package, caller.named)
@@ -186,8 +229,8 @@ class RefusalMixin:
 
     def _exceeded(self, real: str) -> None:
         """The quota has noticed that a native writer exceeded it."""
-        path = self.namespace.virtual_of(real.removesuffix(" (deleted)"))
-        self._record(Violation(NATIVE_OVERRUN, path, codes.ENOSPC, *locate(), self.exceeded_remedy()))
+        path = self.namespace.virtual_of(real.removesuffix(GONE))
+        self._record(Violation(NATIVE_OVERRUN, path, codes.ENOSPC, *find_origin(), self.exceeded_remedy()))
 
     def exceeded_remedy(self) -> str:
         """What to do about a native writer that exceeded the quota (C2.4)."""

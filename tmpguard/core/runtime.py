@@ -8,20 +8,20 @@ from .errors import ConfigurationError
 
 
 def check() -> None:
-    """Raises ConfigurationError, with what to do about it, where no guard can work."""
+    """Raise ConfigurationError if no guard can work here. The message says what to do about it."""
     if problem := _problem():
         raise ConfigurationError(f"tmpguard needs {problem}")
 
 
 def _problem() -> str | None:
-    # Held as a variable, so that the type checker follows each branch on every system.
+    # In a variable, so that the type checker checks both branches on every platform.
     system = sys.platform
     if system != "linux":
         return f"Linux, and this is {system}: run the application or its tests in a Linux container"
     if sys.implementation.name != "cpython":
         return f"CPython, whose functions it replaces, and this is {sys.implementation.name}"
     # Checks that span two steps (the quota's credit, who ends an invocation) rely on the lock, and files are
-    # closed when their last reference goes.
+    # closed when the last reference to them is dropped.
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return (
             "the global interpreter lock, and this interpreter runs without it: "

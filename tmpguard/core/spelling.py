@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import Final, cast
 
 from . import originals
+
+#: What the kernel appends to the path of an open file that has been unlinked.
+GONE: Final = " (deleted)"
 
 
 def spelled(path: object) -> object:
@@ -21,6 +24,17 @@ def printable(path: object) -> str:
         return os.fsdecode(cast("os.PathLike[str]", path))
     except TypeError:
         return repr(path)
+
+
+def is_encodable(path: str) -> bool:
+    """False if ``path`` contains surrogates that cannot be encoded: every call raises UnicodeEncodeError."""
+    if path.isascii():
+        return True
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def descriptor_path(descriptor: int) -> str:

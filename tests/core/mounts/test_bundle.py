@@ -313,6 +313,55 @@ def test_chdir_lasts_for_one_invocation(guard: tmpguard.Guard, project: Path) ->
         assert os.getcwd() == str(project)
 
 
+def test_requests_begin_where_the_start_up_went(
+    guard: tmpguard.Guard, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "data")
+    with guard.invocation():
+        assert os.getcwd() == f"{project}/data"
+        assert Path("b.txt").stat().st_size == 10_000
+        os.chdir("/tmp")
+    with guard.invocation():
+        assert os.getcwd() == f"{project}/data"
+    monkeypatch.undo()
+    with guard.invocation():
+        assert os.getcwd() == str(project)
+
+
+def test_requests_begin_where_the_guarded_start_up_went(
+    guard: tmpguard.Guard, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tmpguard.cold_start(guard=guard):
+        os.chdir("data")
+        assert os.getcwd() == f"{project}/data"
+    with guard.invocation():
+        assert os.getcwd() == f"{project}/data"
+        assert Path("b.txt").stat().st_size == 10_000
+    descriptor = os.open(project, os.O_RDONLY)
+    with tmpguard.cold_start(guard=guard):
+        os.fchdir(descriptor)
+    os.close(descriptor)
+    with guard.invocation():
+        assert os.getcwd() == str(project)
+    monkeypatch.chdir(project / "data")  # start-up code that is not guarded, later
+    with guard.invocation():
+        assert os.getcwd() == f"{project}/data"
+
+
+def test_a_working_directory_that_is_gone_is_enoent_without_a_project(
+    scratch_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    gone.rmdir()
+    with guard.invocation():
+        assert code_of(os.getcwd) == code_of(lambda: open("x")) == "ENOENT"
+        os.chdir("/tmp")
+        assert os.getcwd() == "/tmp"
+
+
 def test_chdir_goes_wherever_a_path_leads(guard: tmpguard.Guard, project: Path) -> None:
     with guard.invocation():
         os.chdir("/tmp/package/data")

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,54 @@ def test_links_in_the_project_that_lead_into_tmp_are_writable(guard: tmpguard.Gu
             write("uploads/../../usr/new.txt")
     assert not os.path.exists("/tmp/uploads")
     assert len(invocation.report.violations) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["file/", "file//", "file/.", "./file/./", "/tmp/file/", "to-file/", "to-file/."]
+)
+def test_a_link_whose_text_ends_as_a_directory_s_leads_to_no_file(guard: tmpguard.Guard, text: str) -> None:
+    """C1.2: neither does one that leads to it."""
+    with guard.invocation():
+        write("/tmp/file")
+        os.symlink("file", "/tmp/to-file")
+        os.symlink(text, "/tmp/link")
+        os.symlink("link", "/tmp/other")
+        for path in ("/tmp/link", "/tmp/other"):
+            for call in (os.stat, open, os.listdir, lambda path: os.truncate(path, 0), os.statvfs):
+                with pytest.raises(NotADirectoryError) as caught:
+                    call(path)
+                assert caught.value.filename == path
+            assert not os.access(path, os.F_OK)
+            with pytest.raises(OSError, match="directory") as refusal:
+                write(path)
+            # The kernel refuses to make a file of a name with a slash before it looks for it.
+            assert refusal.value.errno == (errno.ENOTDIR if text.rstrip("/").endswith(".") else errno.EISDIR)
+        assert read("/tmp/file") == "text"
+
+
+def test_a_link_whose_text_ends_as_a_directory_s_leads_to_one(guard: tmpguard.Guard, project: Path) -> None:
+    with guard.invocation():
+        os.mkdir("/tmp/directory")
+        for number, text in enumerate(["directory/", "directory/.", "./directory//", f"{project}/data/"]):
+            os.symlink(text, f"/tmp/{number}")
+            assert os.path.isdir(f"/tmp/{number}")
+            assert os.listdir(f"/tmp/{number}") == []
+        write("/tmp/0/new")
+        with refused():
+            write("/tmp/3/new")
+
+
+@pytest.mark.parametrize("text", ["new/", "nowhere/new/", "file/new/", "link/", "dangling/"])
+def test_no_file_is_made_through_a_link_that_ends_in_a_slash(guard: tmpguard.Guard, text: str) -> None:
+    expected = {"nowhere/new/": errno.ENOENT, "file/new/": errno.ENOTDIR}.get(text, errno.EISDIR)
+    with guard.invocation():
+        write("/tmp/file")
+        os.symlink("nowhere/at/all", "/tmp/dangling")
+        os.symlink(text, "/tmp/link")
+        with pytest.raises(OSError, match="directory") as caught:
+            write("/tmp/link")
+        assert caught.value.errno == expected
+        assert not os.path.lexists("/tmp/new")
 
 
 def test_descriptors_lead_where_they_were_opened(guard: tmpguard.Guard, project: Path) -> None:
@@ -284,9 +333,13 @@ def watching(project: Path, scratch_root: Path) -> tmpguard.Guard:
 
 
 def test_watching_lets_operations_through_and_records_them(
-    watching: tmpguard.Guard, project: Path, caplog: pytest.LogCaptureFixture
+    watching: tmpguard.Guard,
+    project: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """C2.5"""
+    monkeypatch.chdir(project)
     with watching.invocation() as invocation:
         write("new.txt")
         os.mkdir("made")
@@ -327,14 +380,15 @@ def test_watching_lets_operations_through_and_records_them(
     assert all("would refuse" in record.getMessage() for record in caplog.records)
 
 
-def test_watching_still_gives_each_invocation_its_own_tmp(watching: tmpguard.Guard, tmp_path: Path) -> None:
-    """C2.5, C4.1: only refusals are let through."""
-    name = f"/tmp/{tmp_path.name}-is-not-there"
-    with watching.invocation() as invocation:
-        write(name)
-        with open("/tmp/large.bin", "wb", buffering=0) as file:
-            assert file.write(bytes(2 << 20)) == 2 << 20
-        assert invocation.report.used_bytes == (2 << 20) + 4096
-    assert not os.path.exists(name)
+def test_watching_leaves_tmp_to_the_application(watching: tmpguard.Guard, scratch_root: Path) -> None:
+    """C2.5"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        with watching.invocation() as invocation:
+            write(f"{directory}/small.txt")
+            with open(f"{directory}/large.bin", "wb", buffering=0) as file:
+                assert file.write(bytes(2 << 20)) == 2 << 20
+            assert invocation.report.used_bytes == (2 << 20) + 4096
+        assert sorted(os.listdir(directory)) == ["large.bin", "small.txt"]
     assert {violation.errno for violation in invocation.report.violations} == {errno.ENOSPC}
     assert invocation.report.used_bytes == (2 << 20) + 4096
+    assert os.listdir(scratch_root) == []

@@ -75,10 +75,10 @@ def test_what_waits_for_a_slow_callback_is_bounded(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (
             logging.WARNING,
-            f"on_report={slow!r} is too slow: 10 reports are waiting, "
-            "new ones are dropped until it catches up",
+            f"tmpguard: on_report={slow!r} is too slow: 10 reports are waiting, new ones are dropped until "
+            "it catches up; let it hand slow work, such as a network request, to a queue of its own",
         ),
-        (logging.WARNING, f"15 reports were dropped while on_report={slow!r} was too slow"),
+        (logging.WARNING, f"tmpguard: 15 reports were dropped while on_report={slow!r} was too slow"),
     ]
 
 
@@ -116,7 +116,7 @@ def test_whatever_the_callback_raises_the_next_report_comes(
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
-def test_the_report_tells_how_long_the_wipe_took(scratch_root: Path) -> None:
+def test_the_report_has_the_duration_of_the_wipe(scratch_root: Path) -> None:
     reports: list[tmpguard.Report] = []
     guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, on_report=reports.append)
     before = time.perf_counter()
@@ -172,7 +172,7 @@ def test_where_no_thread_can_be_started_the_job_is_done_at_once(monkeypatch: pyt
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr("tmpguard.core.originals.start_new_thread", fail)
+    monkeypatch.setattr("tmpguard.core.real.start_new_thread", fail)
     jobs, job = Jobs("jobs"), list[str]()
     jobs._jobs.put(job)
     jobs._wake()

@@ -78,19 +78,25 @@ def test_the_text_can_be_written_whatever_bytes_the_path_has(
     assert "write to /tmp/\\udcff" in record.getMessage().encode("utf-8").decode()
 
 
-def test_the_fields_tell_the_library_s_line_and_late_and_watched_operations(
+def test_the_fields_have_the_library_s_line_and_late_and_watched_operations(
     scratch_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
     guard = tmpguard.Guard(scratch_root=scratch_root, bundle=project, enforce=False)
     with guard.invocation() as invocation:
-        shutil.copyfile("/etc/passwd", "copy.txt")
+        shutil.copyfile("/etc/passwd", project / "copy.txt")
+    with invocation.bound():
+        (project / "late").mkdir()
+    enforcing = tmpguard.Guard(scratch_root=scratch_root, bundle=project)
+    with enforcing.invocation() as invocation:
+        pass
     with invocation.bound():
         attempt("/tmp/late")
-    watched, late = map(fields, caplog.records)
+    watched, watched_late, late = map(fields, caplog.records)
     assert (watched["tmpguard_refused"], watched["tmpguard_late"]) == (False, False)
     assert "shutil.py" in watched["tmpguard_library"]
+    assert (watched_late["tmpguard_refused"], watched_late["tmpguard_late"]) == (False, True)
     assert (late["tmpguard_refused"], late["tmpguard_late"]) == (True, True)
     assert (late["tmpguard_error"], late["tmpguard_library"]) == ("ESTALE", None)
 
@@ -114,7 +120,7 @@ def test_the_count_is_given_by_the_first_record_after_the_interval(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log.real, "monotonic", lambda: now)
     with guard.invocation():
         for _ in range(50):
             attempt("/etc/new")
@@ -123,8 +129,9 @@ def test_the_count_is_given_by_the_first_record_after_the_interval(
         attempt("/etc/counted")
     assert said(caplog) == [("/etc/new", 0), ("/etc/last", 49)]
     assert caplog.records[1].getMessage() == (
-        "os.mkdir '/etc/last': [Errno 30] Read-only file system, only /tmp is writable; write to /tmp/last "
-        f"({HERE}:{LINE} in attempt), and 49 more from there since it was last logged"
+        "tmpguard: os.mkdir '/etc/last': [Errno 30] Read-only file system, "
+        f"only /tmp is writable; write to /tmp/last ({HERE}:{LINE} in attempt), "
+        "and 49 more from there since it was last logged"
     )
 
 
@@ -132,7 +139,7 @@ def test_after_a_quiet_interval_a_line_is_logged_at_once_again(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log.real, "monotonic", lambda: now)
     with guard.invocation():
         attempt("/etc/first")
         now += log.INTERVAL + 1
@@ -140,7 +147,7 @@ def test_after_a_quiet_interval_a_line_is_logged_at_once_again(
     assert said(caplog) == [("/etc/first", 0), ("/etc/second", 0)]
 
 
-def test_lines_and_kinds_of_error_are_told_apart(
+def test_lines_and_kinds_of_error_are_distinguished(
     guard: tmpguard.Guard, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fill_or_write(path: str) -> None:
@@ -250,7 +257,7 @@ def work(name, count):
 """
 
 
-def test_what_was_counted_is_said_at_the_exit(scratch_root: Path) -> None:
+def test_counts_are_logged_at_the_exit(scratch_root: Path) -> None:
     assert run_python(f"{LOOP}\nwork('a', 5)", scratch_root).splitlines() == ["/etc/a0 0", "/etc/a4 4"]
 
 

@@ -46,7 +46,7 @@ MATPLOTLIB = "matplotlib: configuration and font cache"
 NUMBA = "Numba: compiled functions (cache=True)"
 
 
-def test_every_row_is_provoked() -> None:
+def test_every_row_is_triggered() -> None:
     assert all((frameworks, libraries, patterns, standard))  # the modules that fill the register
     assert sorted([*PROVOCATIONS, MATPLOTLIB, NUMBA]) == sorted(row.name for row in TABLE)
 
@@ -170,7 +170,7 @@ def _by_descriptor(call: Callable[[int], object]) -> None:
 
 @pytest.mark.parametrize("call", [*REMOVING, *CHANGING])
 @pytest.mark.parametrize("home", [False, True])
-def test_what_changes_no_data_is_not_told_to_write(
+def test_the_remedy_for_metadata_is_not_to_write(
     call: str, home: bool, places: Places, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (places.project / "kept.txt").touch()
@@ -183,7 +183,9 @@ def test_what_changes_no_data_is_not_told_to_write(
     assert remedy.startswith(f"only /tmp is writable; {word} kept")
 
 
-def test_the_bundle_s_files_are_not_told_to_be_written_either(places: Places, scratch_root: Path) -> None:
+def test_the_remedy_for_metadata_in_the_bundle_is_not_to_write_either(
+    places: Places, scratch_root: Path
+) -> None:
     (places.project / "kept.txt").touch()
     path = "/tmp/package/kept.txt"
     for call in (lambda: os.remove(path), lambda: os.chmod(path, 0o600)):
@@ -195,7 +197,7 @@ def test_the_bundle_s_files_are_not_told_to_be_written_either(places: Places, sc
     ]
 
 
-def test_tmp_itself_is_told_to_be_emptied(places: Places, scratch_root: Path) -> None:
+def test_the_remedy_for_tmp_itself_is_to_empty_it(places: Places, scratch_root: Path) -> None:
     """rmdir of a mount point in a read-only directory."""
     (remedy,) = said(lambda: os.rmdir("/tmp"), places, scratch_root)
     assert "empty it" in remedy
@@ -228,7 +230,9 @@ def archive(path):
 """
 
 
-def test_a_library_s_atomic_write_is_told_where_the_target_goes(places: Places, scratch_root: Path) -> None:
+def test_the_remedy_for_a_library_s_atomic_write_is_about_its_target(
+    places: Places, scratch_root: Path
+) -> None:
     module = places.library("shopjson", ATOMIC)
     for path in ("report.json", places.project / "report.json"):
         remedy = said(lambda path=path: module.save(path), places, scratch_root)  # type: ignore[misc]

@@ -18,11 +18,11 @@ import sysconfig
 from collections.abc import Iterable
 from typing import Final
 
-from tmpguard.core import originals
+from tmpguard.core import originals, presence
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.layout import PACKAGE, SOURCE_ROOT, TMP, is_below
 
-from .ignore import NAME, Ignore, Level, Names, Rule
+from .ignore import IGNORE_FILE, Ignore, Level, Names, Rule
 
 #: The directories of the platform's own files, which exist whatever the bundle contains.
 _SYSTEM: Final = ("/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
@@ -40,7 +40,7 @@ class Hidden:
         self, ignore: Ignore, bundle: str, *, writable: Iterable[str] = (), package: bool = True
     ) -> None:
         self._ignore = ignore
-        #: Is the bundle mounted at /tmp/package? Elsewhere that is a name like any other (C5.1).
+        #: True if the bundle is mounted at /tmp/package. Otherwise that is an ordinary name (C5.1).
         self._package = package
         self._bundle = bundle.rstrip("/")
         self._own = self._bundle + "/"
@@ -162,7 +162,7 @@ class Veil:
         if (as_directory is None) == (as_file is None):
             return as_file is not None
         if is_directory is None:
-            is_directory = _is_directory(f"{self._own}/{name}")
+            is_directory = presence.is_directory(f"{self._own}/{name}")
         return (as_directory if is_directory else as_file) is not None
 
 
@@ -179,13 +179,6 @@ class Unlisted:
 
     def take_out(self, names: list[str], is_directory: bool) -> list[str]:
         return [name for name in names if name not in self._names]
-
-
-def _is_directory(real: str) -> bool:
-    try:
-        return modes.S_ISDIR(originals.lstat(real).st_mode)
-    except OSError:
-        return False
 
 
 def interpreter_places() -> list[str]:
@@ -216,11 +209,11 @@ def hidden_by(
 
 
 def find_ignore(option: object, bundle: str | None) -> Ignore | None:
-    """The rules of the file that the option ``ignore`` names. Raises ConfigurationError."""
-    if option is None:
-        return None
-    if option == NAME:
-        path = None if bundle is None else f"{bundle}/{NAME}"
+    """The rules of the file that the option ``ignore`` names, or itself. Raises ConfigurationError."""
+    if option is None or isinstance(option, Ignore):
+        return option
+    if option == IGNORE_FILE:
+        path = None if bundle is None else f"{bundle}/{IGNORE_FILE}"
         return Ignore.read(path) if path is not None and os.path.lexists(path) else None
     try:
         path = os.fsdecode(option)  # type: ignore[arg-type]
@@ -231,4 +224,11 @@ def find_ignore(option: object, bundle: str | None) -> Ignore | None:
     if bundle is None:
         raise ConfigurationError(f"ignore={option!r} has no effect without a bundle: leave it out")
     head, tail = os.path.split(os.path.abspath(path))
-    return Ignore.read(os.path.join(os.path.realpath(head), tail))
+    try:
+        return Ignore.read(os.path.join(os.path.realpath(head), tail))
+    except ConfigurationError as exc:
+        cause = exc.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        problem = f"ignore={path!r} cannot be read: {cause.strerror}"
+        raise ConfigurationError(f"{problem}: give a file of patterns, or None for none") from cause

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
     from .wildmatch import Pattern
 
 #: The file name that the platform looks for.
-NAME: Final = ".genezioignore"
+IGNORE_FILE: Final = ".genezioignore"
 
 #: The largest number of cached answers. The cache is cleared when full: made-up paths cannot fill the memory.
 _KEPT: Final = 20_000
 
 
 class Rule(NamedTuple):
-    """One line of an ignore file: the file's path, the line number from 1 and the pattern as written."""
+    """One line of an ignore file: the file's path, the line number from 1 and the pattern as written.
+
+    The line is 0 for a pattern that the deploying tool adds by itself.
+    """
 
     file: str
     line: int
     pattern: str
 
     def __str__(self) -> str:
+        if not self.line:
+            return f"the deploying tool's own `{self.pattern}`"
         return f"{os.path.basename(self.file)} line {self.line}, `{self.pattern}`"
 
 
@@ -81,6 +87,27 @@ class _Pattern(NamedTuple):
         return found is not None and found.end() == len(path)
 
 
+class AnyPattern(Protocol):
+    """What decides names: a line of an ignore file, or a glob of another kind of file."""
+
+    @property
+    def rule(self) -> Rule: ...
+    @property
+    def excludes(self) -> bool: ...
+    @property
+    def expression(self) -> re.Pattern[str]: ...
+    @property
+    def path(self) -> bool: ...
+    @property
+    def below(self) -> bool: ...
+    @property
+    def plain(self) -> str | None: ...
+
+    def is_for(self, prefix: str) -> bool: ...
+
+    def names(self, path: str, *, directory: bool) -> bool: ...
+
+
 #: The rule that ignores a name if it is a directory, and the one if it is not; None if it is not ignored.
 Decision = tuple[Rule | None, Rule | None]
 
@@ -99,7 +126,7 @@ class Names:
         "_prefix",
     )
 
-    def __init__(self, patterns: list[_Pattern], prefix: str) -> None:
+    def __init__(self, patterns: Sequence[AnyPattern], prefix: str) -> None:
         #: In reverse order, because the last one that matches decides.
         self._patterns = patterns[::-1]
         self._prefix = prefix
@@ -172,12 +199,17 @@ class Level(NamedTuple):
 class Ignore:
     """The rules of one ignore file. ``rules`` are its lines in order, including those with ``!``."""
 
-    __slots__ = ("_levels", "_names", "_patterns", "file", "rules")
+    __slots__ = ("_levels", "_names", "_patterns", "excluding", "file", "rules")
 
-    def __init__(self, data: bytes, file: str = NAME) -> None:
+    def __init__(
+        self, data: bytes, file: str = IGNORE_FILE, *, patterns: Sequence[AnyPattern] | None = None
+    ) -> None:
+        """The rules in ``data``, or the compiled ``patterns``."""
         self.file = file
-        self._patterns = _parse(data, file)
+        self._patterns: Sequence[AnyPattern] = _parse(data, file) if patterns is None else patterns
         self.rules = tuple(pattern.rule for pattern in self._patterns)
+        #: For each of the rules, whether it leaves files out. The others put them back.
+        self.excluding = tuple(pattern.excludes for pattern in self._patterns)
         self._names: dict[tuple[int, ...], Names] = {}
         self._levels = {"": Level(None, self._names_in(""), {})}
 

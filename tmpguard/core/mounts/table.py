@@ -16,17 +16,24 @@ from collections.abc import Iterable
 from errno import ENOENT
 from typing import Final, NamedTuple
 
+from tmpguard.core.errors import os_error
 from tmpguard.core.layout import PACKAGE, TMP, is_below
+from tmpguard.core.spelling import is_encodable
 
 from .bundle import Hidden, Unlisted
+from .known import Knowing, working_directory
 
 #: How many tails a guard caches, and the longest path cached: half a megabyte at most.
 _TAILS_KEPT: Final = 2048
 _LONGEST_KEPT: Final = 255
 
 
+#: The suffixes of the files that SQLite creates next to a database.
+_JOURNALS: Final = ("-journal", "-wal", "-shm")
+
+
 class Mount:
-    """One mounted file system: its mount point, the real directory behind it, and whether it is writable."""
+    """One mounted file system or file: its mount point, the real path, and whether it is writable."""
 
     __slots__ = ("charged", "real", "virtual", "writable")
 
@@ -88,17 +95,21 @@ class NotInBundle(FileNotFoundError):
         self.there = there
 
 
-class MountTable:
-    """The mounts of one guard, shared by all of its invocations. Immutable except for its cache."""
+class MountTable(Knowing):
+    """The mounts of one guard, shared by all of its invocations. Immutable but for ``cwd`` and the caches."""
 
     __slots__ = (
         "_inner",
         "_mounted",
+        "_process_cwd",
         "_writable",
         "ancestors",
         "cwd",
         "deployed",
+        "files",
         "hidden",
+        "journals",
+        "lists_all",
         "package",
         "points",
         "root",
@@ -119,29 +130,40 @@ class MountTable:
         enforce: bool = True,
         deployed: tuple[str, ...] | None = None,
     ):
+        super().__init__()
         #: The files that are hidden because they are not in the bundle; None if there are none.
         self.hidden = hidden if enforce else None
         #: The files that are not in the bundle, if their use is only recorded (C2.5).
         self.watched = None if enforce else hidden
+        #: True if listings of directories outside /tmp leave nothing out (C5.2).
+        self.lists_all = hidden is None
         #: Where an absolute link in the bundle may point: nothing else exists after the deployment. None for
         #: anywhere.
         self.deployed = deployed
         self.root = Mount("/", "", writable=False)
         self.scratch = Mount(TMP, "", writable=True, charged=True)
+        #: The guarded start-up's last working directory, or else the project; None for the process's own
+        #: (C5.3).
         self.cwd = cwd
+        self._process_cwd = working_directory()
         pinned = frozenset(pinned)
+        writable = frozenset(writable)
+        #: The mount points that are files.
+        self.files = frozenset(path for path in writable if not os.path.isdir(path))
+        #: SQLite's journals of those files. They may be created and removed in a read-only directory.
+        self.journals = frozenset(path + suffix for path in self.files for suffix in _JOURNALS)
         inner = [Mount(path, path, writable=False) for path in pinned]
         inner += [Mount(path, path, writable=True) for path in writable if is_below(path, TMP)]
         # ``bundle`` is what is seen below /tmp/package; None on a platform that has none (C5.1).
         self.package = None if bundle is None else Mount(PACKAGE, bundle.rstrip("/"), writable=False)
         if self.package is not None:
             inner.append(self.package)
+        journals = [Mount(path, path, writable=True) for path in self.journals]
         # The longest first: a mount inside another one covers part of it.
-        self._inner = tuple(sorted(inner, key=lambda mount: -len(mount.virtual)))
-        self._writable = tuple(
-            Mount(path, path.rstrip("/"), writable=True)
-            for path in sorted(writable, key=len, reverse=True)
-            if not is_below(path, TMP)
+        self._inner = _longest_first([*inner, *(one for one in journals if is_below(one.virtual, TMP))])
+        outer = [Mount(path, path.rstrip("/"), writable=True) for path in writable]
+        self._writable = _longest_first(
+            mount for mount in [*outer, *journals] if not is_below(mount.virtual, TMP)
         )
         #: The mount points below /tmp, and the directories on the way to them (/tmp included).
         self.points = frozenset(mount.virtual for mount in inner)
@@ -167,12 +189,29 @@ class MountTable:
         if not path.startswith("/tmp/"):
             return ""  # not cached: it would displace useful entries
         unclear = "/." in path or "//" in path or path == "/tmp/" or path.startswith(self._mounted)
+        unclear = unclear or not is_encodable(path)
         tail = "" if unclear else path[len(TMP) :]
         if len(path) <= _LONGEST_KEPT:
             if len(self.tails) >= _TAILS_KEPT:
                 self.tails.clear()
             self.tails[path] = tail
         return tail
+
+    def start_directory(self) -> str:
+        """The initial working directory of an invocation: the project's, or the start-up's last one (C5.3).
+
+        Raises OSError(ENOENT) if there is none.
+        """
+        here = working_directory()
+        if here is None or (self.cwd is not None and here == self._process_cwd):
+            here = self.cwd
+        if here is None:
+            raise os_error(ENOENT)
+        return here
+
+    def start_in(self, virtual: str) -> None:
+        """A guarded start-up changed to the canonical path ``virtual``, where requests will start (C5.3)."""
+        self.cwd, self._process_cwd = virtual, working_directory()
 
     def mount_of(self, virtual: str) -> Mount:
         """The mount on which the canonical path ``virtual`` lies."""
@@ -186,10 +225,24 @@ class MountTable:
                 return mount
         return self.root
 
+    def holder_of(self, virtual: str) -> Mount:
+        """The mount on which the directory entry of the canonical path ``virtual`` lies.
+
+        At a mount point, that is the file system around it.
+        """
+        if virtual == "/" or virtual in self.journals:
+            return self.mount_of(virtual)
+        return self.mount_of(virtual.rpartition("/")[0] or "/")
+
     def binds(self) -> list[Bind]:
         """The mounts except the root and /tmp itself, outer ones first, for the kernel to mount."""
-        mounts = sorted([*self._inner, *self._writable], key=lambda mount: len(mount.virtual))
+        mounts = [one for one in (*self._inner, *self._writable) if one.virtual not in self.journals]
+        mounts.sort(key=lambda mount: len(mount.virtual))
         return [Bind(mount.real or "/", mount.virtual, mount.writable) for mount in mounts]
+
+
+def _longest_first(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
+    return tuple(sorted(mounts, key=lambda mount: -len(mount.virtual)))
 
 
 def _ancestors(path: str) -> list[str]:

@@ -8,13 +8,13 @@ slow callback is bounded. Once :data:`WAITING` reports are waiting, new ones are
 from __future__ import annotations
 
 import logging
-import time
+import weakref
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
-from tmpguard.core import hooks
+from tmpguard.core import hooks, real
 from tmpguard.core.background import Background
 from tmpguard.core.policy import Policy
 from tmpguard.core.storage.scratch import tidy_all
@@ -30,10 +30,10 @@ _PATIENCE: Final = 30
 
 logger = logging.getLogger("tmpguard")
 
-Job = Callable[[], None]
+ReportJob = Callable[[], None]
 
 
-class Reporter(Background[Job]):
+class Reporter(Background[ReportJob]):
     """Calls the callbacks with one report after the other."""
 
     def _start(self) -> None:
@@ -55,19 +55,20 @@ class Reporter(Background[Job]):
             first = self._dropped == 1
         if first:
             logger.warning(
-                "on_report=%r is too slow: %d reports are waiting, new ones are dropped until it catches up",
+                "tmpguard: on_report=%r is too slow: %d reports are waiting, new ones are dropped until it "
+                "catches up; let it hand slow work, such as a network request, to a queue of its own",
                 guard.on_report,
                 WAITING,
             )
 
-    def _marker(self, done: Job) -> Job:
+    def _marker(self, done: ReportJob) -> ReportJob:
         return done
 
     def _run(self) -> None:
         while True:
             self._do(self._jobs.get())
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: ReportJob) -> None:
         job()
 
     def _call(self, guard: Policy, report: Report) -> None:
@@ -76,17 +77,42 @@ class Reporter(Background[Job]):
         try:
             callback(report)
         except BaseException:  # even a SystemExit must not stop the reports that follow
-            logger.exception("the on_report callback of tmpguard raised")
+            logger.exception(
+                "tmpguard: on_report=%r raised an exception; its other reports are delivered", callback
+            )
         if self._dropped and self._jobs.qsize() <= WAITING // 2:
             with self._lock:
                 dropped, self._dropped = self._dropped, 0
-            logger.warning("%d reports were dropped while on_report=%r was too slow", dropped, callback)
+            logger.warning(
+                "tmpguard: %d reports were dropped while on_report=%r was too slow", dropped, callback
+            )
 
     def finish(self) -> None:
         """At the interpreter's exit: deliver the waiting reports."""
         if not self.stop(_PATIENCE):
-            logger.warning("%d reports were undelivered at exit: on_report was too slow", self._jobs.qsize())
+            logger.warning(
+                "tmpguard: %d reports were undelivered at exit after %d seconds: on_report was too slow",
+                self._jobs.qsize(),
+                _PATIENCE,
+            )
             self.forget()
+
+
+class Holding(Protocol):
+    """A callback that keeps reports for a while before it writes them."""
+
+    def write(self) -> None:
+        """Write what is kept."""
+        ...
+
+
+#: The callbacks of this kind.
+holding: Final[weakref.WeakSet[Holding]] = weakref.WeakSet()
+
+
+def _write_held() -> None:
+    for callback in list(holding):
+        callback.write()
 
 
 reporter: Final = Reporter("tmpguard-reporter")
@@ -95,19 +121,24 @@ reporter: Final = Reporter("tmpguard-reporter")
 def drain(timeout: float | None = None) -> bool:
     """Wait until every wipe and every ``on_report`` callback queued so far is done.
 
-    After that, only the files of running invocations are left on disk. ``timeout`` is in seconds (None for no
+    After that, only the files of running invocations are left on disk, and
+    each :class:`~tmpguard.ReportFile` is written. ``timeout`` is in seconds (None for no
     limit). Returns False if it ran out.
     """
-    end = None if timeout is None else time.monotonic() + timeout
+    end = None if timeout is None else real.monotonic() + timeout
     done = wiper.drain(timeout)
     tidy_all()
-    return reporter.drain(None if end is None else max(0.0, end - time.monotonic())) and done
+    done = reporter.drain(None if end is None else max(0.0, end - real.monotonic())) and done
+    _write_held()
+    return done
 
 
 def _hand_out() -> None:
     """At the interpreter's exit: finish the queued wipes and deliver the waiting reports."""
     wiper.stop(_PATIENCE)
-    Context().run(reporter.finish)  # the exiting code may still be bound to an invocation
+    outside = Context()  # the exiting code may still be bound to an invocation
+    outside.run(reporter.finish)
+    outside.run(_write_held)
 
 
 hooks.register(hooks.Step.HAND_OUT_REPORTS, _hand_out)

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterable
 from errno import ENOSPC, EROFS, EXDEV
-from functools import cached_property
 from typing import Final, NamedTuple
 
 from tmpguard.core.layout import is_below
@@ -366,8 +365,25 @@ TABLE: Final[tuple[Row, ...]] = (
 )
 
 
+def _containers(*names: str) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        container = name.rpartition(".")[0]
+        while container and container not in found:
+            found.add(container)
+            container = container.rpartition(".")[0]
+    return found
+
+
+def _at_home(path: str, project: str) -> str:
+    home = os.path.expanduser("~").rstrip("/")
+    if not home.startswith("/") or not is_below(path, home) or is_below(path, project):
+        return path
+    return f"~{path[len(home) :]}"
+
+
 class Refusal:
-    """One refusal as the rows see it. Attributes that only some rows need are computed on demand."""
+    """One refusal as the rows see it."""
 
     def __init__(
         self,
@@ -391,25 +407,11 @@ class Refusal:
         self.package = package
         #: Does it remove something, or change it without writing?
         self.changes = changes
-
-    @cached_property
-    def modules(self) -> set[str]:
-        """The modules, packages and classes that contain the functions or the operation itself."""
-        found: set[str] = set()
-        for name in (self.operation, *self.functions):
-            container = name.rpartition(".")[0]
-            while container and container not in found:
-                found.add(container)
-                container = container.rpartition(".")[0]
-        return found
-
-    @cached_property
-    def at_home(self) -> str:
-        """The path with ``~`` in place of the home directory."""
-        home = os.path.expanduser("~").rstrip("/")
-        if not home.startswith("/") or not is_below(self.path, home) or is_below(self.path, self.project):
-            return self.path
-        return f"~{self.path[len(home) :]}"
+        # Not cached properties: on 3.11 those share a lock, which a forked child would inherit as it is.
+        #: The modules, packages and classes that contain the functions or the operation itself.
+        self.modules = _containers(operation, *functions)
+        #: The path with ``~`` in place of the home directory.
+        self.at_home = _at_home(path, project)
 
     def fits(self, row: Row) -> bool:
         return (

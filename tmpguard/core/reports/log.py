@@ -19,12 +19,11 @@ import errno as codes
 import logging
 import os
 import threading
-import time
 import weakref
 from contextvars import Context
 from typing import Final
 
-from tmpguard.core import hooks
+from tmpguard.core import hooks, real
 
 from .report import Violation
 
@@ -43,7 +42,7 @@ Key = tuple[str, int, int, bool]
 
 
 #: A violation, whether it was a late write, whether it was refused, and how many more there were.
-Entry = tuple[Violation, bool, bool, int]
+LogEntry = tuple[Violation, bool, bool, int]
 
 
 class _Line:
@@ -68,7 +67,7 @@ class Journal:
 
     def restart(self) -> None:
         """Start afresh, as in a forked child: the counts are the parent's, and the lock may be held."""
-        self._lock = threading.RLock()  # reentrant: garbage collection under the lock may log, too
+        self._lock = real.RLock()  # reentrant: garbage collection under the lock may log, too
         self._lines: dict[Key, _Line] = {}
 
     def log(self, violation: Violation, *, late: bool, refused: bool) -> None:
@@ -89,11 +88,11 @@ class Journal:
         finally:
             del _logging.now
 
-    def _due(self, violation: Violation, late: bool, refused: bool) -> list[Entry]:
+    def _due(self, violation: Violation, late: bool, refused: bool) -> list[LogEntry]:
         """The entries to log when ``violation`` arrives; none if it is only counted."""
         place = violation.location or violation.library
         key = (place.file, place.line, violation.errno, late) if place else ("", 0, violation.errno, late)
-        now = time.monotonic()
+        now = real.monotonic()
         with self._lock:
             line = self._lines.get(key)
             if line is None:
@@ -108,7 +107,7 @@ class Journal:
             line.until = now + self.interval
             return [(violation, late, refused, repeated)]
 
-    def _make_room(self, now: float) -> list[Entry]:
+    def _make_room(self, now: float) -> list[LogEntry]:
         """Forget the lines that have been quiet; if there are none, those that were logged first."""
         if len(self._lines) < LINES:
             return []
@@ -167,7 +166,7 @@ def _fields(violation: Violation, late: bool, refused: bool, repeated: int) -> d
 def _log(violation: Violation, late: bool, refused: bool, repeated: int = 0) -> None:
     place = violation.location or violation.library
     logger.warning(
-        "%s%s %r: [Errno %d] %s%s (%s)%s",
+        "tmpguard: %s%s %r: [Errno %d] %s%s (%s)%s",
         "" if refused else "would refuse ",
         violation.operation,
         violation.path,

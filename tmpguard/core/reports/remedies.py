@@ -12,6 +12,7 @@ from errno import ENOSPC
 from typing import Final, NamedTuple
 
 from tmpguard.core.layout import PACKAGE, TMP, is_below
+from tmpguard.core.storage.forgotten import Maker
 
 from .libraries import Refusal, find
 from .report import NATIVE_OVERRUN
@@ -117,8 +118,42 @@ def not_in_bundle(why: str) -> str:
     return f"not in the bundle: {why}"
 
 
+# --- a file of another invocation ----------------------------------------------------------------------
+
+_MADE: Final = {
+    Maker.START: f"was made by the start-up, and what that writes to {TMP} is gone before the first request",
+    Maker.REQUEST: f"was made by another request, and each request has a {TMP} of its own",
+    Maker.INSTANCE: f"was made in an earlier instance, whose {TMP} is gone",
+    Maker.UNGUARDED: f"was made by code outside any request, whose {TMP} no request sees",
+    Maker.OTHER: f"was there before the request, and the {TMP} of each request is empty at first",
+}
+_LASTING: Final = "keep what must last in a database server or object storage"
+
+
+def made_elsewhere(path: str, maker: Maker, keeper: str = "") -> str:
+    """A file below ``/tmp`` that ``maker`` had made (C7.4).
+
+    ``keeper`` is the installed package that keeps the path, "" if the application named it in this call.
+    """
+    if keeper:
+        what = f"make the object of {keeper} that keeps this path in each request"
+    elif maker in (Maker.START, Maker.UNGUARDED, Maker.OTHER):
+        what = "make it in each request, or ship it with the project"
+    else:
+        what = f"make it in each request, and {_LASTING}"
+    return f"{path} {_MADE[maker]}: {what}"
+
+
 #: A file operation for an invocation that has ended.
 OVER: Final = "the invocation that this code runs for has ended"
+
+
+def held(size: int) -> str:
+    """A file of ``size`` bytes that was removed at the end of an invocation, and is still open."""
+    kilobytes = -(-size // 1024)
+    cost = f"it takes {kilobytes:,} KB of the next request's {TMP}"
+    return f"close it before the response: until it is closed, {cost}"
+
 
 #: A test's own temporary directory.
 TEST_DIRECTORY: Final = (
@@ -132,6 +167,19 @@ TEST_DIRECTORY: Final = (
 def full(size: int) -> str:
     """The quota of ``size`` is used up."""
     return f"{TMP} is full: all of its {size} MB (storage_size={size}) are used; remove files or allow more"
+
+
+#: The ENOSPC of the real disk, which is no refusal of the quota.
+DISK_FULL: Final = (
+    "the disk of this machine that holds the scratch directories is full, not the quota of this request: "
+    "free space there, or choose another one by scratch_root"
+)
+
+
+def note_full_disk(exc: BaseException) -> None:
+    """Say of an ENOSPC that came from the real disk that it did (C4.6). One of the quota has its own note."""
+    if isinstance(exc, OSError) and exc.errno == ENOSPC and not getattr(exc, "__notes__", None):
+        add_note(exc, DISK_FULL)
 
 
 def too_many_files(limit: int | None) -> str:
@@ -162,6 +210,28 @@ CHILDREN_REFUSED: Final = (
     "if the machine permits it"
 )
 
+#: A child that sees the real file system.
+CHILD_UNGUARDED: Final = (
+    'a child process sees the real file system: with children="contain" it sees the request\'s, with '
+    'children="refuse" none is started'
+)
+
+#: The same as the pytest plugin says it.
+CHILDREN_UNGUARDED: Final = (
+    "a child process sees the real file system: set tmpguard_children = contain (it sees the request's) or "
+    "refuse (none is started) in the ini file, or children= in the marker"
+)
+
+SUBINTERPRETER: Final = (
+    "a subinterpreter sees the real file system and cannot be contained: use threads, or processes with "
+    'children="contain"'
+)
+
+NO_SHARED_MEMORY: Final = (
+    "the platform has no /dev/shm, which multiprocessing's locks and shared memory need: use threads, "
+    "or send data between processes by multiprocessing.Pipe"
+)
+
 FORK_SERVER: Final = (
     "the fork server of multiprocessing serves all requests and cannot be contained: use the start method "
     '"spawn" or "fork"'
@@ -171,6 +241,11 @@ FORK_SERVER: Final = (
 def not_contained(reason: str) -> str:
     """The machine no longer permits containing children."""
     return f"no child can be contained: {reason}"
+
+
+def named_vfs() -> str:
+    """The URI of an ATTACH names a VFS, which has the real file system."""
+    return "leave vfs= out of the URI"
 
 
 # --- known libraries -----------------------------------------------------------------------------------
