@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import gc
 import inspect
 import io
+import itertools
 import linecache
 import os
 import pickle
 import pydoc
+import site
 import socket
+import sqlite3
 import stat
 import sys
 import tempfile
+import threading
 import tokenize
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,7 @@ import pytest
 
 import tmpguard
 from tests.support import case
+from tmpguard.core import originals
 
 
 @pytest.fixture
@@ -91,6 +98,87 @@ def test_an_entry_can_be_neither_changed_nor_made_nor_pickled(inside: tmpguard.I
             pickle.dumps(entry, protocol)
     with pytest.raises(TypeError, match="cannot pickle"):
         copy.copy(entry)
+
+
+def test_threads_that_share_a_listing_lose_no_entry(inside: tmpguard.Invocation) -> None:
+    """The original releases the interpreter's lock while it reads: each entry goes to exactly one thread."""
+    names = [f"file{number}" for number in range(1000)]
+    for name in names:
+        Path("/tmp", name).touch()
+    for _ in range(10):
+        with os.scandir("/tmp") as entries, ThreadPoolExecutor(6) as pool:
+            barrier = threading.Barrier(6)
+
+            def read(barrier: threading.Barrier = barrier, entries: Any = entries) -> list[str]:
+                barrier.wait()
+                return [entry.name for entry in entries]
+
+            found = [job.result() for job in [pool.submit(read) for _ in range(6)]]
+        assert sorted(itertools.chain(*found)) == sorted(names)
+
+
+def test_a_listing_may_be_closed_by_another_thread(inside: tmpguard.Invocation) -> None:
+    for number in range(600):
+        Path(f"/tmp/{number}").touch()
+    for _ in range(10):
+        with os.scandir("/tmp") as entries, ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(lambda entries=entries: len(list(entries))) for _ in range(3)]
+            pool.submit(entries.close)
+            assert sum(job.result() for job in jobs) <= 600
+        assert list(entries) == []
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_raw_file_cannot_be_pickled(inside: tmpguard.Invocation, protocol: int) -> None:
+    """The words are the interpreter's own, which differ by the version and the protocol."""
+    complaints = []
+    with open("/tmp/file", "wb", buffering=0) as raw, originals.FileIO(raw.fileno(), "w", False) as usual:
+        for file in (raw, usual):
+            with pytest.raises(TypeError) as caught:
+                pickle.dumps(file, protocol)
+            complaints.append(str(caught.value))
+    assert complaints[0] == complaints[1]
+
+
+# --- names that nothing can have ------------------------------------------------------------------------
+
+#: With a surrogate that stands for no byte.
+UNENCODABLE: dict[str, Callable[[str], object]] = {
+    "open": open,
+    "open to write": lambda path: open(path, "w"),
+    "io.FileIO": io.FileIO,
+    "io.open_code": io.open_code,
+    "os.open": lambda path: os.open(path, os.O_RDONLY),
+    "stat": os.stat,
+    "lstat": os.lstat,
+    "access": lambda path: os.access(path, os.R_OK),
+    "scandir": os.scandir,
+    "listdir": os.listdir,
+    "mkdir": os.mkdir,
+    "unlink": os.unlink,
+    "rename": lambda path: os.rename("/tmp", path),
+    "link": lambda path: os.link(path, "/tmp/new"),
+    "symlink": lambda path: os.symlink("target", path),
+    "chmod": lambda path: os.chmod(path, 0o600),
+    "truncate": lambda path: os.truncate(path, 0),
+    "chdir": os.chdir,
+    "statvfs": os.statvfs,
+    "readlink": os.readlink,
+    "getxattr": lambda path: os.getxattr(path, "user.x"),
+    "sqlite3": sqlite3.connect,
+}
+
+
+@pytest.mark.parametrize("path", ["/tmp/\udfff", "/nowhere/\udfff", "\udfff", "/tmp/a\udfff/b"], ids=ascii)
+@pytest.mark.parametrize("name", UNENCODABLE)
+def test_a_name_that_cannot_be_encoded_is_refused_as_it_was_given(
+    inside: tmpguard.Invocation, name: str, path: str
+) -> None:
+    """C7.1: the error holds the text, and the position of the surrogate in it."""
+    with pytest.raises(UnicodeEncodeError) as caught:
+        UNENCODABLE[name](path)
+    assert ascii(caught.value.object) == ascii(path)
+    assert caught.value.start == path.index("\udfff")
 
 
 # --- arguments -----------------------------------------------------------------------------------------
@@ -490,3 +578,89 @@ def test_mount_points_are_told_by_what_stands_for_lstat(
     ]
     monkeypatch.setattr(os, "lstat", lstat)
     assert os.path.ismount("/tmp/none")
+
+
+FICLONE, FICLONERANGE = 0x40049409, 0x4020940D  # fcntl has names for them since 3.14
+
+
+@pytest.mark.parametrize("request_", [FICLONE, FICLONERANGE])
+@pytest.mark.parametrize("argument", [bytes(1024), 9999, -1, 1 << 70, "text", None, 1.5], ids=ascii)
+def test_a_clone_of_nothing_is_refused_in_the_usual_words(
+    inside: tmpguard.Invocation, request_: int, argument: Any
+) -> None:
+    def complaint(ioctl: Callable[..., object], target: Any) -> str:
+        with pytest.raises(Exception, match=r".") as caught:
+            ioctl(target, request_, argument)
+        return repr(caught.value)
+
+    with open("/tmp/file", "wb") as file:
+        for target in (file, file.fileno(), 9999, "text"):
+            assert complaint(fcntl.ioctl, target) == complaint(originals.fcntl_ioctl, target)
+
+
+def test_a_pth_file_in_tmp_is_read(inside: tmpguard.Invocation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since 3.14 :mod:`site` has ``_io`` for ``io``."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    os.mkdir("/tmp/added")
+    Path("/tmp/packages.pth").write_text("/tmp/added\n")
+    site.addpackage("/tmp", "packages.pth", set())
+    assert sys.path[-1] == "/tmp/added"
+
+
+NEGATIVE: dict[str, Callable[[], object]] = {
+    "stat": lambda: os.stat(-1),
+    "chdir": lambda: os.chdir(-1),
+    "fchdir": lambda: os.fchdir(-1),
+    "chmod": lambda: os.chmod(-1, 0o777),
+    "chown": lambda: os.chown(-1, 0, 0),
+    "listdir": lambda: os.listdir(-1),
+    "scandir": lambda: os.scandir(-1),
+    "utime": lambda: os.utime(-1, (0, 0)),
+    "truncate": lambda: os.truncate(-1, 0),
+    "ftruncate": lambda: os.ftruncate(-1, 0),
+    "statvfs": lambda: os.statvfs(-1),
+    "fstatvfs": lambda: os.fstatvfs(-1),
+    "getxattr": lambda: os.getxattr(-1, "user.x"),
+    "setxattr": lambda: os.setxattr(-1, "user.x", b""),
+    "removexattr": lambda: os.removexattr(-1, "user.x"),
+    "listxattr": lambda: os.listxattr(-1),
+    "open": lambda: open(-1),
+    "write": lambda: os.write(-1, b""),
+}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="older versions take it for the lack of a path")
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_a_negative_descriptor_is_refused_as_the_version_does(guard: tmpguard.Guard, name: str) -> None:
+    def complaint() -> str:
+        with pytest.raises((OSError, ValueError)) as caught:
+            NEGATIVE[name]()
+        return f"{caught.value!r} {getattr(caught.value, 'filename', None)!r}"
+
+    natively = complaint()
+    with guard.invocation():
+        assert complaint() == natively
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="they are allowed on older versions")
+@pytest.mark.parametrize(
+    "arguments", [(5.0,), (5.0, 0, None, True, sqlite3.Connection), tuple(range(10))], ids=len
+)
+def test_a_database_takes_no_arguments_by_position(guard: tmpguard.Guard, arguments: tuple[Any, ...]) -> None:
+    def complaints() -> list[str]:
+        found = []
+        for make in (sqlite3.connect, sqlite3.Connection):
+            with pytest.raises(TypeError) as caught:
+                make("/tmp/database", *arguments)
+            found.append(str(caught.value))
+        return found
+
+    natively = complaints()
+    with guard.invocation():
+        assert complaints() == natively
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="crashes older interpreters")
+def test_a_limit_is_not_asked_for_without_a_descriptor(inside: tmpguard.Invocation) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor: -1"):
+        os.pathconf(-1, "PC_LINK_MAX")

@@ -22,7 +22,8 @@ import pytest
 
 import tmpguard
 from tests.support import case, python
-from tmpguard.core import originals
+
+THREAD_START = threading.Thread.start
 
 
 @pytest.fixture
@@ -424,7 +425,7 @@ def test_an_executor_takes_what_it_took(invocation: tmpguard.Invocation, pool: T
 
 def test_a_thread_is_what_it_was(invocation: tmpguard.Invocation) -> None:
     thread = threading.Thread(target=int, name="name")
-    assert inspect.signature(threading.Thread.start) == inspect.signature(originals.thread_start)
+    assert inspect.signature(threading.Thread.start) == inspect.signature(THREAD_START)
     assert threading.Thread.start.__name__ == "start"
     assert threading.Thread.start.__qualname__ == "Thread.start"
     thread.start()
@@ -443,10 +444,13 @@ def test_a_thread_that_could_not_be_started_keeps_its_run(
         raise RuntimeError("can't start new thread")
 
     thread = threading.Thread(target=int)
+    tmpguard.uninstall()
     with monkeypatch.context() as patch:
-        patch.setattr(originals, "thread_start", refuse)
+        patch.setattr(threading.Thread, "start", refuse)
+        tmpguard.install()
         with pytest.raises(RuntimeError, match="can't start"):
             thread.start()
+        tmpguard.uninstall()
     assert "run" not in vars(thread)
 
 

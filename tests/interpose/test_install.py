@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import bz2
 import concurrent.futures
 import concurrent.futures.thread
 import dbm
 import fcntl
 import fileinput
+import functools
 import glob
 import gzip
 import importlib
@@ -451,3 +453,194 @@ print(type(module).__name__, object.__getattribute__(module, "__dict__").get("rg
         )
         == "_LazyModule None\n"
     )
+
+
+# --- in company: what others put on before and after ---------------------------------------------------
+
+
+def counting(original: Callable[..., Any], seen: list[str]) -> Callable[..., Any]:
+    """A wrapper as other libraries put them on: it notes each call."""
+
+    @functools.wraps(original)
+    def call(*args: Any, **options: Any) -> Any:
+        seen.append(original.__name__)
+        return original(*args, **options)
+
+    return call
+
+
+PLACES: list[tuple[Any, str]] = [
+    *((builtins, "open"), (io, "open"), (os, "stat"), (os, "lstat"), (os, "mkdir"), (os, "listdir")),
+    *((os, "walk"), (os, "system"), (os, "posix_spawn"), (os, "waitpid"), (tempfile, "_gettempdir")),
+    *((Path, "is_mount"), (socket.socket, "connect"), (socket.socket, "getsockname"), (sqlite3, "connect")),
+    *((threading.Thread, "start"), (concurrent.futures.ThreadPoolExecutor, "submit")),
+]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The calls of the wrappers in all ``PLACES``, which are put on before the layer is."""
+    tmpguard.uninstall()
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        for owner, name in PLACES:
+            patch.setattr(owner, name, counting(getattr(owner, name), calls))
+        yield calls
+        tmpguard.uninstall()
+
+
+def work(directory: Path) -> None:
+    """Calls what is in ``PLACES``."""
+    open(f"{directory}/one", "w").close()
+    with io.open(f"{directory}/two", "w"):  # noqa: UP020
+        pass
+    os.stat(directory)
+    os.lstat(directory)
+    os.mkdir(f"{directory}/new")
+    assert sorted(os.listdir(directory)) == ["new", "one", "two"]
+    assert len(list(os.walk(directory))) == 2
+    assert not Path(directory, "new").is_mount()
+    tempfile.gettempdir()
+    with socket.socket(socket.AF_UNIX) as unix:
+        with pytest.raises(FileNotFoundError):
+            unix.connect(f"{directory}/socket")
+        unix.getsockname()
+    sqlite3.connect(f"{directory}/data.db").close()
+    hand_on()
+
+
+def hand_on() -> None:
+    """Calls what hands work on."""
+    assert os.system("true") == 0
+    os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(int).result() == 0
+
+
+def test_what_others_put_on_before_the_first_guard_is_the_original(
+    seen: list[str], scratch_root: Path, tmp_path: Path
+) -> None:
+    tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    seen.clear()
+    work(directory)
+    assert {name for _, name in PLACES} <= set(seen)
+
+
+def test_within_an_invocation_work_is_handed_on_through_the_wrappers_of_others(
+    seen: list[str], scratch_root: Path
+) -> None:
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None)
+    with guard.invocation() as invocation:
+        seen.clear()
+        work(Path("/tmp"))
+        assert sorted(os.listdir("/tmp")) == ["data.db", "new", "one", "two"]
+    assert {"connect", "getsockname", "system", "posix_spawn", "waitpid", "start", "submit"} <= set(seen)
+    assert not invocation.report.violations
+
+
+def test_uninstalling_gives_back_what_others_had_put_on(seen: list[str], scratch_root: Path) -> None:
+    """C7.3"""
+    before = [vars(owner)[name] for owner, name in PLACES]
+    use(tmpguard.Guard(scratch_root=scratch_root, bundle=None))
+    assert all(vars(owner)[name] is not one for (owner, name), one in zip(PLACES, before, strict=True))
+    tmpguard.uninstall()
+    assert [vars(owner)[name] for owner, name in PLACES] == before
+    assert all(vars(owner)[name] is one for (owner, name), one in zip(PLACES, before, strict=True))
+
+
+def test_references_to_the_original_below_a_wrapper_are_replaced_too(
+    captured: Callable[[], types.ModuleType], seen: list[str], guard: tmpguard.Guard
+) -> None:
+    tmpguard.uninstall()
+    module = types.ModuleType("below")
+    module.stat, module.make = originals.stat, originals.mkdir  # type: ignore[attr-defined]
+    sys.modules["below"] = module
+    try:
+        with guard.invocation():
+            module.make("/tmp/new")  # type: ignore[attr-defined]
+            assert module.stat("/tmp/new") == os.stat("/tmp/new")  # type: ignore[attr-defined]
+            assert not os.path.exists(originals.getcwd() + "/new")
+        tmpguard.uninstall()
+        assert module.stat is originals.stat  # type: ignore[attr-defined]
+    finally:
+        del sys.modules["below"]
+
+
+@pytest.fixture
+def plain() -> Iterator[None]:
+    """What is in ``PLACES`` without the layer is there again afterwards."""
+    tmpguard.uninstall()
+    kept = [(owner, name, vars(owner).get(name)) for owner, name in PLACES]
+    yield
+    for owner, name, value in kept:
+        if value is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
+
+
+def test_uninstalling_leaves_what_others_put_on_later(
+    plain: None, guard: tmpguard.Guard, tmp_path: Path
+) -> None:
+    tmpguard.install()
+    calls: list[str] = []
+    for owner, name in PLACES:
+        setattr(owner, name, counting(getattr(owner, name), calls))
+    later = [vars(owner)[name] for owner, name in PLACES]
+    with guard.invocation():
+        work(Path("/tmp"))
+    tmpguard.uninstall()
+    assert all(vars(owner)[name] is one for (owner, name), one in zip(PLACES, later, strict=True))
+    calls.clear()
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    work(directory)
+    assert {name for _, name in PLACES} <= set(calls)
+
+
+def test_the_originals_are_the_interpreter_s_own_whoever_was_there_before_tmpguard() -> None:
+    code = """
+import os, builtins, io, logging, threading, time, queue, _thread
+real = builtins.open
+fake = lambda *a, **k: 1 / 0
+names = ["stat", "lstat", "open", "listdir", "unlink", "rmdir", "mkdir", "scandir", "fstat", "close", "read"]
+kept = {name: getattr(os, name) for name in names}
+for name in names: setattr(os, name, fake)
+_thread.start_new_thread = threading.RLock = threading.Lock = queue.SimpleQueue = fake
+from tmpguard.core import originals, real as own
+import tmpguard.core.background
+for name in names: setattr(os, name, kept[name])
+print(all(getattr(originals, "os_open" if name == "open" else name) is kept[name] for name in names))
+with own.RLock(), own.Lock(): own.SimpleQueue().put(own.get_ident())
+"""
+    assert run_python(code) == "True\n"
+
+
+def test_the_originals_are_no_module_that_others_look_through(guard: tmpguard.Guard) -> None:
+    assert not isinstance(sys.modules["tmpguard.core.originals"], types.ModuleType)
+    assert sys.modules["tmpguard.core.originals"] is originals
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["running", "ended"])
+@pytest.mark.parametrize("positional", [False, True], ids=["by name", "by position"])
+def test_a_temporary_file_s_closer_takes_the_function_that_unlinks(
+    guard: tmpguard.Guard, positional: bool, ended: bool
+) -> None:
+    unlinked: list[str] = []
+    with guard.invocation():
+        file = tempfile.NamedTemporaryFile()
+        closer: Any = file._closer  # type: ignore[attr-defined]
+        close = getattr(closer, "cleanup", closer.close)
+        before = (False,) if hasattr(closer, "cleanup") else ()
+        if not ended:
+            close(*before, unlinked.append) if positional else close(unlink=unlinked.append)
+            assert unlinked == [file.name]
+            os.unlink(file.name)
+    if ended:
+        close(*before, unlinked.append) if positional else close(unlink=unlinked.append)
+        assert unlinked == []

@@ -1,8 +1,11 @@
-"""What Python 3.14 has added: copying and moving methods of ``Path``, its ``info``, and ``os.readinto``."""
+"""What Python 3.14 has added; docs/python-versions.md goes through it."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import importlib
+import inspect
 import os
 import shutil
 import sys
@@ -91,3 +94,52 @@ def test_readinto_reads_a_descriptor(tmp: Any) -> None:
     assert os.readinto(descriptor, buffer) == 4  # type: ignore[attr-defined]
     os.close(descriptor)
     assert buffer == b"leaf"
+
+
+def test_zstandard_is_charged_and_refused_like_other_compression(tmp: Any) -> None:
+    """C2.1, C3.5"""
+    zstd = importlib.import_module("compression.zstd")
+    before = used()
+    with zstd.open("/tmp/data.zst", "wb") as file:
+        file.write(os.urandom(8000))
+    assert used() == before + 8192
+    with pytest.raises(OSError, match="Read-only file system"):
+        zstd.open(PROJECT / "data.zst", "wb")
+
+
+def test_archives_of_zstandard_stay_in_tmp(tmp: Any) -> None:
+    """C3.5, C7.1"""
+    assert shutil.make_archive("/tmp/packed", "zstdtar", "/tmp/tree") == "/tmp/packed.tar.zst"
+    shutil.unpack_archive("/tmp/packed.tar.zst", "/tmp/unpacked")
+    assert Path("/tmp/unpacked/inner/leaf.txt").read_text() == "leaf"
+
+
+def test_annotations_are_evaluated_late_and_signatures_are_the_originals(tmp: Any) -> None:
+    """C7.2"""
+    annotationlib: Any = importlib.import_module("annotationlib")
+    for function in (open, os.stat, os.mkdir, os.walk, shutil.rmtree):
+        for kind in annotationlib.Format:
+            if kind is not annotationlib.Format.VALUE_WITH_FAKE_GLOBALS:
+                inspect.signature(function, annotation_format=kind)  # type: ignore[call-arg]
+        assert annotationlib.get_annotations(function) == {}
+
+
+def test_the_call_graph_of_a_task_has_the_application_s_frames(tmp: Any) -> None:
+    async def inner() -> list[str]:
+        Path("/tmp/by-a-task").touch()
+        graph = asyncio.capture_call_graph()  # type: ignore[attr-defined]
+        return [entry.frame.f_code.co_name for entry in graph.call_stack]
+
+    async def outer() -> list[str]:
+        return await inner()
+
+    assert asyncio.run(outer()) == ["inner", "outer"]
+
+
+def test_the_environment_may_be_read_again(tmp: Any) -> None:
+    os.putenv("TMPGUARD_TEST_RELOADED", "yes")
+    try:
+        os.reload_environ()  # type: ignore[attr-defined]
+        assert os.environ["TMPGUARD_TEST_RELOADED"] == "yes"
+    finally:
+        os.environ.pop("TMPGUARD_TEST_RELOADED", None)

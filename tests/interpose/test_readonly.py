@@ -154,6 +154,19 @@ def test_what_the_kernel_reports_first_comes_first(guard: tmpguard.Guard, projec
     assert not invocation.report.violations
 
 
+def test_rename_of_a_mount_point_goes_by_the_directory_around_it() -> None:
+    """C2.2: wherever the scratch directories are."""
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat("/").st_dev:
+        pytest.skip("no file system of its own at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        with tmpguard.Guard(bundle=None, scratch_root=directory).invocation():
+            os.listdir("/tmp")
+            with pytest.raises(OSError, match="Read-only") as caught:
+                os.rename("/tmp", "/tmp.bak")
+            assert caught.value.errno == errno.EROFS
+        assert tmpguard.drain()
+
+
 def test_rename_across_mounts_is_refused_as_such(guard: tmpguard.Guard) -> None:
     """C2.2: so shutil.move copies."""
     with guard.invocation():

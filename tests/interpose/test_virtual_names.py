@@ -28,6 +28,7 @@ import pytest
 import tmpguard
 from tests.support import case
 from tmpguard.core import originals
+from tmpguard.core.mounts import private
 from tmpguard.core.storage.claims import PREFIX
 
 
@@ -231,6 +232,31 @@ def test_entries_are_spelled_as_the_directory_was_asked_for() -> None:
     assert entry.stat().st_size == 4
 
 
+def test_a_descriptor_lists_what_is_there_now() -> None:
+    """C1.2: whatever the file system below /tmp; on btrfs it lists what was there when it was opened."""
+    directory = os.open("/tmp/a/b", os.O_RDONLY)
+    Path("/tmp/a/b/new.txt").touch()
+    assert sorted(os.listdir(directory)) == ["file.txt", "new.txt"]
+    Path("/tmp/a/b/newer.txt").touch()
+    with os.scandir(directory) as found:
+        assert sorted(entry.name for entry in found) == ["file.txt", "new.txt", "newer.txt"]
+    os.close(directory)
+
+
+def test_an_entry_remembers_what_it_led_to(tmp_path: Path) -> None:
+    """As natively: what was asked for once is not looked up again, what was not there is."""
+    with os.scandir("/tmp/a") as found:
+        entries = {entry.name: entry for entry in found}
+    assert entries["relative"].is_file()
+    assert not entries["dangling"].is_file()
+    before = entries["relative"].stat()
+    os.unlink("/tmp/a/b/file.txt")
+    Path("/tmp/nowhere").touch()
+    assert entries["relative"].is_file()
+    assert entries["relative"].stat() == before
+    assert entries["dangling"].is_file()
+
+
 def test_a_listing_is_an_iterator_and_a_context_manager() -> None:
     found = os.scandir("/tmp/a/b")
     assert iter(found) is found
@@ -352,6 +378,27 @@ def test_links_of_proc_show_virtual_names() -> None:
         os.close(directory)
 
 
+@pytest.mark.parametrize(
+    "link",
+    ["/proc/self/cwd", "/proc/self//cwd", "/proc/thread-self/cwd", "/proc/self/task/../cwd", "self/cwd"],
+)
+def test_the_link_to_the_working_directory_has_many_names(link: str) -> None:
+    os.chdir("/tmp/a")
+    dir_fd = os.open("/proc", os.O_RDONLY)
+    assert os.readlink(link, dir_fd=dir_fd) == "/tmp/a"
+    assert os.stat(link, dir_fd=dir_fd).st_ino == os.stat("/tmp/a").st_ino
+    os.close(dir_fd)
+
+
+def test_the_working_directory_of_another_process_is_its_own(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "100"], cwd="/usr") as other:
+        try:
+            assert os.readlink(f"/proc/{other.pid}/cwd") == "/usr"
+            assert os.stat(f"/proc/{other.pid}/cwd").st_ino == os.stat("/usr").st_ino
+        finally:
+            other.kill()
+
+
 def test_the_name_of_an_unlinked_file_is_virtual_too() -> None:
     with open("/tmp/gone.txt", "w") as file:
         os.unlink("/tmp/gone.txt")
@@ -363,15 +410,45 @@ def test_the_name_of_an_unlinked_file_is_virtual_too() -> None:
 
 
 def test_listings_of_proc_show_no_scratch_path() -> None:
-    """But for the lock that the process holds on its own directory, which is none of an application's."""
-    with open("/tmp/a/b/file.txt"):
+    """Neither this request's, nor the lock of the process, nor what another thread wipes in this moment."""
+    with open("/tmp/a/b/file.txt"), another_request():
         os.chdir("/tmp/a")
         with os.scandir("/proc/self/fd") as found:
             links = [entry.path for entry in found]
         for link in links:
             with contextlib.suppress(OSError):
                 shown = os.readlink(link)
-                assert not shows_scratch(shown) or os.path.basename(shown).startswith(PREFIX), link
+                assert not shows_scratch(shown), link
+
+
+@contextlib.contextmanager
+def another_request() -> Iterator[int]:
+    """A descriptor of a directory in the ``/tmp`` of another request, which has ended."""
+    with tmpguard.Guard().invocation() as other:
+        os.makedirs("/tmp/deep/er")
+        directory = other.volume.directory
+        assert directory is not None
+        descriptor = originals.os_open(directory + "/deep/er", os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        originals.close(descriptor)
+
+
+@pytest.mark.parametrize("within", ["", "/1", "/1/a/b"])
+@pytest.mark.parametrize("removed", ["", " (deleted)"])
+def test_nothing_of_a_scratch_root_is_shown(
+    invocation: tmpguard.Invocation, within: str, removed: str
+) -> None:
+    root = os.path.dirname(os.path.dirname(invocation.volume.directory or ""))
+    assert private.shown_target(f"{root}/{PREFIX}0123456789ab{within}{removed}") == "/tmp (deleted)"
+    for other in (f"{root}/file{removed}", f"{root}-too/{PREFIX}0123456789ab{removed}", f"/etc{removed}"):
+        assert private.shown_target(other) == other
+
+
+def test_a_descriptor_of_another_request_is_shown_as_removed() -> None:
+    with another_request() as descriptor:
+        assert os.readlink(f"/proc/self/fd/{descriptor}") == "/tmp (deleted)"
 
 
 def test_sockets_tell_the_name_they_were_bound_to() -> None:

@@ -27,6 +27,7 @@ import socket
 import socketserver
 import tarfile
 import tempfile
+import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ import pytest
 
 import tmpguard
 from tmpguard.core import originals
+from tmpguard.core.context import unguarded
 
 READ_ONLY = "Read-only file system"
 
@@ -324,6 +326,26 @@ def test_bytecode_is_written_neither_outside_nor_into_the_real_tmp(
 # --- local sockets -------------------------------------------------------------------------------------
 
 
+def test_a_socket_is_not_bound_to_a_mount_point(project: Path, scratch_root: Path, tmp_path: Path) -> None:
+    """C2.2, C7.1: its directory may be writable, what is mounted there may not be; and no real path shows."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    guard = tmpguard.Guard(
+        bundle=project, platform="genezio", writable=[volume], scratch_root=scratch_root, storage_size=1
+    )
+    with guard.invocation() as invocation, socket.socket(socket.AF_UNIX) as server:
+        for address in ("/tmp", "/tmp/package", "/tmp/package/", str(volume), f"{volume}/."):
+            with pytest.raises(OSError, match="in use") as caught:
+                server.bind(address)
+            assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, None)
+        with unguarded():
+            os.rmdir(volume)  # as another process may
+        with pytest.raises(FileNotFoundError) as caught:
+            server.bind(str(volume))
+        assert caught.value.filename is None
+    assert not invocation.report.violations
+
+
 def test_local_sockets(guard: tmpguard.Guard, project: Path) -> None:
     """C1.1, C2.2, C7.1: a bound socket is a file, and its error bears no file name."""
     with guard.invocation() as invocation:
@@ -395,3 +417,42 @@ def test_shelve(guard: tmpguard.Guard) -> None:
         with shelve.open("/tmp/shelf", "r") as shelf:
             assert shelf["key"] == {"a": 1}
     assert not list(pathlib.Path("/tmp").glob("shelf*"))
+
+
+# --- tracebacks ----------------------------------------------------------------------------------------
+
+FAILING: dict[str, Callable[[], object]] = {
+    "open": lambda: open("/tmp/no/x", "w"),
+    "open of a directory": lambda: open("/tmp/directory", "w"),
+    "io.FileIO": lambda: io.FileIO("/tmp/no/x", "w"),
+    "os.open": lambda: os.open("/tmp/no/x", os.O_CREAT | os.O_TRUNC | os.O_WRONLY),
+    "os.mkdir": lambda: os.mkdir("/tmp/no/x"),
+    "os.rename": lambda: os.rename("/tmp/no", "/tmp/x"),
+    "os.replace": lambda: os.replace("/tmp/file", "/tmp/no/x"),
+    "os.link": lambda: os.link("/tmp/no", "/tmp/x"),
+    "os.symlink": lambda: os.symlink("text", "/tmp/file"),
+    "os.truncate": lambda: os.truncate("/tmp/no", 3),
+    "os.chmod": lambda: os.chmod("/tmp/no", 0o600),
+    "os.listdir": lambda: os.listdir("/tmp/no"),
+    "os.chdir": lambda: os.chdir("/tmp/no"),
+    "shutil.move": lambda: shutil.move("/tmp/no", "/tmp/x"),
+    "shutil.rmtree": lambda: shutil.rmtree("/tmp/no"),
+    "Path.touch": lambda: Path("/tmp/no/x").touch(),
+    "tempfile.mkstemp": lambda: tempfile.mkstemp(dir="/tmp/no"),
+    "a file too many": lambda: [open(f"/tmp/{number}", "w").close() for number in range(9)],
+    "a read-only file": lambda: open("/var/new.txt", "w"),
+}
+
+
+@pytest.mark.parametrize("call", FAILING.values(), ids=FAILING.keys())
+def test_no_error_within_a_traceback_has_the_scratch_path(
+    call: Callable[[], object], scratch_root: Path
+) -> None:
+    """C7.1: an error that is raised while another one is handled is printed with it."""
+    guard = tmpguard.Guard(bundle=None, scratch_root=scratch_root, max_files=4)
+    with guard.invocation():
+        os.mkdir("/tmp/directory")
+        open("/tmp/file", "w").close()
+        with pytest.raises(OSError, match=r"\[Errno") as caught:
+            call()
+    assert str(scratch_root) not in "".join(traceback.format_exception(caught.value))

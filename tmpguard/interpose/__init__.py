@@ -1,1 +1,1 @@
-"""The patched layer: it takes the place of the standard library's ways into the file system."""
+"""The patched layer: replaces the standard library's file system functions."""

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.aliases import PathOrDescriptor
-from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.invocation import Invocation, redirecting
 from tmpguard.core.layout import TMP, is_below
+from tmpguard.core.spelling import is_encodable
 from tmpguard.interpose.entries import change, cwd, listing, look
 from tmpguard.interpose.files import builtin_open, descriptors, raw
 
@@ -63,13 +64,18 @@ def posix_front(posix: types.ModuleType) -> types.ModuleType:
 
 
 def io_front(io: types.ModuleType) -> types.ModuleType:
-    """The importer's replacement for ``_io``."""
+    """The replacement for ``_io`` that the importer gets."""
     return _Front(io, _IO)
+
+
+def site_io(io: types.ModuleType) -> types.ModuleType:
+    """The ``io`` of :mod:`site`, which is ``_io`` since 3.14."""
+    return io_front(io) if io.__name__ == "_io" else io
 
 
 def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
     def call(path: PathOrDescriptor, *args: object) -> Any:
-        invocation = get_current()
+        invocation = redirecting()
         if invocation is None or invocation.ended or not _is_own(invocation, path):
             return original(path, *args)
         return own(invocation, path, *args)
@@ -79,7 +85,7 @@ def _choosing(original: Callable[..., Any], own: Callable[..., Any]) -> Callable
 
 def _choosing_directory(original: Callable[[], str]) -> Callable[[], str]:
     def getcwd() -> str:
-        invocation = get_current()
+        invocation = redirecting()
         return original() if invocation is None or invocation.ended else cwd.getcwd(invocation)
 
     return getcwd
@@ -90,7 +96,7 @@ def _is_own(invocation: Invocation, path: PathOrDescriptor) -> bool:
     if isinstance(path, int):
         return invocation.owns(path)
     name = os.fspath(path)
-    if not isinstance(name, str) or "\0" in name:
+    if not isinstance(name, str) or "\0" in name or not is_encodable(name):
         return False
     if not name.startswith("/"):
         name = f"{invocation.namespace.working_directory()}/{name}"

@@ -1,4 +1,8 @@
-"""Puts the patched layer in place, rebinds the references that were taken before, and takes it out again."""
+"""Installs the patched layer, rebinds references that were taken earlier, and uninstalls all of it.
+
+Whatever is in place at installation is the original, even another library's wrapper: our wrappers call it
+outside invocations, and :func:`uninstall` restores it. Later patches by other code are left alone.
+"""
 
 from __future__ import annotations
 
@@ -7,109 +11,115 @@ import gc
 import operator
 import os
 import sys
-import threading
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from tmpguard.core import real
+
 from . import audit
-from .surface import calls, late_calls
+from .late import Finder
+from .references import CAPABILITIES, IN_DEPTH, Search, modules, namespace
+from .surface import LATE_MODULES, Candidate, calls, candidates, held_originals, late_calls
+from .wrapper import sign
 
 _MISSING: Final = object()
 
 
 class _Change(NamedTuple):
-    """One name that was given another value: where, by which means, what it was, and what it is now."""
+    """A change to one attribute or dict item: the setter, the owner, the name, and both values."""
 
-    setter: Callable[[Any, Any, Any], None]
+    setter: Callable[[Any, Any, object], None]
+    #: A module, a class, a function or a dict. Any, because each kind is set and read in its own way.
     owner: Any
-    name: Any
-    before: Any
-    after: Any
+    name: Hashable
+    before: object
+    after: object
 
     def undo(self) -> None:
-        """Put back what was there, unless somebody else has meanwhile put something else there (C7.3)."""
+        """Restore the earlier value, unless other code has replaced ours since (C7.3)."""
         if self._now() is not self.after:
             return
-        if self.before is _MISSING:
-            delattr(self.owner, self.name)  # it was inherited
+        if self.before is _MISSING and self.setter is operator.setitem:
+            del self.owner[self.name]
+        elif self.before is _MISSING:
+            delattr(self.owner, str(self.name))  # it was inherited
         else:
             self.setter(self.owner, self.name, self.before)
 
-    def _now(self) -> Any:
+    def _now(self) -> object:
         if self.setter is operator.setitem:
             return self.owner.get(self.name)
         if isinstance(self.owner, types.FunctionType) or self.name == "__bases__":
-            return getattr(self.owner, self.name)
-        return _namespace(self.owner).get(self.name)
+            return getattr(self.owner, str(self.name))
+        return namespace(self.owner).get(str(self.name))
 
 
-def _namespace(owner: Any) -> Any:
-    """The namespace of a module or a class, without waking a lazy one."""
-    if issubclass(type(owner), types.ModuleType):
-        return types.ModuleType.__getattribute__(owner, "__dict__")
-    return vars(owner)
-
-
-#: Did everything go in that an invocation needs? False again after :func:`uninstall`.
+#: True while everything that an invocation needs is installed.
 ready = False
 
-_lock: Final = threading.RLock()
+_lock: Final = real.RLock()
 _changes: list[_Change] = []
-_declared: list[tuple[set[Any], Any]] = []
+_declared: list[tuple[set[object], object]] = []
 _replacements: dict[int, tuple[Any, Any]] = {}
-_patched_late: set[tuple[Any, str]] = set()
-#: How many references there were to each replacement when it was nowhere in place.
+#: The late patches. The owners are stored so that no other object can get the same ``id``.
+_patched_late: dict[tuple[int, Any], Any] = {}
+#: The reference count of each replacement before it was put in place anywhere.
 _references: dict[int, int] = {}
-#: The modules that were looked through, and whether one of ours was found in them. They need not be looked
-#: through again, but for those with findings: what is added to them later shows among an object's referrers.
+#: The modules that were searched, and whether an original was found in them. Only modules with a match are
+#: searched in depth again.
 _seen: weakref.WeakKeyDictionary[types.ModuleType, bool] = weakref.WeakKeyDictionary()
 #: The tables in which originals were found.
 _tables: list[dict[Any, Any]] = []
 
-#: These keep the originals: the interpreter reads sources and writes bytecode by them (SURFACE rule 1.1).
+#: Modules that keep the originals: the interpreter uses them to read source files and write bytecode (SURFACE
+#: rule 1.1).
 _LEFT_ALONE: Final = frozenset({"posix", "_io", "_pyio", "tokenize", "linecache", "importlib", "zipimport"})
 
-#: What a dict has that is the namespace of a module, a class, or a wrapper.
-_NAMESPACE_KEYS: Final = frozenset({"__module__", "__name__", "__builtins__", "_original"})
-
-#: The sets of ``os`` that tell which functions take what; a quick wrapper has to be added to them.
-_CAPABILITIES: Final = (
-    "supports_dir_fd",
-    "supports_effective_ids",
-    "supports_fd",
-    "supports_follow_symlinks",
-)
+#: Keys that show that a dict is the namespace of a module, a class, or a wrapper.
+_NAMESPACE_KEYS: Final = frozenset({"__module__", "__name__", "__builtins__", "__wrapped__", "_original"})
 
 
 def is_installed() -> bool:
-    """Is the patched layer in place?"""
+    """Whether the patched layer is installed."""
     return bool(_changes)
 
 
 def install() -> None:
-    """Put the patched layer in place. Does nothing where it is."""
+    """Install the patched layer. Does nothing if it is installed."""
     with _lock:
         if _changes:
             return
-        made = list(calls())
+        if "inspect" in sys.modules:
+            # Signatures will be needed. While pyfakefs replaces the file system, nothing can be imported any
+            # more once the layer is installed.
+            from . import signatures  # noqa: F401
+        found = list(candidates())
+        search = _search(found)
+        made = list(calls(found))
+        del found
         _remember(made)
         for owner, name, _, replacement in made:
-            _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement)
+            if owner is None:
+                continue  # only references are replaced
+            _change(setattr, owner, name, namespace(owner).get(name, _MISSING), replacement)
         _patch_late()
         _declare_capabilities()
         table = {key: replacement for key, (_, replacement) in _replacements.items()}
-        if _rebind(table):
-            _tables[:] = _referring([original for original, _ in _replacements.values()])
+        if search is not None:
+            _tables[:] = filter(_is_table, search.tables())
+        _rebind(table, in_depth=search is not None and search.reaches_in_depth())
         _rebind_tables(_tables, table)
         _rebind_bases()
+        _finder.start()
 
 
 def make_ready() -> None:
-    """Before the first invocation, and after an :func:`uninstall`: the layer and its backstop."""
+    """Install the layer and the audit hook. Called before the first invocation, also after an uninstall."""
     global ready
     with _lock:
         install()
@@ -119,27 +129,28 @@ def make_ready() -> None:
 
 
 def uninstall() -> None:
-    """Take the patched layer out: every name is again the very object it was (C7.3)."""
+    """Uninstall the patched layer: every name refers to its original object again (C7.3)."""
     global ready
     with _lock:
         if not _changes:
             return
         ready = False
+        _finder.stop()
         audit.disarm()
         while _changes:
             _changes.pop().undo()
         while _declared:
             _undeclare(*_declared.pop())
-        # Modules that were imported meanwhile took the wrappers.
+        # Modules that were imported in the meantime hold references to the wrappers.
         table = {id(replacement): original for original, replacement in _replacements.values()}
-        _rebind(table)
+        _rebind(table, in_depth=True)
         _rebind_tables(_referring(_still_held()), table)
         for kept in (_changes, _replacements, _patched_late, _references):
             kept.clear()
 
 
 def _remember(made: list[tuple[Any, str, Any, Any]]) -> None:
-    """Note what takes whose place, and how many references there are to it before it does."""
+    """Record each replacement, and its reference count before it is put in place."""
     for owner, _, original, replacement in made:
         if not isinstance(owner, type):
             _replacements.setdefault(id(original), (original, replacement))
@@ -149,31 +160,46 @@ def _remember(made: list[tuple[Any, str, Any, Any]]) -> None:
 
 
 def _still_held() -> list[Any]:
-    """The replacements that somebody else has, too. Who it is tells only a search through all objects."""
+    """The replacements that other objects refer to. Only a search of all objects can find the holders."""
     shared = {key for key, count in _counted() if count != _references[key]}
     return [replacement for _, replacement in _replacements.values() if id(replacement) in shared]
 
 
 def _counted() -> list[tuple[int, int]]:
-    """How many references there are to each replacement."""
+    """The ``id`` and the reference count of each replacement."""
     return [(id(replacement), sys.getrefcount(replacement)) for _, replacement in _replacements.values()]
 
 
-def _change(setter: Callable[[Any, Any, Any], None], owner: Any, name: Any, before: Any, after: Any) -> None:
+def _change(
+    setter: Callable[[Any, Any, object], None], owner: object, name: Hashable, before: object, after: object
+) -> None:
     setter(owner, name, after)
     _changes.append(_Change(setter, owner, name, before, after))
 
 
 def _patch_late() -> None:
-    """Patch what is imported by now and was not before."""
-    for owner, name, replacement in late_calls():
-        if (owner, name) not in _patched_late:
-            _patched_late.add((owner, name))
-            _change(setattr, owner, name, _namespace(owner).get(name, _MISSING), replacement())
+    """Patch the modules in the late table that were imported since the last call."""
+    for setter, owner, name, replacement in late_calls():
+        if (id(owner), name) not in _patched_late:
+            _patched_late[id(owner), name] = owner
+            table = owner if setter is operator.setitem else namespace(owner)
+            _change(setter, owner, name, table.get(name, _MISSING), replacement())
+    if "inspect" in sys.modules:
+        sign()
+
+
+def _patch_imported(_: types.ModuleType) -> None:
+    """Patch a module that was just imported, if the layer is still installed."""
+    with _lock:
+        if _changes:
+            _patch_late()
+
+
+_finder: Final = Finder(LATE_MODULES, _patch_imported)
 
 
 def _declare_capabilities() -> None:
-    for capability in _CAPABILITIES:
+    for capability in CAPABILITIES:
         functions = getattr(os, capability)
         for original, replacement in list(_replacements.values()):
             if original in functions and replacement not in functions:
@@ -181,39 +207,47 @@ def _declare_capabilities() -> None:
                 _declared.append((functions, replacement))
 
 
-def _undeclare(functions: set[Any], replacement: Any) -> None:
+def _undeclare(functions: set[object], replacement: object) -> None:
     functions.discard(replacement)
 
 
 # --- references taken before ---------------------------------------------------------------------------
 
 
-def _rebind(table: dict[int, Any]) -> bool:
-    """Replace what other modules took by name: in their globals, classes, and functions' defaults.
+def _search(found: list[Candidate]) -> Search | None:
+    """Search for other holders of the originals. None if no module was imported since the last search."""
+    if all(_seen.get(module) is not None or _is_left_alone(key) for key, module in modules()):
+        return None
+    sought = [one for one in found if not isinstance(one.owner, type)]
+    return Search((one.original for one in sought), chain((one.original for one in found), held_originals()))
 
-    By identity alone, and without asking any object for an attribute: lazy modules and settings stay asleep.
-    True if there were modules that had not been looked through before.
+
+def _rebind(table: dict[int, Any], *, in_depth: bool) -> None:
+    """Replace references in other modules: in globals and, if ``in_depth``, in classes and default arguments.
+
+    Objects are compared by identity, and no attribute of any object is accessed, so lazy modules and settings
+    are not triggered.
     """
-    news = False
-    for key, module in list(sys.modules.items()):
-        # By type: even isinstance would ask a lazy object for its class.
-        if not issubclass(type(module), types.ModuleType) or _is_left_alone(key):
+    for key, module in modules():
+        if _is_left_alone(key):
             continue
-        found = _seen.get(module)
-        if found is False:
-            continue
-        news = news or found is None
-        before = len(_changes)
-        _rebind_module(key, module, table)
+        before, found = len(_changes), _seen.get(module)
+        if not table.keys().isdisjoint(map(id, namespace(module).values())):
+            _rebind_names(module, table)
+        if found or (found is None and in_depth) or key in IN_DEPTH:
+            _rebind_in_depth(key, module, table)
         _seen[module] = bool(found) or len(_changes) > before
-    return news
 
 
-def _rebind_module(key: str, module: types.ModuleType, table: dict[int, Any]) -> None:
-    for name, value in list(_namespace(module).items()):
+def _rebind_names(module: types.ModuleType, table: dict[int, Any]) -> None:
+    for name, value in list(namespace(module).items()):
         if id(value) in table:
             _change(setattr, module, name, value, table[id(value)])
-        elif type(value) is types.FunctionType:
+
+
+def _rebind_in_depth(key: str, module: types.ModuleType, table: dict[int, Any]) -> None:
+    for value in list(namespace(module).values()):
+        if type(value) is types.FunctionType:
             if value.__defaults__ or value.__kwdefaults__:
                 _rebind_function(value, table)
         elif type(value) in (type, abc.ABCMeta) and value.__module__ == key:
@@ -221,16 +255,14 @@ def _rebind_module(key: str, module: types.ModuleType, table: dict[int, Any]) ->
 
 
 def _referring(objects: list[Any]) -> list[dict[Any, Any]]:
-    """The dicts that hold one of ``objects``: tables of openers, say, and what took one since it was seen.
-
-    No namespaces else: those of modules and classes were dealt with, or are left alone.
-    """
+    """The dicts that hold one of ``objects``, such as a table of openers."""
     holders = gc.get_referrers(*objects) if objects else []
-    return [
-        holder
-        for holder in holders
-        if type(holder) is dict and (_NAMESPACE_KEYS.isdisjoint(holder) or _is_seen_namespace(holder))
-    ]
+    return [holder for holder in holders if type(holder) is dict and _is_table(holder)]
+
+
+def _is_table(holder: dict[Any, Any]) -> bool:
+    """Whether ``holder`` is not a namespace. Those are handled elsewhere, or left alone."""
+    return _NAMESPACE_KEYS.isdisjoint(holder)
 
 
 def _rebind_tables(holders: list[dict[Any, Any]], table: dict[int, Any]) -> None:
@@ -238,15 +270,6 @@ def _rebind_tables(holders: list[dict[Any, Any]], table: dict[int, Any]) -> None
         for key, value in list(holder.items()):
             if id(value) in table:
                 _change(operator.setitem, holder, key, value, table[id(value)])
-
-
-def _is_seen_namespace(holder: dict[Any, Any]) -> bool:
-    """Is it the namespace of a module that was looked through before, and took a function since then?"""
-    name = holder.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if not issubclass(type(module), types.ModuleType) or _is_left_alone(str(name)):
-        return False
-    return module in _seen and _namespace(module) is holder
 
 
 def _is_left_alone(name: str) -> bool:
@@ -264,7 +287,7 @@ def _rebind_class(owner: type, table: dict[int, Any]) -> None:
 
 
 def _rebind_bases() -> None:
-    """Have classes that were derived from an original derive from what stands in its place."""
+    """Make classes that were derived from an original derive from its replacement."""
     for original, replacement in list(_replacements.values()):
         if not isinstance(original, type):
             continue
@@ -272,7 +295,7 @@ def _rebind_bases() -> None:
         for derived in derivatives:
             if derived is not replacement:
                 bases = tuple(replacement if base is original else base for base in derived.__bases__)
-                with suppress(TypeError):  # the objects of some are made otherwise: those stay as they are
+                with suppress(TypeError):  # incompatible memory layouts: such a class stays unchanged
                     _change(type.__setattr__, derived, "__bases__", derived.__bases__, bases)
 
 

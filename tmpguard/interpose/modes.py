@@ -8,6 +8,13 @@ from typing import Final, NamedTuple
 WRITING: Final = os.O_WRONLY | os.O_RDWR
 #: An open(2) without any of these flags only reads.
 CHANGING: Final = WRITING | os.O_CREAT | os.O_TRUNC
+
+
+def opens_to_write(flags: int) -> bool:
+    """Whether an open(2) with these flags is good for writing. With both flags of WRITING set, it is not."""
+    return flags & WRITING in (os.O_WRONLY, os.O_RDWR)
+
+
 _FLAGS: Final = {
     "r": 0,
     "w": os.O_CREAT | os.O_TRUNC,
@@ -49,6 +56,7 @@ def raw_plan_of(mode: object) -> Plan | None:
 
 
 def parse(mode: object) -> Plan | None:
+    """The plan of a mode that has not been cached; None if it is not a mode."""
     if not isinstance(mode, str) or set(mode) - set("rwxabt+") or len(set(mode)) != len(mode):
         return None
     verbs = [letter for letter in mode if letter in _FLAGS]

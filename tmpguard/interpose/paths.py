@@ -1,4 +1,4 @@
-"""From the path that the application gave to the path that the original function is called with."""
+"""Translates paths that the application gives to the real paths that the originals are called with."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from tmpguard.core import originals
 from tmpguard.core.aliases import StrOrBytes
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
-from tmpguard.core.layout import SOURCE_ROOT
+from tmpguard.core.layout import SOURCE_PREFIX
+from tmpguard.core.mounts.known import Known
 from tmpguard.core.mounts.table import NotInBundle, Place
-from tmpguard.core.spelling import descriptor_path
+from tmpguard.core.real import monotonic
+from tmpguard.core.spelling import descriptor_path, is_encodable
 
 from .given import Given
 
-# --- by the text alone ---------------------------------------------------------------------------------
+# --- by the text of the path alone ---------------------------------------------------------------------
 
 
 def quick_real(invocation: Invocation, path: object) -> str | None:
-    """The real path of most paths below /tmp by string work alone (DESIGN, decision 2); None: walk.
+    """The real path of a path below /tmp, if its text alone determines it; None if a walk is needed.
 
-    While the invocation has made no symlink, such a path leads where its text says.
+    That is true of most paths, as long as the invocation has created no symlink (DESIGN, decision 2).
     """
     if type(path) is not str:
         return None
@@ -39,33 +41,72 @@ def quick_real(invocation: Invocation, path: object) -> str | None:
 
 
 def quick_real_of(invocation: Invocation, given: Given) -> str | None:
-    """The same for what was given, of whatever type, in a call that looks at it more closely."""
-    return None if given.odd or given.dir_fd is not None else quick_real(invocation, given.text)
+    """:func:`quick_real` for a parsed argument of any type."""
+    if given.odd or given.dir_fd is not None:
+        return None
+    text = given.text
+    prefix, tail = invocation.mounted.prefix, invocation.guard.mounts.tails.get(text)
+    return prefix + tail if prefix and tail else quick_real(invocation, text)
 
 
-def known_path(invocation: Invocation, path: object) -> str | None:
-    """The absolute path of an entry of a directory of the read-only file system that was walked before.
+def quick_known(invocation: Invocation, path: object) -> str | None:
+    """The real path of a path outside ``/tmp`` that is cached as containing no symlink, otherwise None.
 
-    Its last component may be a link. None where nothing is known about the directory.
+    It is relative if the process is in the invocation's working directory.
+    """
+    known = invocation.guard.mounts.known
+    if type(path) is not str or monotonic() >= known.expires:
+        return None
+    if path in known.paths:
+        return path
+    cwd = invocation.namespace.cwd
+    if cwd is None:
+        return None
+    if path in known.relative and cwd == known.process_directory:
+        return path
+    full = f"{cwd}/{path}"
+    if full not in known.paths:
+        return None
+    known.add_relative(path, cwd)
+    return full
+
+
+def quick_known_directory(invocation: Invocation, path: object) -> str | None:
+    """:func:`quick_known` for a directory whose listing leaves no name out."""
+    mounts = invocation.guard.mounts
+    known = mounts.known
+    if type(path) is not str or not mounts.lists_all or monotonic() >= known.expires:
+        return None
+    directories = known.directories
+    full = path if path in directories else f"{invocation.namespace.cwd}/{path}"
+    return full if directories.get(full) == full else None
+
+
+def known_path(invocation: Invocation, path: object, known: Known) -> str | None:
+    """The absolute path of ``path``, if its directory is in the cache ``known``, otherwise None.
+
+    The last component may be a symlink.
     """
     if type(path) is not str or not path or "\0" in path:
         return None
     namespace = invocation.namespace
     full = path if path.startswith("/") else f"{namespace.working_directory()}/{path}"
-    return None if "/." in full or not namespace.knows(full) else full
+    return full if "/." not in full and namespace.knows(full, known) and is_encodable(full) else None
 
 
 def known_file(invocation: Invocation, path: object) -> str | None:
-    """The same for what is no link: its real path."""
-    known = known_path(invocation, path)
-    return None if known is None or _is_link(known) else known
-
-
-def _is_link(real: str) -> bool:
+    """:func:`known_path` if the last component is not a symlink, which makes it the real path."""
+    known = invocation.guard.mounts.fresh()
+    full = known_path(invocation, path, known)
+    if full is None or full in known.paths:
+        return full
     try:
-        return modes.S_ISLNK(originals.lstat(real).st_mode)
+        if modes.S_ISLNK(originals.lstat(full).st_mode):
+            return None
     except OSError:
-        return False  # the call itself will say so
+        return full  # the original raises the error
+    known.add_path(full)
+    return full
 
 
 # --- by a walk -----------------------------------------------------------------------------------------
@@ -78,15 +119,16 @@ def resolve(
     follow: bool = True,
     operation: str = "",
     making: bool = False,
+    creating: bool = False,
 ) -> Place:
-    """Where a look-up of the path leads.
+    """Resolve a path argument.
 
-    Raises what is not in the bundle as absent, and records it for ``operation`` (C5.2). Where ``making``, the
-    last component need not be there.
+    A path that is not in the bundle raises OSError(ENOENT) and is recorded for ``operation`` (C5.2). With
+    ``making``, the last component may be missing. ``creating`` is as in :meth:`Namespace.resolve`.
     """
     base = None if given.dir_fd is None else base_of(invocation, given.dir_fd, given.text)
     try:
-        where = invocation.namespace.resolve(given.text, follow=follow, base=base)
+        where = invocation.namespace.resolve(given.text, follow=follow, base=base, creating=creating)
     except NotInBundle as exc:
         why, there = exc.why, exc.there or making
     else:
@@ -98,7 +140,7 @@ def resolve(
 
 
 def resolve_entry(invocation: Invocation, given: Given, operation: str = "") -> Place:
-    """The directory entry that the path names, for the calls that make or remove one."""
+    """Resolve a path argument to a directory entry, for calls that create or remove one."""
     base = None if given.dir_fd is None else base_of(invocation, given.dir_fd, given.text)
     try:
         return invocation.namespace.resolve_entry(given.text, base=base)
@@ -109,7 +151,7 @@ def resolve_entry(invocation: Invocation, given: Given, operation: str = "") -> 
 
 
 def readable(invocation: Invocation, given: Given, *, operation: str, follow: bool = True) -> str:
-    """The real path to read from: absolute, free of links that lead elsewhere."""
+    """The real path to read from: absolute, and without symlinks in its directories."""
     if given.dir_fd is None:
         real = quick_real(invocation, given.text) or known_file(invocation, given.text)
         if real is not None:
@@ -121,54 +163,49 @@ def readable(invocation: Invocation, given: Given, *, operation: str, follow: bo
 
 
 def truth_as_descriptor(truth: bool) -> int:
-    """The descriptor number of a truth value; since 3.13 with a warning, for the line outside of tmpguard."""
+    """A bool as a descriptor number. Since 3.13 with a warning, attributed to the line outside tmpguard."""
     if sys.version_info >= (3, 13):
-        warnings.warn("bool is used as a file descriptor", RuntimeWarning, skip_file_prefixes=(SOURCE_ROOT,))
+        text = "bool is used as a file descriptor"
+        warnings.warn(text, RuntimeWarning, skip_file_prefixes=(SOURCE_PREFIX,))
     return int(truth)
 
 
 def base_of(invocation: Invocation, dir_fd: int, name: str = ".") -> str | None:
-    """The canonical path of the directory that ``dir_fd`` has open, for a relative ``name`` (C1.2).
+    """The canonical path of the open directory ``dir_fd``, for a relative ``name`` (C1.2).
 
-    Raises OSError(EBADF) for one that is not open, OSError(ENOTDIR) for one that is no directory.
+    None for any other ``name``. Raises OSError(EBADF) if the descriptor is not open, and OSError(ENOTDIR) if
+    it is not a directory.
     """
     if type(dir_fd) is bool:
         dir_fd = truth_as_descriptor(dir_fd)
     elif type(dir_fd) is not int:
-        originals.stat("/", dir_fd=dir_fd)  # raises the right error for what is no descriptor
+        originals.stat("/", dir_fd=dir_fd)  # raises the right error if it is not a descriptor
         dir_fd = operator.index(dir_fd)
     if not name or name.startswith("/"):
-        originals.stat("/", dir_fd=dir_fd)  # a descriptor number that is too large is reported all the same
+        originals.stat("/", dir_fd=dir_fd)  # still raises for a descriptor number that is too large
         return None
     if not modes.S_ISDIR(originals.fstat(dir_fd).st_mode):
         raise os_error(ENOTDIR)
     real = descriptor_path(dir_fd)
     if not real.startswith("/"):
-        raise os_error(ENAMETOOLONG)  # too deep for the kernel to tell where it is
+        raise os_error(ENAMETOOLONG)  # too deep for the kernel to report its path
     return invocation.namespace.path_of(dir_fd, real)
 
 
 def hold(invocation: Invocation, real: str) -> None:
-    """The caller is about to get a descriptor of ``real``. If that is /tmp, it is nobody else's later."""
+    """The caller is about to open ``real``. If it is /tmp itself, the directory must not be reused later."""
     root = invocation.namespace.root
     if root is not None and real.rstrip("/.") == root:
         invocation.reusable = False
 
 
-# --- what is on the disk -------------------------------------------------------------------------------
+# --- on disk -------------------------------------------------------------------------------------------
 
 
 def exists(real: StrOrBytes) -> bool:
-    """Is there a directory entry ``real``? Raises OSError other than ENOENT, as a look-up would."""
+    """Whether there is a directory entry at ``real``. Raises OSError for anything but ENOENT."""
     try:
         originals.lstat(real)
     except FileNotFoundError:
         return False
     return True
-
-
-def is_directory(real: str) -> bool:
-    try:
-        return modes.S_ISDIR(originals.lstat(real).st_mode)
-    except OSError:
-        return False

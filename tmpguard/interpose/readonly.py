@@ -14,7 +14,7 @@ from typing import Final
 from tmpguard.core import originals
 from tmpguard.core.mounts.table import Place
 
-from .modes import WRITING
+from .modes import opens_to_write
 
 #: 0 if the platform does not have the flag.
 O_PATH: Final = getattr(os, "O_PATH", 0)
@@ -30,8 +30,9 @@ def _mode(real: str) -> int | None:
 
 
 def holder_of(where: Place) -> str:
-    """The real directory that contains the entry of ``where``."""
-    return os.path.dirname(where.real.rstrip("/")) or "/"
+    """The real directory that contains the entry of ``where``. What is mounted at it may lie elsewhere."""
+    path = where.real if where.mount is where.parent else where.virtual
+    return os.path.dirname(path.rstrip("/")) or "/"
 
 
 def check_search(where: Place) -> None:
@@ -63,7 +64,7 @@ def open_error(where: Place, flags: int) -> int:
             return ELOOP
         mode = originals.stat(where.real).st_mode  # a magic link in /proc, which only the kernel can follow
     # Access mode 3 permits neither reading nor writing: the descriptor is only for ioctl.
-    writing = flags & WRITING in (os.O_WRONLY, os.O_RDWR) or flags & os.O_TRUNC
+    writing = opens_to_write(flags) or flags & os.O_TRUNC
     if modes.S_ISDIR(mode):
         return EISDIR if writing or creating else 0
     if flags & os.O_DIRECTORY or where.slash:

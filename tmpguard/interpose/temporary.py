@@ -15,37 +15,37 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tmpguard.core.context import finalizing
-from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.invocation import Invocation, redirecting
 from tmpguard.core.layout import TMP
+from tmpguard.core.presence import is_directory
 
 from .given import Given
-from .paths import is_directory, resolve
+from .paths import resolve
 
 _Closer: Final[Any] = tempfile._TemporaryFileCloser  # type: ignore[attr-defined]
 #: The method that unlinks the file: ``cleanup`` since 3.12.
 CLOSING: Final = "cleanup" if hasattr(_Closer, "cleanup") else "close"
 
-_closer_init: Final = _Closer.__init__
-_closing: Final = getattr(_Closer, CLOSING)
-_directory_init: Final[Callable[..., None]] = tempfile.TemporaryDirectory.__init__
-_system_directory: Final = tempfile._gettempdir  # type: ignore[attr-defined]
 
+def default_directory(original: Callable[[], Any]) -> Callable[[], Any]:
+    """``tempfile._gettempdir``: within an invocation, the first usual directory that is writable (C1.1)."""
 
-@functools.wraps(_system_directory)
-def gettempdir() -> Any:
-    """The default directory: within an invocation, the first usual directory that is writable (C1.1)."""
-    invocation = get_current()
-    if invocation is None:
-        return _system_directory()
-    chosen = tempfile.tempdir
-    candidates = tempfile._candidate_tempdir_list()  # type: ignore[attr-defined]
-    if chosen is not None:
-        if chosen not in candidates:
-            return chosen  # the application's own choice
-        candidates.insert(0, chosen)
-    absolute = map(os.path.abspath, candidates)
-    found = next((path for path in absolute if _may_be_written(invocation, path)), TMP)
-    return sys.intern(found)  # each call returns the same object
+    @functools.wraps(original)
+    def _gettempdir() -> Any:
+        invocation = redirecting()
+        if invocation is None:
+            return original()
+        chosen = tempfile.tempdir
+        candidates = tempfile._candidate_tempdir_list()  # type: ignore[attr-defined]
+        if chosen is not None:
+            if chosen not in candidates:
+                return chosen  # the application's own choice
+            candidates.insert(0, chosen)
+        absolute = map(os.path.abspath, candidates)
+        found = next((path for path in absolute if _may_be_written(invocation, path)), TMP)
+        return sys.intern(found)  # each call returns the same object
+
+    return _gettempdir
 
 
 def _may_be_written(invocation: Invocation, path: str) -> bool:
@@ -58,22 +58,40 @@ def _may_be_written(invocation: Invocation, path: str) -> bool:
     return where.mount.writable and is_directory(where.real)
 
 
-@functools.wraps(_closer_init)
-def closer_init(self: Any, *args: object, **options: object) -> None:
-    _closer_init(self, *args, **options)
-    self.invocation = get_current()
+def closer_init(original: Callable[..., None]) -> Callable[..., None]:
+    """The constructor of the object that closes and unlinks a named temporary file."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: object, **options: object) -> None:
+        original(self, *args, **options)
+        self.invocation = redirecting()
+
+    return __init__
 
 
-@functools.wraps(_closing)
-def closing(self: Any, *args: object, **options: object) -> None:
-    invocation = getattr(self, "invocation", None)
-    options.setdefault("unlink", os.unlink)  # its own default was bound before the layer was installed
-    if invocation is None:
-        _closing(self, *args, **options)
-    elif invocation.ended:
-        _closing(self, *args, **{**options, "unlink": _wiped_already})
-    else:
-        finalizing(invocation, _closing, self, *args, **options)
+def closing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The method that closes and unlinks a named temporary file (:data:`CLOSING`)."""
+
+    @functools.cache
+    def find_position() -> int:
+        import inspect  # slow to import, and hardly anybody passes it
+
+        return list(inspect.signature(original).parameters).index("unlink") - 1
+
+    @functools.wraps(original)
+    def close(self: Any, *args: object, **options: object) -> Any:
+        # The default was bound before tmpguard was installed.
+        position = find_position() if args else 0
+        unlink = args[position] if len(args) > position else options.get("unlink", os.unlink)
+        invocation = getattr(self, "invocation", None)
+        if invocation is not None and invocation.ended:
+            unlink = _wiped_already
+        options["unlink"] = unlink
+        if invocation is None or invocation.ended:
+            return original(self, *args[:position], **options)
+        return finalizing(invocation, original, self, *args[:position], **options)
+
+    return close
 
 
 def _wiped_already(name: object) -> None:
@@ -81,7 +99,7 @@ def _wiped_already(name: object) -> None:
 
 
 class _Within:
-    """Calls ``call`` within ``invocation``; does nothing once that is over, since the wipe has done it."""
+    """Calls ``call`` within ``invocation``. Does nothing once it is over: the wipe has removed everything."""
 
     def __init__(self, invocation: Invocation, call: Callable[..., Any]) -> None:
         self._invocation = invocation
@@ -93,15 +111,20 @@ class _Within:
         return finalizing(self._invocation, self._call, *args, **options)
 
 
-@functools.wraps(_directory_init)
-def directory_init(self: Any, *args: object, **options: object) -> None:
-    _directory_init(self, *args, **options)
-    invocation = get_current()
-    if invocation is None:
-        return
-    self._rmtree = _Within(invocation, self._rmtree)
-    _, call, arguments, keywords = self._finalizer.detach()
-    self._finalizer = weakref.finalize(self, _Within(invocation, call), *arguments, **keywords)
+def directory_init(original: Callable[..., None]) -> Callable[..., None]:
+    """The constructor of :class:`tempfile.TemporaryDirectory`."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: object, **options: object) -> None:
+        original(self, *args, **options)
+        invocation = redirecting()
+        if invocation is None:
+            return
+        self._rmtree = _Within(invocation, self._rmtree)
+        _, call, arguments, keywords = self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _Within(invocation, call), *arguments, **keywords)
+
+    return __init__
 
 
 class _ProcessDirectory:
@@ -116,7 +139,7 @@ def process_directory(original: Callable[[], str]) -> Callable[[], str]:
 
     @functools.wraps(original)
     def get_temp_dir() -> str:
-        invocation = get_current()
+        invocation = redirecting()
         if invocation is None:
             return original()
         return invocation.attached(_ProcessDirectory, _ProcessDirectory).path

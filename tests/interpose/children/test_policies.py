@@ -155,7 +155,7 @@ def test_each_line_that_starts_them_is_told_of_once(
     starts = ["subprocess.Popen 'true'", "os.system 'true'", "os.posix_spawn '/bin/true'"]
     for record, start in zip(told, starts, strict=True):
         text = record.getMessage()
-        assert text.startswith(f"{start}: the child sees the real file system")
+        assert text.startswith(f"tmpguard: {start}: the child sees the real file system")
         assert 'children="contain"' in text
         assert f"{__file__}:" in text
 

@@ -47,14 +47,13 @@ def project(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture(params=["refusing", "watching", "nothing ignored"])
+@pytest.fixture(params=["refusing", "nothing ignored"])
 def within(
     request: pytest.FixtureRequest, project: Path, scratch_root: Path
 ) -> Iterator[tmpguard.Invocation]:
     guard = tmpguard.Guard(
         bundle=project,
         ignore=None if request.param == "nothing ignored" else ".genezioignore",
-        enforce=request.param != "watching",
         scratch_root=scratch_root,
     )
     with guard.invocation() as invocation:

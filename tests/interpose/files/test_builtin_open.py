@@ -340,6 +340,21 @@ def test_an_opener_is_asked_with_the_name_and_the_flags(plain: Place, guarded: P
         assert asked(guarded, mode) == asked(plain, mode), mode
 
 
+@pytest.mark.parametrize("mode", ["wb", "ab", "rb", "r+b"])
+def test_an_unbuffered_file_whose_first_seek_fails(plain: Place, guarded: Place, mode: str) -> None:
+    """It says from then on what it then said of itself."""
+
+    def told(place: Place) -> tuple[bool, bool]:
+        path = f"{place.directory}/sought.bin"
+        place.open(path, "wb").close()
+        with place.open(path, mode, buffering=0) as file:
+            with pytest.raises(OSError, match="Invalid argument"):
+                file.seek(-1, os.SEEK_END)
+            return file.seekable(), file.seekable()
+
+    assert told(guarded) == told(plain)
+
+
 FILE_IO_MODES = ["r", "w", "a", "x", "r+", "w+", "a+", "x+", "rb", "wb", "xb", "rb+", "U", "rw", "", "rt"]
 
 

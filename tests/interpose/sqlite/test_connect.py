@@ -237,21 +237,24 @@ def test_database_of_the_project_in_wal_mode_is_as_on_a_read_only_disk(
     assert os.listdir(project) == ["data.sqlite"]
 
 
-def test_guard_that_only_watches_lets_sqlite_write(project: Path, scratch_root: Path) -> None:
+def test_guard_that_only_watches_lets_sqlite_write(
+    project: Path, scratch_root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """C2.5"""
+    monkeypatch.chdir(project)
     guard = tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch_root, enforce=False)
     with guard.invocation() as invocation:
         with contextlib.closing(sqlite3.connect("data.sqlite")) as connection:
             connection.execute("INSERT INTO items VALUES ('two')")
             connection.execute("INSERT INTO items VALUES ('three')")
             connection.commit()
-        (violation,) = invocation.report.violations
-        assert (violation.path, violation.errno) == ("data.sqlite", errno.EROFS)
-        with contextlib.closing(sqlite3.connect("/tmp/large.sqlite")) as connection:
+        found = [(violation.path, violation.errno) for violation in invocation.report.violations]
+        assert found == [("data.sqlite", errno.EROFS)] * 2
+        with contextlib.closing(sqlite3.connect(name)) as connection:
             connection.execute("CREATE TABLE items AS SELECT zeroblob(2000000)")
             connection.commit()
-        assert {found.errno for found in invocation.report.violations[1:]} == {errno.ENOSPC}
         assert invocation.report.used_bytes > 2_000_000
+    assert invocation.report.violations[-1].errno == errno.ENOSPC
     with contextlib.closing(sqlite3.connect(project / "data.sqlite")) as connection:
         assert connection.execute("SELECT count(*) FROM items").fetchone() == (3,)
 
@@ -326,3 +329,58 @@ def test_names_of_databases_are_virtual(guard: tmpguard.Guard, name: str) -> Non
         os.symlink(name, name + "-link")
         with contextlib.closing(sqlite3.connect(name + "-link")) as connection:
             assert connection.execute("PRAGMA database_list").fetchone()[2] == name
+
+
+# --- a VFS that a URI names ----------------------------------------------------------------------------
+
+VFSS = ["unix", "unix-none", "unix-dotfile", "unix-excl"]
+STATEMENTS = ["ATTACH 'file:{}?vfs={}' AS other", "VACUUM INTO 'file:{}?vfs={}'"]
+
+
+@pytest.mark.parametrize("vfs", VFSS)
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_vfs_named_in_a_statement_is_refused(
+    guard: tmpguard.Guard, name: str, statement: str, vfs: str
+) -> None:
+    """It would lead to the real /tmp (C1.1, C4.1)."""
+    with (
+        guard.invocation() as invocation,
+        contextlib.closing(sqlite3.connect("/tmp/own.db", uri=True)) as own,
+    ):
+        with pytest.raises(sqlite3.OperationalError, match="unable to open") as caught:
+            own.execute(statement.format(name, vfs))
+        own.execute("ATTACH 'file:/tmp/other.db' AS third")
+        own.execute("CREATE TABLE third.t (x)")
+        own.execute("ATTACH 'file:/shared?vfs=memdb' AS memory")
+    assert caught.value.__notes__ == ["tmpguard: leave vfs= out of the URI"]
+    assert [(violation.operation, violation.path) for violation in invocation.report.violations] == [
+        ("sqlite3 ATTACH", name)
+    ]
+    assert not os.path.exists(name)
+
+
+@pytest.mark.parametrize("vfs", VFSS)
+def test_outside_invocations_a_named_vfs_is_sqlite_s_own(guard: tmpguard.Guard, name: str, vfs: str) -> None:
+    with guard.invocation(), contextlib.closing(sqlite3.connect("/tmp/own.db")):
+        pass
+    with contextlib.closing(sqlite3.connect(f"file:{name}?vfs={vfs}", uri=True)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.commit()
+        with guard.invocation():  # it uses the real file system within an invocation, too
+            connection.execute("INSERT INTO t VALUES (2)")
+            connection.commit()
+    with contextlib.closing(sqlite3.connect(":memory:", uri=True)) as connection:
+        connection.execute(f"ATTACH 'file:{name}?vfs={vfs}' AS other")
+        assert connection.execute("SELECT x FROM other.t").fetchall() == [(1,), (2,)]
+        with pytest.raises(sqlite3.OperationalError, match="no such vfs"):
+            connection.execute("ATTACH 'file:/tmp/x?vfs=no-such' AS third")
+
+
+def test_without_enforcement_a_named_vfs_is_recorded(project: Path, name: str) -> None:
+    guard = tmpguard.Guard(bundle=project, enforce=False)
+    with guard.invocation() as invocation, contextlib.closing(sqlite3.connect(":memory:", uri=True)) as own:
+        own.execute(f"ATTACH 'file:{name}?vfs=unix' AS other")
+        own.execute("CREATE TABLE other.t (x)")
+    assert [violation.path for violation in invocation.report.violations] == [name]
+    assert os.path.exists(name)

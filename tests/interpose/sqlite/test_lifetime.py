@@ -185,3 +185,23 @@ def test_process_that_ends_with_open_connections_ends_well(scratch_root: Path, e
     """C4.2: the collector closes them when no Python can be called any more."""
     assert run_python(ENDS, end, scratch_root) == "done\n"
     assert os.listdir(scratch_root) == []
+
+
+@pytest.mark.parametrize("error", [TimeoutError, SystemExit, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_comes_in_the_place_of_sqlite_s_error(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Without tmpguard in between it is called, and raises, once SQLite has returned."""
+    from tmpguard.interpose.sqlite.pages import Pages
+
+    def interrupted(self: Pages, offset: int, size: int) -> list[int]:
+        raise error
+
+    with guard.invocation(), contextlib.closing(sqlite3.connect("/tmp/data.sqlite")) as connection:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pages, "new", interrupted)
+            with pytest.raises(error):
+                connection.execute("CREATE TABLE t (x)")
+        connection.execute("CREATE TABLE t (x)")
+        with pytest.raises(sqlite3.OperationalError, match="already exists"):
+            connection.execute("CREATE TABLE t (x)")

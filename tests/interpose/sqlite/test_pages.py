@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tmpguard
-from tests.core.storage.test_quota_credit import excess
+from tests.core.storage.test_credit import excess
 from tests.support import in_threads
 
 MB = 1 << 20
@@ -116,7 +116,7 @@ def test_journals_and_logs_count(invocation: tmpguard.Invocation, mode: str) -> 
             connection.execute("UPDATE blobs SET data = zeroblob(6000)")
             # As tmpguard counted it, against what is there.
             quota = invocation.quota
-            counted = quota.limit - quota.credit - quota._limbo_bytes
+            counted = quota.limit - quota.credit - quota._limbo.bytes
             assert counted == on_disk() == invocation.report.used_bytes
             assert len(os.listdir("/tmp")) == {"memory": 1, "wal": 3}.get(mode, 2)
             connection.commit()
@@ -139,7 +139,7 @@ def test_temporary_files_count(invocation: tmpguard.Invocation) -> None:
         connection.rollback()
     assert invocation.report.used_bytes == before
     quota = invocation.quota
-    assert quota.limit - quota.credit - quota._limbo_bytes == before
+    assert quota.limit - quota.credit - quota._limbo.bytes == before
 
 
 def test_two_connections_to_one_database_are_charged_once(invocation: tmpguard.Invocation) -> None:
@@ -152,7 +152,7 @@ def test_two_connections_to_one_database_are_charged_once(invocation: tmpguard.I
         one.execute("VACUUM")
         insert(other, 50_000)
         quota = invocation.quota
-        assert quota.limit - quota.credit - quota._limbo_bytes == on_disk() == invocation.report.used_bytes
+        assert quota.limit - quota.credit - quota._limbo.bytes == on_disk() == invocation.report.used_bytes
 
 
 def test_space_that_other_files_take_or_leave_counts_at_once(invocation: tmpguard.Invocation) -> None:

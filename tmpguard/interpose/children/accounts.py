@@ -1,13 +1,12 @@
-"""The child processes of one invocation: their namespace, the wait for them, and what they have written."""
+"""The child processes of an invocation: their mount namespace, waiting for them, and what they write."""
 
 from __future__ import annotations
 
 import stat as modes
-import threading
 from errno import ENOSPC, EPERM
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from tmpguard.core import originals
+from tmpguard.core import originals, real
 from tmpguard.core.callers import Caller, find_caller
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import NotPermitted
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # slow to import, and most processes contain no children
     from tmpguard.kernel.containment import Containment, MountNamespace
 
 
-class Child(NamedTuple):
+class WatchedChild(NamedTuple):
     """A running child: its invocation, its program, and the caller that started it."""
 
     invocation: Invocation
@@ -31,14 +30,14 @@ class Child(NamedTuple):
 
 
 #: The children that may write to an invocation's /tmp, by process ID, until they have been waited for.
-watched: Final[dict[int, Child]] = {}
+watched: Final[dict[int, WatchedChild]] = {}
 
 
 class MountNamespaces:
     """The mount namespaces of one /tmp. Created when the first child is started."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = real.RLock()
         self._made: dict[bool, MountNamespace] = {}
 
     def get(self, invocation: Invocation, shared_memory: bool) -> MountNamespace:
@@ -71,7 +70,7 @@ class Children:
     def __init__(self, invocation: Invocation, namespaces: MountNamespaces) -> None:
         self._invocation = invocation
         self.namespaces = namespaces
-        self._last: Child | None = None
+        self._last: WatchedChild | None = None
         self._over = False
 
     def namespace(
@@ -81,7 +80,7 @@ class Children:
 
         With ``shared_memory``, the namespace keeps the real /dev/shm, which multiprocessing uses for shared
         objects. Raises OSError(ESTALE) if the invocation is over. If the machine no longer permits a
-        namespace, a violation is recorded and OSError(EPERM) is raised; with ``enforce=False``, returns None.
+        namespace, a violation is recorded and OSError(EPERM) is raised.
         """
         invocation = self._invocation
         if self._is_over():
@@ -107,24 +106,24 @@ class Children:
         quota = self._invocation.quota
         if quota.balance >= 0:
             self._over = quota.overrun = False
-        self._last = watched[process] = Child(self._invocation, program, find_caller())
+        self._last = watched[process] = WatchedChild(self._invocation, program, find_caller())
 
     def finished(self, program: str) -> None:
         """A child was started and has already exited."""
-        self._last = Child(self._invocation, program, find_caller())
+        self._last = WatchedChild(self._invocation, program, find_caller())
         self.look(self._last)
 
-    def look(self, child: Child) -> None:
+    def look(self, child: WatchedChild) -> None:
         """``child`` has exited: measure the disk and charge what the child has written (C3.5)."""
         if not self._invocation.ended:
             self._judge(child, self._invocation.quota.measured())
 
     def wiped(self, usage: Usage) -> None:
-        """The invocation is over. ``usage`` is what was left in /tmp, by unawaited children too."""
+        """The invocation is over. ``usage`` is what was left in /tmp, also by children not waited for."""
         if self._last is not None:
             self._judge(self._last, usage)
 
-    def _judge(self, child: Child, usage: Usage) -> None:
+    def _judge(self, child: WatchedChild, usage: Usage) -> None:
         guard = self._invocation.guard
         over = usage.bytes > guard.quota_bytes or usage.files > (guard.max_files or usage.files)
         quota = self._invocation.quota

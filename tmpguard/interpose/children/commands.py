@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import stat as modes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import Environment, StrOrBytesPath
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 IGNORED: Final = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ") if hasattr(signal, name))
 
 
-class Start(NamedTuple):
+class ProgramStart(NamedTuple):
     """A program to start: the paths to try, its arguments, its canonical directory and its environment."""
 
     programs: tuple[bytes, ...]
@@ -33,19 +34,19 @@ class Start(NamedTuple):
     environment: list[bytes] | None
 
 
-def start_of(
+def program_start(
     invocation: Invocation,
-    programs: Iterable[Any],
-    args: Iterable[Any],
-    directory: Any = None,
+    programs: Iterable[StrOrBytesPath],
+    args: Iterable[StrOrBytesPath],
+    directory: StrOrBytesPath | None = None,
     environment: Iterable[bytes] | None = None,
-) -> Start:
+) -> ProgramStart:
     """The start of a program. Raises TypeError and ValueError as the original does."""
     here = invocation.namespace.working_directory()
     if directory is not None:
         named = os.fsdecode(directory)
         here = named and os.path.join(here, named)  # an empty name does not exist
-    start = Start(
+    start = ProgramStart(
         tuple(map(os.fsencode, programs)),
         [os.fsencode(arg) for arg in args],
         os.fsencode(here),
@@ -58,16 +59,16 @@ def start_of(
     return start
 
 
-def entries_of(environment: Mapping[Any, Any] | None) -> list[bytes] | None:
+def entries_of(environment: Environment | None) -> list[bytes] | None:
     """An environment as ``NAME=value`` entries. Raises TypeError and ValueError as ``os.execve`` does."""
     if environment is None:
         return None
     entries = []
-    for key in environment:
+    for key, value in environment.items():
         name = os.fsencode(key)
         if not name or b"=" in name[1:]:
             raise ValueError("illegal environment variable name")
-        entries.append(name + b"=" + os.fsencode(environment[key]))
+        entries.append(name + b"=" + os.fsencode(value))
     return entries
 
 
@@ -78,7 +79,9 @@ def searched(name: bytes, path: bytes | None = None) -> tuple[bytes, ...]:
     return tuple(os.path.join(directory, name) for directory in path.split(b":"))
 
 
-def quick(invocation: Invocation, namespace: MountNamespace, start: Start) -> list[bytes] | None:
+def quick_command(
+    invocation: Invocation, namespace: MountNamespace, start: ProgramStart
+) -> list[bytes] | None:
     """The quick command if it cannot fail, otherwise None."""
     if any(entry.startswith(b"LD_") for entry in start.environment or ()):
         return None  # the variable is meant for the program, not for the command that enters the namespace
@@ -110,7 +113,7 @@ def _can_be_entered(invocation: Invocation, directory: str) -> bool:
         return False
 
 
-def orders(start: Start, restored: Iterable[int] = (), **more: Any) -> dict[str, Any]:
+def orders(start: ProgramStart, restored: Iterable[int] = (), **more: object) -> dict[str, object]:
     """The careful command's orders. Signals in ``restored`` get their default action."""
     defaults = frozenset(restored)
     ignored = [(int(one), one not in defaults and signal.getsignal(one) is signal.SIG_IGN) for one in IGNORED]
@@ -124,7 +127,7 @@ def orders(start: Start, restored: Iterable[int] = (), **more: Any) -> dict[str,
     }
 
 
-def check(invocation: Invocation, start: Start) -> None:
+def check_programs(invocation: Invocation, start: ProgramStart) -> None:
     """Check that one of the programs can be executed, if nothing could raise the error later.
 
     Raises OSError for those of the kernel's reasons that depend on the files.

@@ -6,14 +6,15 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import Argv, Environment, PathOrDescriptor, StrOrBytesPath
 from tmpguard.core.invocation import Invocation
 from tmpguard.interpose.given import Given
 
 from .accounts import children_of
-from .commands import Start, check, entries_of, orders, quick, searched, start_of
+from .commands import ProgramStart, check_programs, entries_of, orders, program_start, quick_command, searched
 from .permission import contained, named
 
 _SHELL: Final = b"/bin/sh"
@@ -22,27 +23,27 @@ _SHELL: Final = b"/bin/sh"
 # --- system --------------------------------------------------------------------------------------------
 
 
-def system(invocation: Invocation, command: Any) -> int:
+def system(original: Callable[..., int], invocation: Invocation, command: StrOrBytesPath) -> int:
     """:func:`os.system`."""
     if not isinstance(command, (str, bytes, os.PathLike)) or Given(command).odd:
-        return originals.system(command)  # raises the right error
+        return original(command)  # raises the right error
     namespace = contained(invocation, "os.system", command)
     if namespace is None:
-        return originals.system(command)
-    start = _start_of_shell(invocation, os.fsencode(command))
+        return original(command)
+    start = _shell_start(invocation, os.fsencode(command))
     # ``exec`` replaces the first shell: signals work as with the original, and there is no third process.
-    if (enter := quick(invocation, namespace, start)) is not None:
-        status = originals.system(b"exec " + os.fsencode(shlex.join(map(os.fsdecode, enter))))
+    if (enter := quick_command(invocation, namespace, start)) is not None:
+        status = original(b"exec " + os.fsencode(shlex.join(map(os.fsdecode, enter))))
     else:
         with namespace.careful(orders(start)) as (careful, descriptors), _inheritable(descriptors):
-            status = originals.system(f"exec {shlex.join(careful)}")
+            status = original(f"exec {shlex.join(careful)}")
     children_of(invocation).finished(named(command))
     return status
 
 
-def _start_of_shell(invocation: Invocation, command: bytes) -> Start:
+def _shell_start(invocation: Invocation, command: bytes) -> ProgramStart:
     """The shell as system(3) starts it: by its path, with ``sh`` as its argv[0]."""
-    start = start_of(invocation, [_SHELL], [b"sh", b"-c", command])
+    start = program_start(invocation, [_SHELL], [b"sh", b"-c", command])
     for directory in os.environ.get("PATH", "").split(":"):
         with suppress(OSError):
             if os.path.samestat(originals.stat(f"{directory}/sh"), originals.stat(_SHELL)):
@@ -65,10 +66,18 @@ def _inheritable(descriptors: Iterable[int]) -> Iterator[None]:
 # --- spawn ---------------------------------------------------------------------------------------------
 
 
-def spawnvef(invocation: Invocation, mode: int, file: Any, args: Any, env: Any, func: Any) -> Any:
+def spawnvef(
+    original: Callable[..., int],
+    invocation: Invocation,
+    mode: int,
+    file: StrOrBytesPath,
+    args: Argv,
+    env: Environment | None,
+    func: Callable[..., NoReturn],
+) -> int:
     """``os._spawnvef``, on which all ``os.spawn*`` are built: it forks, and the child calls ``func``."""
     namespace = contained(invocation, "os.spawn", file)  # created before the fork, for the child to use
-    result = originals.spawnvef(mode, file, args, env, func)
+    result: int = original(mode, file, args, env, func)
     if namespace is not None and mode == os.P_NOWAIT:
         children_of(invocation).started(result, named(file))
     elif namespace is not None:
@@ -79,30 +88,43 @@ def spawnvef(invocation: Invocation, mode: int, file: Any, args: Any, env: Any, 
 # --- exec ----------------------------------------------------------------------------------------------
 
 
-def execv(invocation: Invocation, path: Any, argv: Any, /) -> NoReturn:
+def execv(
+    original: Callable[..., NoReturn], invocation: Invocation, path: PathOrDescriptor, argv: Argv, /
+) -> NoReturn:
     """:func:`os.execv`."""
-    _execute(invocation, originals.execv, path, argv)
+    _execute(invocation, "os.execv", original, path, argv)
 
 
-def execve(invocation: Invocation, path: Any, argv: Any, env: Any) -> NoReturn:
+def execve(
+    original: Callable[..., NoReturn],
+    invocation: Invocation,
+    path: PathOrDescriptor,
+    argv: Argv,
+    env: Environment,
+) -> NoReturn:
     """:func:`os.execve`."""
-    _execute(invocation, originals.execve, path, argv, env)
+    _execute(invocation, "os.execve", original, path, argv, env)
 
 
 def _execute(
-    invocation: Invocation, original: Callable[..., Any], path: Any, argv: Any, *env: Any
+    invocation: Invocation,
+    operation: str,
+    original: Callable[..., NoReturn],
+    path: PathOrDescriptor,
+    argv: Argv,
+    *env: Environment,
 ) -> NoReturn:
     if not _is_usual(path, argv):
         original(path, argv, *env)  # raises the right error
-    namespace = contained(invocation, f"os.{original.__name__}", path)
+    namespace = contained(invocation, operation, path)
     if namespace is None:
         original(path, argv, *env)
     assert namespace is not None
-    descriptor = path if type(path) is int else None
-    program = path if descriptor is None else f"/proc/self/fd/{path}"
-    start = start_of(invocation, [program], argv, None, entries_of(*env) if env else None)
+    descriptor = path if isinstance(path, int) else None
+    program = f"/proc/self/fd/{path}" if isinstance(path, int) else path
+    start = program_start(invocation, [program], argv, None, entries_of(*env) if env else None)
     try:
-        check(invocation, start)
+        check_programs(invocation, start)
     except OSError as exc:
         raise type(exc)(exc.errno, exc.strerror) from None  # exec's errors name no file
     inherited = [] if descriptor is None else [descriptor]
@@ -113,6 +135,6 @@ def _execute(
         originals.execv(command[0], command)
 
 
-def _is_usual(path: Any, argv: Any) -> bool:
+def _is_usual(path: PathOrDescriptor, argv: object) -> bool:
     usual = isinstance(argv, (list, tuple)) and bool(argv) and bool(argv[0])
-    return usual and (type(path) is int or not Given(path).odd)
+    return usual and (path >= 0 if type(path) is int else not Given(path).odd)

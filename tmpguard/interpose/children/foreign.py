@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import os
 import stat as modes
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from errno import ENOTDIR
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytesPath
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import os_error
-from tmpguard.core.invocation import get_current
+from tmpguard.core.invocation import get_current, redirecting
 from tmpguard.core.reports import remedies
 from tmpguard.interpose.raising import reraise
 
 from .accounts import children_of, ended
-from .commands import check, entries_of, orders, quick, searched, start_of
-from .permission import contained, named, refuse
+from .commands import check_programs, entries_of, orders, program_start, quick_command, searched
+from .permission import contained, named, refuse_child
+
+T = TypeVar("T")
 
 _SHELL: Final = "/bin/sh"
 
@@ -30,7 +33,9 @@ def uvloop_exec(original: Callable[..., Any]) -> Callable[..., Any]:
     """``uvloop.Loop.subprocess_exec``, which forks in native code."""
 
     @functools.wraps(original)
-    async def subprocess_exec(self: Any, protocol_factory: Any, program: Any, *args: Any, **more: Any) -> Any:
+    async def subprocess_exec(
+        self: object, protocol_factory: object, program: StrOrBytesPath, *args: StrOrBytesPath, **more: Any
+    ) -> Any:
         start = functools.partial(original, self, protocol_factory)
         return await _in_uvloop(start, [program, *args], more)
 
@@ -41,8 +46,11 @@ def uvloop_shell(original: Callable[..., Any]) -> Callable[..., Any]:
     """``uvloop.Loop.subprocess_shell``: within an invocation, it calls ``subprocess_exec``."""
 
     @functools.wraps(original)
-    async def subprocess_shell(self: Any, protocol_factory: Any, command: Any, **more: Any) -> Any:
-        if get_current() is None or not isinstance(command, (str, bytes)) or not more.pop("shell", True):
+    async def subprocess_shell(self: Any, protocol_factory: object, command: object, **more: Any) -> Any:
+        invocation = get_current()
+        if invocation is not None and invocation.watches:
+            contained(invocation, "loop.subprocess_shell", command)
+        if redirecting() is None or not isinstance(command, (str, bytes)) or not more.pop("shell", True):
             return await original(self, protocol_factory, command, **more)
         shell = more.pop("executable", None) or _SHELL
         return await self.subprocess_exec(protocol_factory, shell, "-c", command, **more)
@@ -50,7 +58,9 @@ def uvloop_shell(original: Callable[..., Any]) -> Callable[..., Any]:
     return subprocess_shell
 
 
-async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str, Any]) -> Any:
+async def _in_uvloop(
+    start: Callable[..., Awaitable[Any]], args: list[StrOrBytesPath], more: dict[str, Any]
+) -> Any:
     """Run ``start``, which takes a command. Raises OSError if the program cannot be executed."""
     invocation = get_current()
     if invocation is None:
@@ -64,7 +74,7 @@ async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str,
     name = os.fsencode(program)
     programs = (name,) if b"/" in name else searched(name, _path_of(environment))
     directory = more.pop("cwd", None)
-    wanted = start_of(invocation, programs, args, directory, environment)
+    wanted = program_start(invocation, programs, args, directory, environment)
     try:
         where = invocation.namespace.resolve(os.fsdecode(wanted.directory), follow=True)
         if not modes.S_ISDIR(originals.stat(where.real).st_mode):
@@ -72,10 +82,10 @@ async def _in_uvloop(start: Callable[..., Any], args: list[Any], more: dict[str,
     except OSError as exc:
         reraise(exc, directory)
     try:
-        check(invocation, wanted)
+        check_programs(invocation, wanted)
     except OSError as exc:
         reraise(exc, program)
-    command = quick(invocation, namespace, wanted)
+    command = quick_command(invocation, namespace, wanted)
     if command is not None:
         result = await start(*command, env=_mapping(environment), **more)
         namespace.entering(result[0].get_pid())
@@ -102,7 +112,7 @@ def process_exited(original: Callable[..., Any]) -> Callable[..., Any]:
     """``process_exited`` of asyncio's subprocess protocol. uvloop waits for the process in native code."""
 
     @functools.wraps(original)
-    def exited(self: Any) -> None:
+    def exited(self: object) -> None:
         transport = getattr(self, "_transport", None)
         if transport is not None:
             ended(transport.get_pid())
@@ -114,16 +124,16 @@ def process_exited(original: Callable[..., Any]) -> Callable[..., Any]:
 # --- the fork server -----------------------------------------------------------------------------------
 
 
-def fork_server(original: Callable[..., Any]) -> Callable[..., Any]:
+def fork_server(original: Callable[..., T]) -> Callable[..., T]:
     """Guard a call to multiprocessing's fork server, which belongs to the process, as its children do."""
 
     @functools.wraps(original)
-    def call(*args: Any) -> Any:
+    def call(*args: object) -> T:
         invocation = get_current()
         if invocation is not None:
             operation = "multiprocessing.Process"
             if invocation.guard.children == "contain":
-                refuse(invocation, operation, "forkserver", remedies.FORK_SERVER)
+                refuse_child(invocation, operation, "forkserver", remedies.FORK_SERVER)
             else:
                 contained(invocation, operation, "forkserver")
         with unguarded():

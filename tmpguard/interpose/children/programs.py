@@ -1,4 +1,4 @@
-"""Decides whether a program is sure to run. Its child then needs no interpreter to report what goes wrong.
+"""Decides whether a program is sure to run. Then no interpreter is needed in the child to report errors.
 
 The kernel may refuse to execute a program for many reasons. A program is sure to run if it is a regular file
 outside the writable mounts, the user may execute it, it is built for this machine, and its interpreters

@@ -8,13 +8,16 @@ executes the program. Descriptors, signals, users and errors stay the same as wi
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import Argv, Environment, StrOrBytesPath
+from tmpguard.core.callers import calling_frame
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
 from tmpguard.interpose.files.raw import Unopened
@@ -26,8 +29,8 @@ from tmpguard.interpose.raising import reraise
 from tmpguard.kernel.descriptors import raised
 
 from .accounts import children_of
-from .commands import IGNORED, Start, entries_of, orders, quick, searched, start_of
-from .permission import contained, named, refuse
+from .commands import IGNORED, ProgramStart, entries_of, orders, program_start, quick_command, searched
+from .permission import contained, named, refuse_child
 
 if TYPE_CHECKING:
     from tmpguard.kernel.containment import MountNamespace
@@ -49,25 +52,25 @@ class _Rest(NamedTuple):
     restore_signals: bool
     new_session: bool
     process_group: int
-    gid: Any
-    groups: Any
-    uid: Any
+    gid: int | None
+    groups: Sequence[int] | None
+    uid: int | None
     umask: int
-    preexec: Any
+    preexec: Callable[[], object] | None
 
 
 def fork_exec(
+    original: Callable[..., int],
     invocation: Invocation,
-    args: Any,
-    programs: Any,
-    close_fds: Any,
-    pass_fds: Any,
-    directory: Any,
-    environment: Any,
+    args: Argv,
+    programs: Sequence[bytes],
+    close_fds: bool,
+    pass_fds: tuple[int, ...],
+    directory: StrOrBytesPath | None,
+    environment: Sequence[bytes] | None,
     *more: Any,
 ) -> int:
     """``_posixsubprocess.fork_exec``. Returns the child's process ID."""
-    original: Callable[..., int] = originals.fork_exec
     if not _are_in_order(pass_fds):  # the original raises the right error
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     operation, program = "subprocess.Popen", _program(args, programs)
@@ -75,15 +78,15 @@ def fork_exec(
     if parent == "multiprocessing.resource_tracker":  # it serves all requests and outlives them
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
     if parent == "multiprocessing.forkserver" and invocation.guard.children == "contain":
-        refuse(invocation, operation, program, remedies.FORK_SERVER)
+        refuse_child(invocation, operation, program, remedies.FORK_SERVER)
     namespace = contained(invocation, operation, program, shared_memory=bool(parent))
     rest = _Rest(*more[: len(_Rest._fields)])
     if namespace is None:
         return original(args, programs, close_fds, pass_fds, directory, environment, *more)
-    start = start_of(invocation, programs, args, directory, environment)
+    start = program_start(invocation, programs, args, directory, environment)
     command = None
     if rest.uid is None and rest.gid is None and rest.groups is None:
-        command = quick(invocation, namespace, start)
+        command = quick_command(invocation, namespace, start)
     if command is not None:
         process = original(command, command[:1], close_fds, pass_fds, None, environment, *more)
         namespace.entering(process)
@@ -97,15 +100,15 @@ def fork_exec(
     return process
 
 
-def _are_in_order(descriptors: Any) -> bool:
+def _are_in_order(descriptors: object) -> bool:
     """True if fork_exec accepts ``descriptors``: a tuple of descriptor numbers in ascending order."""
-    are_descriptors = isinstance(descriptors, tuple) and all(
-        type(fd) is int and 0 <= fd < 2**31 for fd in descriptors
-    )
+    if not isinstance(descriptors, tuple):
+        return False
+    are_descriptors = all(type(fd) is int and 0 <= fd < 2**31 for fd in descriptors)
     return are_descriptors and all(one < other for one, other in pairwise(descriptors))
 
 
-def _program(args: Any, programs: Any) -> str:
+def _program(args: Argv, programs: Sequence[bytes]) -> str:
     """The program as the caller named it, for the file name of an error."""
     first = os.fsdecode(programs[0]) if programs else ""
     name = os.fsdecode(args[0]) if args else ""
@@ -114,10 +117,14 @@ def _program(args: Any, programs: Any) -> str:
 
 def _starter() -> str:
     """The multiprocessing module that starts the process, "" if it is not multiprocessing."""
-    frame = sys._getframe(3)  # past the wrapper
-    if frame.f_globals.get("__name__") != "multiprocessing.util" or frame.f_back is None:
+    frame = calling_frame()
+    if frame is None or _module_of(frame) != "multiprocessing.util":
         return ""
-    return str(frame.f_back.f_globals.get("__name__"))
+    return _module_of(frame.f_back)
+
+
+def _module_of(frame: FrameType | None) -> str:
+    return "" if frame is None else str(frame.f_globals.get("__name__"))
 
 
 def _check_ids(rest: _Rest) -> None:
@@ -134,7 +141,7 @@ def _check_ids(rest: _Rest) -> None:
 
 
 @contextmanager
-def _orders(start: Start, rest: _Rest) -> Iterator[dict[str, Any]]:
+def _orders(start: ProgramStart, rest: _Rest) -> Iterator[dict[str, Any]]:
     # The interpreter's start closes the pipe itself. The duplicate stays open until the program starts.
     errors = raised(os.dup(rest.errpipe_write))
     try:
@@ -167,37 +174,30 @@ _OPEN: Final = getattr(os, "POSIX_SPAWN_OPEN", None)
 _CLOSE_FROM: Final = getattr(os, "POSIX_SPAWN_CLOSEFROM", None)
 
 
-def posix_spawn(invocation: Invocation, path: Any, argv: Any, env: Any, /, **more: Any) -> int:
-    """:func:`os.posix_spawn`."""
-    return _spawn(invocation, originals.posix_spawn, path, argv, env, more)
-
-
-def posix_spawnp(invocation: Invocation, path: Any, argv: Any, env: Any, /, **more: Any) -> int:
-    """:func:`os.posix_spawnp`."""
-    return _spawn(invocation, originals.posix_spawnp, path, argv, env, more)
-
-
 def _spawn(
-    invocation: Invocation,
+    operation: str,
     original: Callable[..., int],
-    path: Any,
-    argv: Any,
-    env: Any,
-    more: dict[str, Any],
+    invocation: Invocation,
+    path: StrOrBytesPath,
+    argv: Argv,
+    env: Environment | None,
+    /,
+    **more: Any,
 ) -> int:
     if not isinstance(argv, (list, tuple)) or not argv or Given(path).odd:
         return original(path, argv, env, **more)  # raises the right error
-    by_subprocess = sys._getframe(3).f_globals.get("__name__") == "subprocess"  # past the wrapper
-    operation = "subprocess.Popen" if by_subprocess else f"os.{original.__name__}"
+    sought = operation == "os.posix_spawnp"
+    if _module_of(calling_frame()) == "subprocess":
+        operation = "subprocess.Popen"
     namespace = contained(invocation, operation, path)
     if namespace is None:
         return original(path, argv, env, **more)
     name = os.fsencode(path)
-    sought = original is originals.posix_spawnp and b"/" not in name
-    start = start_of(invocation, searched(name) if sought else [name], argv, None, entries_of(env))
+    programs = searched(name) if sought and b"/" not in name else [name]
+    start = program_start(invocation, programs, argv, None, entries_of(env))
     if more.get("file_actions") is not None:
         more["file_actions"] = [_action(invocation, action) for action in more["file_actions"]]
-    command = quick(invocation, namespace, start)
+    command = quick_command(invocation, namespace, start)
     if command is not None:
         process: int = originals.posix_spawn(command[0], command, env, **more)
         namespace.entering(process)
@@ -207,7 +207,12 @@ def _spawn(
     return process
 
 
-def _action(invocation: Invocation, action: Any) -> Any:
+#: :func:`os.posix_spawn` and :func:`os.posix_spawnp`. Both take the original and the invocation first.
+posix_spawn: Final = partial(_spawn, "os.posix_spawn")
+posix_spawnp: Final = partial(_spawn, "os.posix_spawnp")
+
+
+def _action(invocation: Invocation, action: tuple[Any, ...]) -> tuple[Any, ...]:
     """Translate the path of a file action that opens a file. Raises OSError as opening it does."""
     if not isinstance(action, tuple) or len(action) != 5 or action[0] != _OPEN:
         return action
@@ -223,7 +228,9 @@ def _action(invocation: Invocation, action: Any) -> Any:
     return kind, fd, real, flags, mode
 
 
-def _spawn_carefully(namespace: MountNamespace, start: Start, path: Any, more: dict[str, Any]) -> int:
+def _spawn_carefully(
+    namespace: MountNamespace, start: ProgramStart, path: StrOrBytesPath, more: dict[str, Any]
+) -> int:
     """Start the child with the careful command. Raises OSError with ``path`` if the program cannot run."""
     actions = list(more.pop("file_actions", None) or ())
     lowest = [action[1] for action in actions if action[0] == _CLOSE_FROM]

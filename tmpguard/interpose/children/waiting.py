@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from tmpguard.core import originals
 from tmpguard.interpose.wrapper import Wrapper
 
 from .accounts import ended, watched
@@ -26,14 +25,14 @@ class Waiting(Wrapper):
         self._process_of = process_of
         self._takes_process = public in ("os.waitpid", "os.wait4")
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: object, **kwargs: object) -> Any:
         if not self._watched:
             return self._original(*args, **kwargs)
         try:
             result = self._original(*args, **kwargs)
         except ChildProcessError:
             if self._takes_process and args:
-                self._ended(args[0])  # other code has already waited for it
+                self._ended(cast(int, args[0]))  # other code has already waited for it
             raise
         process = self._process_of(result)
         if process:
@@ -41,25 +40,38 @@ class Waiting(Wrapper):
         return result
 
 
-def _of_status(result: Any) -> int:
+def _of_status(result: tuple[int, ...]) -> int:
     process, status = result[:2]
     return 0 if os.WIFSTOPPED(status) or os.WIFCONTINUED(status) else process
 
 
-def _of_waitid(result: Any) -> int:
+def _of_waitid(result: os.waitid_result | None) -> int:
     return result.si_pid if result is not None and result.si_code in _OVER else 0
 
 
 _OVER = tuple(getattr(os, name) for name in ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED") if hasattr(os, name))
 
 
-def _waiting(name: str, process_of: Callable[[Any], int] = _of_status) -> Waiting | None:
-    original = getattr(originals, name)
-    return None if original is None else Waiting(original, f"os.{name}", process_of)
+def waitpid(original: Callable[..., Any]) -> Waiting:
+    """:func:`os.waitpid`."""
+    return Waiting(original, "os.waitpid", _of_status)
 
 
-waitpid = _waiting("waitpid")
-wait = _waiting("wait")
-wait3 = _waiting("wait3")
-wait4 = _waiting("wait4")
-waitid = _waiting("waitid", _of_waitid)
+def wait(original: Callable[..., Any]) -> Waiting:
+    """:func:`os.wait`."""
+    return Waiting(original, "os.wait", _of_status)
+
+
+def wait3(original: Callable[..., Any]) -> Waiting:
+    """:func:`os.wait3`."""
+    return Waiting(original, "os.wait3", _of_status)
+
+
+def wait4(original: Callable[..., Any]) -> Waiting:
+    """:func:`os.wait4`."""
+    return Waiting(original, "os.wait4", _of_status)
+
+
+def waitid(original: Callable[..., Any]) -> Waiting:
+    """:func:`os.waitid`."""
+    return Waiting(original, "os.waitid", _of_waitid)

@@ -1,4 +1,4 @@
-"""The calls that alter what a file is said to be: its mode, owner, times and extended attributes."""
+"""The calls that change metadata: mode, owner, times and extended attributes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tmpguard.core.layout import TMP
 from tmpguard.core.spelling import descriptor_path
 from tmpguard.interpose.given import Given
 from tmpguard.interpose.paths import quick_real_of, resolve
-from tmpguard.interpose.raising import alive, reraise, reraise_nameless, stop
+from tmpguard.interpose.raising import alive, raise_or_refuse, reraise, reraise_nameless
 from tmpguard.interpose.readonly import O_PATH, change_error
 
 
@@ -31,9 +31,9 @@ def _alter(
     *,
     named: bool = True,
 ) -> None:
-    """``call`` with the real path of ``path``, whose metadata it changes.
+    """Call ``call`` with the real path of ``path``, whose metadata it changes.
 
-    ``named`` says whether the original's errors bear the path.
+    ``named`` says whether the original's errors contain the path.
     """
     alive(invocation, operation, path)
     if type(path) is int:
@@ -50,18 +50,18 @@ def _alter(
         if real is None:
             where = resolve(invocation, given, follow=follow, operation=operation)
             if not where.mount.writable:
-                stop(invocation, operation, change_error(where), given, where)
+                raise_or_refuse(invocation, operation, change_error(where), given, where)
             _may_lock(invocation, where.virtual)
             real = where.real
         return call(real)
     except OSError as exc:
         if not named:
             reraise_nameless(exc)
-        reraise(exc, given.name)
+        reraise(exc, given.name, operation)
 
 
 def _may_lock(invocation: Invocation, virtual: str) -> None:
-    """The directory ``virtual`` is about to be altered: what is mounted below it need not be reached then."""
+    """The metadata of ``virtual`` are about to change: mount points below it may become unreachable."""
     if virtual in invocation.guard.mounts.ancestors or virtual == TMP:
         invocation.reusable = False
         invocation.namespace.locked = True
@@ -73,7 +73,7 @@ def _may_lock_by(invocation: Invocation, fd: int) -> None:
 
 
 def check_descriptor(invocation: Invocation, operation: str, fd: int, name: int | None = None) -> None:
-    """Refuse to alter the file of ``fd`` where its mount is read-only; ``name`` as in the error."""
+    """Refuse to change the file of ``fd`` if its mount is read-only. ``name`` is the path in the error."""
     real = descriptor_path(fd)
     if not real.startswith("/") or invocation.owns(fd) or fcntl.fcntl(fd, fcntl.F_GETFL) & O_PATH:
         return
@@ -88,16 +88,16 @@ def _is_link(invocation: Invocation, path: PathOrDescriptor, dir_fd: int | None)
         where = resolve(invocation, Given(path, dir_fd), follow=False)
         return modes.S_ISLNK(originals.lstat(where.real).st_mode)
     except (OSError, TypeError, ValueError):
-        return False  # the call itself will say so
+        return False  # the original raises the error
 
 
 def _is_both(path: object, dir_fd: int | None) -> bool:
-    """Is a descriptor given for the file, and one for a directory? The original raises the right error."""
+    """Whether both a descriptor and ``dir_fd`` are given. The original then raises the right error."""
     return type(path) is int and dir_fd is not None
 
 
 def _without_default(follow: bool) -> dict[str, bool]:
-    """``follow_symlinks`` for the original, which may know no other value than the default."""
+    """``follow_symlinks`` for the original, unless it is the default: some do not accept the argument."""
     return {} if follow else {"follow_symlinks": False}
 
 
@@ -109,6 +109,7 @@ def chmod(
     dir_fd: int | None = None,
     follow_symlinks: bool = True,
 ) -> None:
+    """:func:`os.chmod`."""
     if follow_symlinks:
 
         def call(real: PathOrDescriptor) -> None:
@@ -129,10 +130,11 @@ def chmod(
 
 @functools.cache
 def _chmod_reaches_links() -> bool:
-    """Does the C library ask the kernel to change the mode of a link itself (fchmodat2)?
+    """Whether the C library passes a request to change a symlink's mode to the kernel (fchmodat2).
 
-    The kernel refuses it, but on a read-only mount it says EROFS before. Otherwise the C library looks for
-    itself whether it is a link. It takes this flag only if it hands the call on: then the descriptor is bad.
+    The kernel refuses it, but reports EROFS first on a read-only mount. An older C library checks by itself
+    whether the file is a symlink. Only a C library that calls fchmodat2 accepts the flag used here, and
+    reports EBADF for the invalid descriptor.
     """
     try:
         import ctypes
@@ -147,13 +149,14 @@ _AT_EMPTY_PATH: Final = 0x1000
 
 
 def _complain_of_link(dir_fd: int | None) -> NoReturn:
-    """What the original raises for a link that is not to be followed."""
+    """Raise what the original raises for a symlink that is not followed."""
     if dir_fd is not None:
         raise ValueError("chmod: cannot use dir_fd and follow_symlinks together") from None
     raise NotImplementedError("chmod: follow_symlinks unavailable on this platform") from None
 
 
 def lchmod(invocation: Invocation, path: StrOrBytesPath, mode: int) -> None:
+    """:func:`os.lchmod`."""
     _alter(invocation, "os.lchmod", path, lambda real: originals.lchmod(real, mode), follow=False)
 
 
@@ -166,6 +169,7 @@ def chown(
     dir_fd: int | None = None,
     follow_symlinks: bool = True,
 ) -> None:
+    """:func:`os.chown`."""
     options = _without_default(follow_symlinks)
     if _is_both(path, dir_fd):
         originals.chown(path, uid, gid, dir_fd=dir_fd, **options)
@@ -180,6 +184,7 @@ def chown(
 
 
 def lchown(invocation: Invocation, path: PathOrDescriptor, uid: int, gid: int) -> None:
+    """:func:`os.lchown`."""
     if type(path) is int:
         originals.lchown(path, uid, gid)  # takes a path only: raises the right error
     _alter(invocation, "os.lchown", path, lambda real: originals.lchown(real, uid, gid), follow=False)
@@ -194,6 +199,7 @@ def utime(
     follow_symlinks: bool = True,
     **ns: tuple[int, int],
 ) -> None:
+    """:func:`os.utime`. Its errors contain no path before 3.13."""
     options: dict[str, Any] = {**_without_default(follow_symlinks), **ns}
     if _is_both(path, dir_fd):
         originals.utime(path, times, dir_fd=dir_fd, **options)
@@ -217,6 +223,8 @@ def setxattr(
     *,
     follow_symlinks: bool = True,
 ) -> None:
+    """:func:`os.setxattr`."""
+
     def call(real: PathOrDescriptor) -> None:
         originals.setxattr(real, attribute, value, flags, follow_symlinks=follow_symlinks)
 
@@ -230,6 +238,8 @@ def removexattr(
     *,
     follow_symlinks: bool = True,
 ) -> None:
+    """:func:`os.removexattr`."""
+
     def call(real: PathOrDescriptor) -> None:
         originals.removexattr(real, attribute, follow_symlinks=follow_symlinks)
 
@@ -237,6 +247,7 @@ def removexattr(
 
 
 def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
+    """:func:`os.fchmod`."""
     alive(invocation, "os.fchmod", fd)
     check_descriptor(invocation, "os.fchmod", fd)
     _may_lock_by(invocation, fd)
@@ -244,6 +255,7 @@ def fchmod(invocation: Invocation, fd: int, mode: int) -> None:
 
 
 def fchown(invocation: Invocation, fd: int, uid: int, gid: int) -> None:
+    """:func:`os.fchown`."""
     alive(invocation, "os.fchown", fd)
     check_descriptor(invocation, "os.fchown", fd)
     originals.fchown(fd, uid, gid)

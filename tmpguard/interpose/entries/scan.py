@@ -1,14 +1,15 @@
-"""What ``os.scandir`` gives within an invocation: entries that bear the application's own paths (C7.1)."""
+"""What ``os.scandir`` returns within an invocation: entries with the application's own paths (C7.1)."""
 
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import stat as modes
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from tmpguard.core import originals
+from tmpguard.core import originals, real
 from tmpguard.core.aliases import StrOrBytes
 from tmpguard.interpose.given import Given
 from tmpguard.interpose.paths import resolve
@@ -17,19 +18,20 @@ from tmpguard.interpose.wrapper import Told
 
 if TYPE_CHECKING:
     from tmpguard.core.invocation import Invocation
-    from tmpguard.core.mounts.bundle import Unlisted, Veil
+    from tmpguard.core.mounts.private import Leaving
 
 
-#: Entries that are read at a time. The first one comes alone: many a caller wants to know if there is any.
+#: Entries read at a time. The first is read alone, because many callers only check whether there is one.
 _BATCH: Final = 256
 
 
 class Listing:
-    """What a scan reads: the directory, and what of it is seen.
+    """An open directory, and which of its entries are visible.
 
-    ``entries`` is the original iterator. ``given`` is the path as the application spelled it, ``base`` the
-    canonical one of a directory that was given by its descriptor, ``virtual`` that of any, as far as known.
-    ``veil`` leaves names out, ``genuine`` says that the original entries are right but for links.
+    ``entries`` is the original iterator. ``given`` is the path as the application spelled it. ``base`` is the
+    canonical path if the directory was given as a descriptor. ``virtual`` is the canonical path if that is
+    known. ``veil`` says which names to leave out. ``genuine`` means that the original entries can be returned
+    as they are, except symlinks.
     """
 
     __slots__ = (
@@ -51,7 +53,7 @@ class Listing:
         base: str | None,
         virtual: str | None,
         has_mounts: bool,
-        veil: Veil | Unlisted | None,
+        veil: Leaving | None,
         genuine: bool,
     ) -> None:
         self.entries = entries
@@ -61,30 +63,68 @@ class Listing:
         self.has_mounts = has_mounts
         self.veil = veil
         self.genuine = genuine and not has_mounts
-        separator: Any = b"/" if isinstance(given, bytes) else "/"
-        self.prefix: Any = given + separator if given and not given.endswith(separator) else given
+        self.prefix = _prefix_of(given)
 
-    def batches(self, current: list[list[Any]]) -> Iterator[list[Any]]:
-        """The entries that are seen, some at a time; those that were given out last are in ``current``.
-
-        They are not kept here: entries hold their listing, and the original iterator is to go with the last.
-        """
-        size = 1
-        batch: list[Any]
-        while batch := list(itertools.islice(self.entries, size)):
-            size = _BATCH
-            if self.veil is not None:
-                batch = unveiled(batch, self.veil)
-            if self.genuine:
-                batch = [DirEntry.of(entry, self) if entry.is_symlink() else entry for entry in batch]
-            else:
-                batch = [DirEntry.of(entry, self) for entry in batch]
-            current[:] = [batch]
-            yield batch
+    def read(self, most: int) -> list[Any] | None:
+        """Read up to ``most`` entries and return the visible ones; None after the last entry."""
+        batch: list[Any] = list(itertools.islice(self.entries, most))
+        if not batch:
+            return None
+        if self.veil is not None:
+            batch = unveiled(batch, self.veil)
+        if self.genuine:
+            return [DirEntry.of(entry, self) if entry.is_symlink() else entry for entry in batch]
+        return [DirEntry.of(entry, self) for entry in batch]
 
 
-def unveiled(batch: list[Any], veil: Veil | Unlisted) -> list[Any]:
-    """Those of the entries of a directory that are seen."""
+def _prefix_of(directory: StrOrBytes) -> StrOrBytes:
+    """The text before the name in the paths of the entries of ``directory``."""
+    if isinstance(directory, bytes):
+        return directory if not directory or directory.endswith(b"/") else directory + b"/"
+    return directory if not directory or directory.endswith("/") else directory + "/"
+
+
+class _Batches:
+    """An iterator over a listing in batches: each item is an iterator over a list of entries.
+
+    Threads may share a scan, and reading releases the interpreter's lock. So all threads get the same batch
+    until it is exhausted: no entry is lost or returned twice.
+
+    The entries are stored here and not in their listing, which they refer to: the original iterator should be
+    freed together with the last of them.
+    """
+
+    __slots__ = ("_batch", "_listing", "_lock", "_size", "_unread")
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._lock = real.RLock()
+        self._size = 1
+        self._batch: list[Any] = []
+        self._unread = iter(self._batch)
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> Iterator[Any]:
+        with self._lock:
+            while not operator.length_hint(self._unread):
+                batch = self._listing.read(self._size)
+                if batch is None:
+                    raise StopIteration
+                self._size = _BATCH
+                self._batch = batch
+                self._unread = iter(batch)
+            return self._unread
+
+    def close(self) -> None:
+        with self._lock:  # older interpreters crash if one thread closes the iterator while another one reads
+            self._listing.entries.close()
+            self._batch.clear()
+
+
+def unveiled(batch: list[Any], veil: Leaving) -> list[Any]:
+    """The entries in ``batch`` that are visible."""
     names = [entry.name for entry in batch]
     if names and isinstance(names[0], bytes):
         names = list(map(os.fsdecode, names))
@@ -97,28 +137,26 @@ def unveiled(batch: list[Any], veil: Veil | Unlisted) -> list[Any]:
 class Scan(itertools.chain[Any], metaclass=Told, told="posix.ScandirIterator"):
     """The iterator of :func:`os.scandir`: also a context manager, and closable.
 
-    It is a chain of lists, so that the next entry costs no call of a function in Python.
+    It chains the batches in C, so that getting the next entry does not call a Python function.
     """
 
-    _entries: Any
-    _current: list[list[Any]]
+    _batches: _Batches
 
     def __new__(cls, *args: object) -> Scan:
         raise TypeError("cannot create 'posix.ScandirIterator' instances")
 
     @classmethod
     def of(cls, listing: Listing) -> Scan:
-        current: list[list[Any]] = []
-        made = cls.from_iterable(listing.batches(current))
+        """A scan of an open directory. The class cannot be called, as the original cannot."""
+        batches = _Batches(listing)
+        made = cls.from_iterable(batches)
         assert isinstance(made, Scan)
-        made._entries = listing.entries
-        made._current = current
+        made._batches = batches
         return made
 
     def close(self) -> None:
-        self._entries.close()
-        for batch in self._current:
-            batch.clear()
+        """Close the directory. Idempotent."""
+        self._batches.close()
 
     def __enter__(self) -> Scan:
         return self
@@ -131,21 +169,25 @@ class Scan(itertools.chain[Any], metaclass=Told, told="posix.ScandirIterator"):
 
 
 class DirEntry(metaclass=Told, told="posix.DirEntry"):
-    """Answers all that :class:`os.DirEntry` answers; a link is followed within the invocation's view."""
+    """Has everything that :class:`os.DirEntry` has. Symlinks are followed within the invocation's view."""
 
-    __slots__ = ("_entry", "_listing")
+    __slots__ = ("_entry", "_followed", "_listing")
 
-    _entry: Any
+    _entry: os.DirEntry[Any]
     _listing: Listing
+    #: The status of the target, once it has been needed.
+    _followed: os.stat_result | None
 
     def __new__(cls) -> DirEntry:
         raise TypeError("cannot create 'posix.DirEntry' instances")
 
     @classmethod
     def of(cls, entry: os.DirEntry[Any], listing: Listing) -> DirEntry:
+        """The replacement of an original entry. The class cannot be called, as the original cannot."""
         made: DirEntry = object.__new__(cls)
         made._entry = entry
         made._listing = listing
+        made._followed = None
         return made
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -153,7 +195,7 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        return os.DirEntry  # it cannot be subclassed, and isinstance must stay true (C7.2)
+        return os.DirEntry  # cannot be subclassed, but isinstance() must still return True (C7.2)
 
     @property
     def name(self) -> Any:
@@ -167,10 +209,10 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
         return self._listing.prefix + self._entry.name
 
     def inode(self) -> int:
-        return self._entry.inode()  # type: ignore[no-any-return]
+        return self._entry.inode()
 
     def is_symlink(self) -> bool:
-        return self._entry.is_symlink()  # type: ignore[no-any-return]
+        return self._entry.is_symlink()
 
     def is_junction(self) -> bool:
         return False
@@ -179,29 +221,29 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
         entry = self._entry
         if follow_symlinks and self._leads_elsewhere():
             return self._is(modes.S_ISDIR)
-        return entry.is_dir(follow_symlinks=False)  # type: ignore[no-any-return]
+        return entry.is_dir(follow_symlinks=False)
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         if follow_symlinks and self._leads_elsewhere():
             return self._is(modes.S_ISREG)
-        return self._entry.is_file(follow_symlinks=False)  # type: ignore[no-any-return]
+        return self._entry.is_file(follow_symlinks=False)
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         if self._leads_elsewhere():
             if follow_symlinks:
                 try:
-                    return originals.stat(self._real())
+                    return self._status()
                 except OSError as exc:
                     reraise(exc, self.path)
             if not self._entry.is_symlink():
                 return originals.lstat(self._real())
         try:
-            return self._entry.stat(follow_symlinks=False)  # type: ignore[no-any-return]
+            return self._entry.stat(follow_symlinks=False)
         except OSError as exc:
             reraise(exc, self.path)
 
     def _leads_elsewhere(self) -> bool:
-        """Is it a link, or a directory on which another file system is mounted?"""
+        """Whether the entry is a symlink or a mount point."""
         if self._entry.is_symlink():
             return True
         listing = self._listing
@@ -216,9 +258,15 @@ class DirEntry(metaclass=Told, told="posix.DirEntry"):
     def _real(self) -> str:
         return resolve(self._listing.invocation, Given(self._virtual())).real
 
+    def _status(self) -> os.stat_result:
+        """The status of the entry's target, as of the first call."""
+        if self._followed is None:
+            self._followed = originals.stat(self._real())
+        return self._followed
+
     def _is(self, kind: Callable[[int], bool]) -> bool:
         try:
-            return kind(originals.stat(self._real()).st_mode)
+            return kind(self._status().st_mode)
         except FileNotFoundError:
             return False
         except OSError as exc:

@@ -1,7 +1,7 @@
-"""``os.walk`` from the top down, a directory at a time instead of an entry at a time.
+"""A top-down ``os.walk`` that processes a whole directory at a time instead of each entry.
 
-The standard library's own goes through :func:`os.scandir` and asks each entry. Of a bundle with tens of
-thousands of files that would be felt; the results are the same.
+The standard library's own version calls :func:`os.scandir` and then methods of each entry, which would be
+slow for a bundle of tens of thousands of files. The results are the same.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.aliases import StrOrBytes, StrOrBytesPath
-from tmpguard.core.invocation import get_current
+from tmpguard.core.invocation import redirecting
 
 from .listing import open_listing
 from .scan import DirEntry, unveiled
 
-Step = tuple[Any, list[Any], list[Any]]
+Visit = tuple[Any, list[Any], list[Any]]
 OnError = Callable[[OSError], object] | None
 
 _IS_LINK: Final = os.DirEntry.is_symlink
 _IS_DIRECTORY: Final = os.DirEntry.is_dir
 
 
-def _guarded(top: StrOrBytesPath, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Step]:
-    if get_current() is None or not topdown or followlinks:
+def _guarded(top: StrOrBytesPath, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Visit]:
+    if redirecting() is None or not topdown or followlinks:
         return originals.walk(top, topdown, onerror, followlinks)
     sys.audit("os.walk", top, topdown, onerror, followlinks)
-    return _steps(os.fspath(top), onerror)
+    return _visits(os.fspath(top), onerror)
 
 
-# It is a Python function that takes a Python function's place. From 3.12 on that is a generator.
+# A Python function, because it replaces one. Since 3.12 that is a generator function.
 if sys.version_info >= (3, 12):
 
     @functools.wraps(originals.walk)
     def walk(
         top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
-    ) -> Iterator[Step]:
+    ) -> Iterator[Visit]:
         yield from _guarded(top, topdown, onerror, followlinks)
 
 else:
@@ -49,14 +49,14 @@ else:
     @functools.wraps(originals.walk)
     def walk(
         top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
-    ) -> Iterator[Step]:
+    ) -> Iterator[Visit]:
         return _guarded(top, topdown, onerror, followlinks)
 
 
-del walk.__wrapped__  # whoever holds the original gets what stands in its place: that would be itself
+del walk.__wrapped__  # references to the original are rebound to the replacement: this one would be cyclic
 
 
-def _steps(top: StrOrBytes, onerror: OnError) -> Iterator[Step]:
+def _visits(top: StrOrBytes, onerror: OnError) -> Iterator[Visit]:
     pending = [iter([top])]
     while pending:
         path = next(pending[-1], None)
@@ -70,28 +70,29 @@ def _steps(top: StrOrBytes, onerror: OnError) -> Iterator[Step]:
                 onerror(exc)
             continue
         yield path, directories, others
-        # The caller may have changed the list, and what is on the disk.
+        # The caller may have changed the list, and the files on disk.
         below = _without_links(path, directories)
         pending.append(below if sys.version_info < (3, 12) else iter(list(below)))
 
 
 def _without_links(path: StrOrBytes, names: list[Any]) -> Iterator[Any]:
     for name in names:
-        invocation, full = get_current(), os.path.join(path, name)
-        is_known = invocation is not None and full in invocation.namespace.directories
+        invocation, full = redirecting(), os.path.join(path, name)
+        is_known = invocation is not None and full in invocation.guard.mounts.fresh().directories
         if is_known or not os.path.islink(full):
             yield full
 
 
 def _contents(path: StrOrBytes) -> tuple[list[Any], list[Any]]:
-    """The names of the directories, and of links to one, in ``path``, and those of all else."""
-    invocation = get_current()
+    """The names in the directory ``path``: directories, including symlinks to one, and everything else."""
+    invocation = redirecting()
+    known = None if invocation is None else invocation.guard.mounts.fresh()
     read = None if invocation is None else open_listing(invocation, path)
     with originals.scandir(path) if read is None else read.entries as entries:
         batch: list[Any] = list(entries)
     veil = None if read is None else read.veil
     links: set[Any] = set()
-    # By functions in C as far as possible: a walk of a large bundle spends its time here.
+    # Uses C functions as far as possible: a walk of a large bundle spends most of its time here.
     try:
         if read is not None and any(map(_IS_LINK, batch)):
             links = {entry.name for entry in batch if entry.is_symlink()}
@@ -109,8 +110,9 @@ def _contents(path: StrOrBytes) -> tuple[list[Any], list[Any]]:
     if veil is not None:
         directories = directories and veil.take_out(directories, True)
         others = veil.take_out(others, False)
-    if read is not None and read.virtual is not None and type(path) is str:
-        read.invocation.namespace.seen(read.virtual, [name for name in directories if name not in links])
+    if read is not None and known is not None and read.virtual is not None and type(path) is str:
+        unlinked = [name for name in directories if name not in links]
+        read.invocation.namespace.seen(read.virtual, unlinked, known)
     return directories, others
 
 

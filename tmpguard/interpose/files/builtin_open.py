@@ -7,28 +7,36 @@ import operator
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from errno import ENOENT
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tmpguard.core import originals
 from tmpguard.core.aliases import Opener, PathOrDescriptor, StrOrBytes, StrOrBytesPath
+from tmpguard.core.errors import shorten
 from tmpguard.core.invocation import Invocation, get_current
-from tmpguard.interpose.given import Given
+from tmpguard.core.spelling import is_encodable
+from tmpguard.interpose.given import Given, is_descriptor
 from tmpguard.interpose.modes import WRITING, Plan, parse, plan_of
-from tmpguard.interpose.paths import known_file, quick_real, readable, truth_as_descriptor
-from tmpguard.interpose.raising import alive_to_read, reraise
-from tmpguard.interpose.wrapper import is_descriptor, quick
+from tmpguard.interpose.paths import known_file, quick_known, quick_real, readable, truth_as_descriptor
+from tmpguard.interpose.raising import alive_to_read, reraise, spell_look
+from tmpguard.interpose.watching import files
+from tmpguard.interpose.wrapper import quick
 
-from .charge import Charge, charge_of
+from .charge import Charge
 from .raw import FileIO, open_at, open_by, refusable
-from .target import locate, opening
+from .target import accounting, locate, share
 
 _FileIO = originals.FileIO
 _open = originals.open
 _init = originals.FileIO.__init__
 _new = originals.FileIO.__new__
 
-_QUICK_WRITES: Final = {mode: plan for mode in ("w", "wt", "wb", "x", "xb") if (plan := parse(mode))}
+_READS: Final = frozenset({"r", "rb", "rt"})
+_QUICK_WRITES: Final = {
+    mode: plan for mode in ("w", "wt", "wb", "x", "xb", "a", "at", "ab") if (plan := parse(mode))
+}
 
 
 def _quick_open(
@@ -44,10 +52,18 @@ def _quick_open(
 ) -> Any:
     if (invocation := get_current()) is None:
         return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+    if invocation.watches:
+        args = (file, mode, buffering, encoding, errors, newline, closefd, opener)
+        return files.open(invocation, _open, args, {})
     if opener is None and buffering == -1 and closefd is True and type(mode) is type(file) is str:
         # quick_real() without the call where nothing is new: reading a small file takes a few microseconds.
         prefix, tail = invocation.mounted.prefix, invocation.guard.mounts.tails.get(file)
-        real = prefix + tail if prefix and tail else quick_real(invocation, file)
+        if prefix and tail:
+            real: str | None = prefix + tail
+        elif mode in _READS and (real := quick_known(invocation, file)) is not None:
+            return _open_known(invocation, file, real, mode, encoding, errors, newline)
+        else:
+            real = quick_real(invocation, file)
         if real is not None:
             try:
                 if mode == "rb" and encoding is errors is newline is None:
@@ -62,8 +78,42 @@ def _quick_open(
                 if plan is not None and (plan.text or encoding is errors is newline is None):
                     return _quick_write(invocation, file, real, mode, plan, encoding, errors, newline)
             except OSError as exc:
-                reraise(exc, file)
+                if mode in _READS:
+                    spell_look(invocation, exc, file, "open")
+                    raise
+                if exc.errno != ENOENT or not invocation.mounted.mend():
+                    reraise(exc, file, "open", making=mode not in _READS)
+    try:
+        return _open_within(invocation, file, mode, buffering, encoding, errors, newline, closefd, opener)
+    except FileNotFoundError:
+        if not invocation.mounted.mend():
+            raise
+    except OSError as exc:
+        shorten(exc)
+        raise
     return _open_within(invocation, file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+
+def _open_known(
+    invocation: Invocation,
+    file: str,
+    real: str,
+    mode: str,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> Any:
+    """Open what is known to have the path ``real`` outside ``/tmp``, to read it."""
+    try:
+        opened = _open(real, mode, -1, encoding, errors, newline)
+    except OSError as exc:
+        reraise(exc, file)
+    if real is not file:
+        raw_of(opened).name = file
+    namespace = invocation.made_namespace
+    if namespace is not None and namespace.bundled:
+        namespace.opened(opened.fileno(), real)
+    return opened
 
 
 def _quick_write(
@@ -76,18 +126,32 @@ def _quick_write(
     errors: str | None,
     newline: str | None,
 ) -> Any:
-    """Open a new or emptied file below /tmp under the standard buffers: the usual case without detours."""
+    """Open a file below /tmp to write or append to it, under the standard buffers: the usual case without
+    detours."""
     raw = _new(_FileIO)
-    quota = invocation.quota
-    if quota.credit < quota.limit or quota.max_files is not None:
-        opening(invocation, file, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
+    volume = invocation.mounted  # there is one: the path leads into it
+    quota = volume.quota
+    appends = mode[0] == "a"
+    openings = volume.openings = volume.openings + 1
+    if volume.handles and volume.has_open_handle():
+        share(quota, real)
+    if quota.max_files is not None:
+        accounting(invocation, file, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
+    elif appends:
+        with quota.lock:
+            quota.stamp += 1  # a step that this call interrupts may be about the same file
+        _init(raw, real, plan.raw_mode)
+    elif quota.credit < quota.limit and mode[0] == "w":
+        quota.emptying(real, partial(_init, raw, real, plan.raw_mode))
     else:
         _init(raw, real, plan.raw_mode)
     raw.name = file
     try:
         result: Any = io.BufferedWriter(raw, _buffer_size(raw))
-        charge = charge_of(invocation, raw, empty=True)
+        charge = Charge(invocation, raw, empty=not appends) if raw.seekable() else None
         if charge is not None:
+            if appends:
+                charge.start_at_end(quota)
             charge.attach(raw)
         if plan.text:
             result = io.TextIOWrapper(result, encoding, errors, newline)
@@ -96,12 +160,14 @@ def _quick_write(
         raw.close()
         raise
     if charge is not None:
-        invocation.volume.keep_handle(result, charge.retire)
+        volume.keep_handle(result, charge.retire, charge.descriptor)
+        if volume.openings != openings:
+            charge.forget_end()
     return result
 
 
 #: What :func:`open` is within an invocation, and how it is reached from outside of one.
-open = quick(_open, _quick_open, "builtins.open")
+open = quick(_open, _quick_open, "io.open")
 
 
 class _Options(NamedTuple):
@@ -185,7 +251,7 @@ def _walk_to_read(invocation: Invocation, given: Given, options: _Options) -> An
         real = readable(invocation, given, operation="open")
         return _opened_to_read(invocation, given.name, given.like(real), real, options)
     except OSError as exc:
-        reraise(exc, given.name)
+        reraise(exc, given.name, "open")
 
 
 def _opened_to_read(
@@ -262,7 +328,7 @@ def _finished(invocation: Invocation, raw: Any, charge: Charge | None, plan: Pla
         charge.attach(raw)
     result = _buffered(raw, plan, options, may_be_terminal=charge is None)
     if charge is not None:
-        invocation.volume.keep_handle(result, charge.retire)
+        invocation.volume.keep_handle(result, charge.retire, charge.descriptor)
     return result
 
 
@@ -286,10 +352,12 @@ def _buffered(raw: io.FileIO, plan: Plan, options: _Options, *, may_be_terminal:
         raise
 
 
-def _buffer_size(raw: io.FileIO) -> int:
-    """As large as the interpreter's own :func:`io.open` makes it: since 3.14 not only a block."""
-    size: int = raw._blksize  # type: ignore[attr-defined]
-    return size if sys.version_info < (3, 14) else max(min(size, 8 << 20), io.DEFAULT_BUFFER_SIZE)
+#: As large as the interpreter's own :func:`io.open` makes it: since 3.14, not only a block.
+_buffer_size: Final[Callable[[Any], int]] = (
+    operator.attrgetter("_blksize")
+    if sys.version_info < (3, 14)
+    else lambda raw: max(min(raw._blksize, 8 << 20), io.DEFAULT_BUFFER_SIZE)
+)
 
 
 def raw_of(file: Any) -> Any:
@@ -299,6 +367,6 @@ def raw_of(file: Any) -> Any:
 
 
 def open_code(invocation: Invocation, path: StrOrBytesPath) -> Any:
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str) or "\0" in path or not is_encodable(path):
         return originals.open_code(path)  # type: ignore[arg-type]
     return _open_for_reading(invocation, path, _Options("rb", -1, None, None, None))

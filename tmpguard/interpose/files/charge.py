@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +16,10 @@ from tmpguard.core.aliases import ReadableBuffer
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
+from tmpguard.core.storage.charging import Full
 from tmpguard.core.storage.openfiles import file_bytes, may_write
-from tmpguard.core.storage.quota import Full, Quota
+from tmpguard.core.storage.pages import pages
+from tmpguard.core.storage.quota import Quota
 
 _write = originals.FileIO.write
 
@@ -34,13 +37,14 @@ class Charge:
     """
 
     __slots__ = (
+        "_appending",
         "_cuts",
-        "_descriptor",
         "_end",
         "_nameless",
         "_raw",
         "_refused",
         "_retrying",
+        "descriptor",
         "exposed",
         "invocation",
         "quota",
@@ -49,15 +53,17 @@ class Charge:
     def __init__(self, invocation: Invocation, raw: io.FileIO, *, empty: bool = False) -> None:
         self.invocation = invocation
         #: None once the invocation is over.
-        self.quota: Quota | None = invocation.quota
+        self.quota: Quota | None = invocation.mounted.quota
         # The raw file holds its charge: a reference back would leave a forgotten file to the collector.
         self._raw = weakref.ref(raw)
-        self._descriptor: int = raw.fileno()
-        # The offset of the next write while the file was empty at first and only ever appended to: then the
-        # cost of a write is known exactly. None where it is not.
-        self._end = 0 if empty else None
+        self.descriptor: int = raw.fileno()
+        # The offset of the next write while the file is known to end there and to have no holes: then the
+        # cost of a write is known. None where it is not, and while a write is under way.
+        self._end = 0 if empty and not (self.quota.shared and self._is_shared()) else None
         # As many files were cut when that was so: another may be this one, and its last page is gone.
-        self._cuts = self.quota.cuts if empty else 0
+        self._cuts = self.quota.cuts
+        # Was nothing but written since the disk was last asked? Then it is worth while to find the end.
+        self._appending = empty
         self._nameless = False
         #: The first of the bytes that were refused last, and whether a flush that nobody asked for runs.
         self._refused: bytes | None = None
@@ -71,13 +77,28 @@ class Charge:
         raw.seek = self.seek
         raw.truncate = self.truncate
         raw.fileno = self.fileno
-        if self.is_nameless(raw):
+        if self._end is None and self.is_nameless(raw):
             raw.close = self.close
 
     def is_nameless(self, raw: io.FileIO) -> bool:
         """Was the file unlinked before it was opened here?"""
-        self._nameless = self._end is None and not originals.fstat(self._descriptor).st_nlink
+        self._nameless = self._end is None and not originals.fstat(self.descriptor).st_nlink
         return self._nameless
+
+    def start_at_end(self, quota: Quota) -> None:
+        """The file was opened to append to it."""
+        status = originals.fstat(self.descriptor)
+        size, inode = status.st_size, status.st_ino
+        if status.st_nlink and status.st_blocks * 512 >= (size + 4095) & -4096 and inode not in quota.shared:
+            self._end, self._appending = size, True
+
+    def forget_end(self) -> None:
+        """Another file was opened while this one was: it may be the same one."""
+        with self.invocation.quota.lock:
+            self._end = None
+            quota = self.invocation.quota
+            quota.shared.add(originals.fstat(self.descriptor).st_ino)
+            quota.cuts += 1
 
     def raw(self) -> io.FileIO:
         """The raw file. Raises ValueError when it is closed and gone.
@@ -88,9 +109,9 @@ class Charge:
         raw = self._raw()
         if raw is not None:
             return raw
-        if not self.invocation.owns(self._descriptor):
+        if not self.invocation.owns(self.descriptor):
             raise ValueError("I/O operation on closed file.")
-        return originals.FileIO(self._descriptor, "w", closefd=False)
+        return originals.FileIO(self.descriptor, "w", closefd=False)
 
     def write(self, data: Any, /) -> int | None:
         raw = self._raw() or self.raw()
@@ -114,9 +135,18 @@ class Charge:
                 # What is new are the pages between the one it ends in now and the one it will end in.
                 cost = ((end + size + 4095) & -4096) - ((end + 4095) & -4096)
                 if cost <= quota.credit:
-                    quota.credit -= cost
-                    written: int | None = _write(raw, data)
-                    self._end = end + written if written is not None else None
+                    self._end = None
+                    try:
+                        quota.credit -= cost
+                        written: int | None = _write(raw, data)
+                    except BaseException as exc:
+                        quota.doubt()
+                        remedies.note_full_disk(exc)
+                        raise
+                    if written == size and self._cuts == quota.cuts:
+                        self._end = end + size
+                    else:
+                        quota.doubt()  # it was written in part, or a finalizer or a signal handler came in
                     return written
             return self._write_what_fits(raw, quota, data, size)
 
@@ -124,27 +154,50 @@ class Charge:
         """The lock is held (C3.4)."""
         if raw.closed or not memoryview(data).c_contiguous:
             return _write(raw, data)  # which says so
+        self._end = None
+        stamp = quota.stamp + 1
         try:
-            fits = quota.charge(self._descriptor, size)
+            fits = quota.charge(self.descriptor, size)
         except Full:
             fits = 0
-        if size and not fits and not may_write(self._descriptor):
+        if size and not fits and not may_write(self.descriptor):
             return _write(raw, data)  # which says so
-        if (size and not fits) or (fits < size and not self.invocation.guard.enforce):
-            touched(self._descriptor)
+        if size and not fits:
+            touched(self.descriptor)
             if self._is_known(data):
                 raise os_error(ENOSPC)
             self._refused = bytes(memoryview(data).cast("B")[:_COMPARED])
             warned: Any = raw  # the method has no type: io looks it up when it collects an unclosed file
             warned._dealloc_warn = partial(self._dealloc_warn, type(warned)._dealloc_warn)
-            self.invocation.refuse("write", ENOSPC, None, remedy=full(self.invocation), about=raw.name)
-            fits = size
-        written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
-        if self._end is not None:
-            self._end = self._end + written if written is not None else None
-            if written:
-                self._cuts = quota.cuts  # the page that it ends in is there now, whatever became of it
+            self.invocation.refuse("write", ENOSPC, None, remedy=full_remedy(self.invocation), about=raw.name)
+        try:
+            written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
+        except BaseException as exc:
+            quota.doubt()
+            remedies.note_full_disk(exc)
+            raise
+        if written != fits or quota.stamp != stamp:
+            quota.doubt()
+        elif self._appending:
+            self._cuts, self._end = quota.cuts, self._found_end()
+            if quota.stamp != stamp:
+                self._end = None
+        self._appending = True
         return written
+
+    def _found_end(self) -> int | None:
+        """The end of the file, if that is where it is written to and it has no holes."""
+        assert self.quota is not None
+        status = originals.fstat(self.descriptor)
+        size = status.st_size
+        if status.st_blocks * 512 < pages(size) or not status.st_nlink or self._is_shared():
+            return None
+        return size if originals.lseek(self.descriptor, 0, os.SEEK_CUR) == size else None
+
+    def _is_shared(self) -> bool:
+        """Does another open file write to the same one?"""
+        shared = self.invocation.quota.shared
+        return bool(shared) and originals.fstat(self.descriptor).st_ino in shared
 
     def _dealloc_warn(self, original: Callable[[Any, Any], None], file: Any) -> None:
         """The interpreter is about to close the file, since nobody did: it flushes what is left."""
@@ -164,30 +217,31 @@ class Charge:
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         # From here on its end is no longer known without asking the disk.
-        self._end = None
+        self._end, self._appending = None, False
         return originals.FileIO.seek(self.raw(), offset, whence)
 
     def truncate(self, size: int | None = None, /) -> int:
         raw, quota = self.raw(), self.quota
         if quota is None:
             raise self.invocation.stale("truncate", raw.name)
-        self._end = None
+        self._end, self._appending = None, False
         change = partial(originals.FileIO.truncate, raw, size)
         if raw.closed:
             return change()  # which says so
-        return quota.changing(self._descriptor, change)  # type: ignore[no-any-return]
+        return quota.changing(self.descriptor, change)
 
     def fileno(self) -> int:
         """From here on native code may write to the file: it is looked at until it is closed."""
         raw = self._raw()
-        descriptor: int = self._descriptor if raw is None else originals.FileIO.fileno(raw)
+        descriptor: int = self.descriptor if raw is None else originals.FileIO.fileno(raw)
         if raw is not None and not self.exposed and self.quota is not None:
             try:
                 self.invocation.expose(descriptor)
             except OSError:
                 return descriptor  # it was closed by its number: there is nothing to look at
             self.exposed = True
-            raw.close = self.close  # type: ignore[method-assign]
+            if type(raw) is originals.FileIO:  # the class of ours closes it by a method of its own
+                raw.close = self.close  # type: ignore[method-assign]
         return descriptor
 
     def close(self) -> None:
@@ -201,37 +255,53 @@ class Charge:
         exceeded = False
         if quota is not None and not raw.closed and raw.closefd:
             if self.exposed:
-                exceeded = quota.conceal(self._descriptor)
+                exceeded = quota.conceal(self.descriptor)
             if self._nameless:
-                status = originals.fstat(self._descriptor)
+                status = originals.fstat(self.descriptor)
                 if not status.st_nlink:  # else it was given a name meanwhile
-                    quota.unlinked(status, file_bytes(self._descriptor))
+                    quota.unlinked(status, file_bytes(self.descriptor))
         originals.FileIO.close(raw)
-        if exceeded and self.invocation.guard.enforce:
+        if exceeded:
             raise self.invocation.exceeded(raw.name)
 
     def retire(self, file: Any) -> None:
         """The invocation is over: take what ``file``, which writes through the raw file, still holds in its
         buffers (None: it was collected), and have every later write refused (C4.5)."""
         self._retrying = True
+        if file is None:  # most files
+            self.quota = None
+            return
         with suppress(OSError, ValueError):
-            if file is not None and not file.closed:
+            if not file.closed:
                 file.flush()
         self.quota = None
-        if file is None or _is_gone(file):
+        if _is_gone(file):
             return
         for door in (file, getattr(file, "buffer", None)):
             if door is not None:
                 door.write = _StaleWrite(self.invocation, file.name)
-                door.close = _StaleClose(door)
+                if not isinstance(door, originals.FileIO):  # which has no buffer
+                    door.close = _StaleClose(door)
 
 
 def charge_of(invocation: Invocation, raw: io.FileIO, *, empty: bool = False) -> Charge | None:
     """What charges the writes of ``raw``, a file of the scratch directory that is ``empty`` or not.
 
-    None for a FIFO: what goes through it is not the file system's (C1.3). Under a buffer that is known.
+    None for a FIFO: what goes through it is not the file system's (C1.3).
     """
-    return Charge(invocation, raw, empty=empty) if raw.seekable() else None
+    return Charge(invocation, raw, empty=empty) if _is_seekable(raw.fileno()) else None
+
+
+def _is_seekable(descriptor: int) -> bool:
+    """Whether the file has an offset.
+
+    A raw file that was not asked before remembers whether its first seek succeeded. So it is not asked here.
+    """
+    try:
+        originals.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        return False
+    return True
 
 
 def bytes_of(data: ReadableBuffer) -> memoryview | None:
@@ -248,7 +318,7 @@ def touched(descriptor: int) -> None:
         originals.utime(descriptor)
 
 
-def full(invocation: Invocation) -> str:
+def full_remedy(invocation: Invocation) -> str:
     """What to do when ``/tmp`` is full (C2.4)."""
     if invocation.quota.overrun:
         return invocation.exceeded_remedy()

@@ -164,21 +164,29 @@ def _left(fd: int, start: int) -> int:
 
 def ioctl(invocation: Invocation, fd: FileDescriptorLike, request: int, *args: Any, **more: Any) -> Any:
     """:func:`fcntl.ioctl`. Raises OSError(EXDEV) or OSError(EOPNOTSUPP) for clones to and from ``/tmp``."""
-    if request in (_FICLONE, _FICLONERANGE) and args:
-        descriptor, source = _descriptor_number(fd), _source(request, args[0])
-        originals.fstat(source)
-        ours = [invocation.owns(number) for number in (source, descriptor)]
+    files = _cloned(fd, request, args[0]) if request in (_FICLONE, _FICLONERANGE) and args else None
+    if files is not None:
+        ours = [invocation.owns(number) for number in files]
         if any(ours):
-            alive(invocation, "fcntl.ioctl", descriptor)
+            alive(invocation, "fcntl.ioctl", files[1])
             raise os_error(EOPNOTSUPP if all(ours) else EXDEV)
     return originals.fcntl_ioctl(fd, request, *args, **more)
 
 
-def _source(request: int, argument: Any) -> int:
+def _cloned(fd: object, request: int, argument: Any) -> tuple[int, int] | None:
+    """The descriptors of the source and of the target; None where the original raises the right error."""
+    target: Any = fd if isinstance(fd, int) else getattr(fd, "fileno", lambda: None)()
+    source = argument
     if request == _FICLONERANGE:
-        return int(struct.unpack_from("q", argument)[0])
-    return _descriptor_number(argument)
-
-
-def _descriptor_number(fd: FileDescriptorLike) -> int:
-    return fd if isinstance(fd, int) else int(fd.fileno())
+        try:
+            source = int(struct.unpack_from("q", argument)[0])
+        except (struct.error, TypeError):
+            return None
+    if not isinstance(source, int) or not isinstance(target, int):
+        return None
+    try:
+        originals.fstat(source)
+        originals.fstat(target)
+    except (OSError, OverflowError):
+        return None
+    return source, target

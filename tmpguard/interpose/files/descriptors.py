@@ -12,18 +12,25 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from tmpguard.core import originals
-from tmpguard.core.aliases import PathOrDescriptor, ReadableBuffer, StrOrBytes, StrOrBytesPath
+from tmpguard.core.aliases import (
+    PathOrDescriptor,
+    ReadableBuffer,
+    StrOrBytes,
+    StrOrBytesPath,
+    WriteableBuffer,
+)
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.reports.remedies import note_full_disk
+from tmpguard.core.storage.charging import Full
 from tmpguard.core.storage.openfiles import fill_holes
-from tmpguard.core.storage.quota import Full
 from tmpguard.interpose.given import Given
 from tmpguard.interpose.modes import CHANGING, WRITING
 from tmpguard.interpose.paths import exists, hold, readable, resolve
 from tmpguard.interpose.raising import alive, alive_to_read, refuse, reraise
 from tmpguard.interpose.readonly import O_PATH, O_TMPFILE, truncate_error
 
-from .charge import bytes_of, full, touched
+from .charge import bytes_of, full_remedy, touched
 from .raw import Unopened, handing_over
 from .target import locate, making, opening
 
@@ -31,6 +38,10 @@ T = TypeVar("T")
 
 _WITH_O_PATH: Final = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RWF_APPEND: Final = getattr(os, "RWF_APPEND", 0)
+#: What file systems support or refuse: the disk's is not the one that an invocation sees.
+_RWF_SUPPORTED: Final = (
+    getattr(os, "RWF_NOWAIT", 0) | getattr(os, "RWF_ATOMIC", 0) | getattr(os, "RWF_DONTCACHE", 0)
+)
 
 
 def open(
@@ -53,7 +64,7 @@ def open(
         invocation.namespace.opened(fd, real)
         return fd
     except OSError as exc:
-        reraise(exc, given.name)
+        reraise(exc, given.name, "os.open", making=bool(flags & os.O_CREAT))
 
 
 def _check_flags(flags: int) -> None:
@@ -148,16 +159,24 @@ def charged(
     """``call`` with as many of ``size`` bytes as fit (C3.4)."""
     quota = invocation.quota
     with quota.lock:
+        stamp = quota.stamp + 1
         try:
             fits = quota.charge(fd, size, offset)
         except Full:
             fits = 0
-        if (size and not fits) or (fits < size and not invocation.guard.enforce):
+        if size and not fits:
             call(0)  # what the kernel has against the call itself is told first
             touched(fd)
-            invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full(invocation))
-            fits = size
-        return call(fits)
+            invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full_remedy(invocation))
+        try:
+            result = call(fits)
+        except BaseException as exc:
+            quota.doubt()
+            note_full_disk(exc)
+            raise
+        if quota.stamp != stamp or (isinstance(result, int) and result != fits):
+            quota.doubt()
+        return result
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -205,10 +224,35 @@ def pwritev(
     def call(size: int) -> Any:
         return originals.pwritev(fd, _first(views, size), offset, flags)
 
+    if flags & _RWF_SUPPORTED and total:
+        call(0)  # what the kernel has against the call itself is told first
+        _try_on_tmpfs(lambda memory: originals.pwritev(memory, [b"-"], 0, flags))
     at = None if offset == -1 else offset  # -1 stands for where the descriptor is
     if flags & _RWF_APPEND:
         at = originals.fstat(fd).st_size
     return charged(invocation, "os.pwritev", fd, total, at, call)  # type: ignore[no-any-return]
+
+
+def preadv(
+    invocation: Invocation, fd: int, buffers: Sequence[WriteableBuffer], offset: int, flags: int = 0, /
+) -> int:
+    """:func:`os.preadv`: reading needs nothing, but for flags that a tmpfs may refuse."""
+    if flags & _RWF_SUPPORTED and invocation.owns(fd):
+        views = _views(buffers)
+        if views and _total(views) and not any(view.readonly for view in views):
+            originals.preadv(fd, [bytearray()], offset, flags)
+            _try_on_tmpfs(lambda memory: originals.preadv(memory, [bytearray(1)], 0, flags))
+    return originals.preadv(fd, buffers, offset, flags)  # type: ignore[no-any-return]
+
+
+def _try_on_tmpfs(call: Callable[[int], object]) -> None:
+    """Raises OSError as ``call`` does with a file of one byte on a tmpfs."""
+    memory = os.memfd_create("tmpguard", os.MFD_CLOEXEC)
+    try:
+        originals.write(memory, b"-")
+        call(memory)
+    finally:
+        originals.close(memory)
 
 
 def _views(buffers: Sequence[ReadableBuffer]) -> list[memoryview] | None:
@@ -220,7 +264,7 @@ def _views(buffers: Sequence[ReadableBuffer]) -> list[memoryview] | None:
         view = bytes_of(buffer)
         if view is None and not _is_empty(buffer):
             return None
-        views.append(view or memoryview(b""))
+        views.append(memoryview(b"") if view is None else view)  # an empty one is false
     return views
 
 
@@ -269,7 +313,7 @@ def truncate(invocation: Invocation, path: PathOrDescriptor, length: int) -> Non
             raise os_error(EINVAL)
         return _truncate(invocation, given, length)
     except OSError as exc:
-        reraise(exc, given.name)
+        reraise(exc, given.name, "os.truncate")
 
 
 def _truncate(invocation: Invocation, given: Given, length: int) -> None:
@@ -299,7 +343,7 @@ def posix_fallocate(invocation: Invocation, fd: int, offset: int, length: int, /
             quota.charge_whole(fd, length, offset)
         except Full:
             originals.write(fd, b"")  # may not be open for writing, which is told first
-            invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full(invocation))
+            invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full_remedy(invocation))
         originals.posix_fallocate(fd, offset, length)
         fill_holes(fd, offset, length)
     return None

@@ -9,14 +9,14 @@ from errno import ENOSPC
 from typing import Any, Final
 
 from tmpguard.core import originals
-from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.invocation import Invocation, redirecting
+from tmpguard.core.storage.charging import Full
 from tmpguard.core.storage.openfiles import fill_holes
 from tmpguard.core.storage.pages import pages
-from tmpguard.core.storage.quota import Full
 from tmpguard.interpose.raising import alive
 from tmpguard.interpose.wrapper import StandIn
 
-from .charge import full
+from .charge import full_remedy
 
 _GRANULARITY: Final = mmap_module.ALLOCATIONGRANULARITY
 
@@ -33,7 +33,7 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
     _inode = 0
 
     def __new__(cls, fileno: int, length: int, *args: int, **options: Any) -> mmap:
-        invocation = get_current()
+        invocation = redirecting()
         charged = False
         if invocation is not None and fileno != -1:
             charged = _allocate_mapped(invocation, fileno, length, args, options)
@@ -53,7 +53,7 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
         growth = pages(newsize) - pages(before)
         with quota.lock:
             if growth > 0 and not quota.take(growth, self._inode):
-                invocation.refuse("mmap.resize", ENOSPC, None, about="", remedy=full(invocation))
+                invocation.refuse("mmap.resize", ENOSPC, None, about="", remedy=full_remedy(invocation))
                 quota.freed(-growth, self._inode)
             try:
                 super().resize(newsize)
@@ -101,6 +101,6 @@ def _allocate_mapped(
         try:
             quota.charge_whole(fd, size, offset)
         except Full:
-            invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full(invocation))
+            invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full_remedy(invocation))
         fill_holes(fd, offset, size)
     return True

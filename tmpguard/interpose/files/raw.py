@@ -12,17 +12,19 @@ from typing import Any, Final
 from tmpguard.core import originals
 from tmpguard.core.aliases import Opener, PathOrDescriptor, ReadableBuffer, StrOrBytes
 from tmpguard.core.invocation import Invocation, get_current
-from tmpguard.interpose.given import Given
+from tmpguard.interpose.given import Given, is_descriptor
 from tmpguard.interpose.modes import WRITING, Plan, raw_plan_of
 from tmpguard.interpose.paths import readable, truth_as_descriptor
 from tmpguard.interpose.raising import alive, reraise
-from tmpguard.interpose.wrapper import StandIn, is_descriptor
+from tmpguard.interpose.watching import files
+from tmpguard.interpose.wrapper import StandIn
 
 from .charge import Charge, charge_of
 from .target import locate, opening
 
 _write = originals.FileIO.write
 _init = originals.FileIO.__init__
+_new = originals.FileIO.__new__
 
 
 class Unopened(str):
@@ -47,6 +49,9 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
         plan = raw_plan_of(mode) if invocation is not None else None
         if invocation is None or plan is None:
             _init(self, file, mode, closefd, opener)
+            return
+        if invocation.watches:
+            files.open_raw(invocation, self, _init, plan, (file, mode, closefd, opener))
             return
         if not self.closed:
             super().close()  # what it was before, whatever becomes of it
@@ -101,7 +106,7 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
             real = readable(invocation, given, operation="open")
             _init(self, given.like(real), mode, closefd)
         except OSError as exc:
-            reraise(exc, given.name)
+            reraise(exc, given.name, "open")
         invocation.namespace.opened(self.fileno(), real)
 
     def _hold(self, charge: Charge | None) -> None:
@@ -109,7 +114,12 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
         self._charge = charge
         if charge is not None:
             self._nameless = charge.is_nameless(self)
-            charge.invocation.volume.keep_handle(self, charge.retire)
+            charge.invocation.volume.keep_handle(self, charge.retire, charge.descriptor)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Since 3.14 the error differs for derived classes. One of this class is to have that of the original.
+        refusing = _new(originals.FileIO) if type(self) is FileIO else super()
+        return refusing.__reduce_ex__(protocol)
 
     def write(self, data: ReadableBuffer, /) -> int | None:  # type: ignore[override]
         return _write(self, data) if self._charge is None else self._charge.write(data)
@@ -130,6 +140,9 @@ class FileIO(originals.FileIO, metaclass=StandIn, told="_io.FileIO"):  # type: i
         return super().fileno() if self._charge is None else self._charge.fileno()
 
 
+files.own_write(FileIO.write)
+
+
 def open_at(
     invocation: Invocation, raw: io.FileIO, real: StrOrBytes, name: StrOrBytes, plan: Plan
 ) -> Charge | None:
@@ -137,7 +150,7 @@ def open_at(
     try:
         opening(invocation, name, real, plan.flags, partial(_init, raw, real, plan.raw_mode))
     except OSError as exc:
-        reraise(exc, name)
+        reraise(exc, name, "open", making=bool(plan.flags & os.O_CREAT))
     raw.name = name
     return charge_of(invocation, raw, empty=bool(plan.flags & (os.O_TRUNC | os.O_EXCL)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat as modes
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EEXIST, EISDIR, ENOSPC, EROFS
 from functools import partial
 from typing import Any, TypeVar
@@ -13,8 +14,8 @@ from tmpguard.core import originals
 from tmpguard.core.aliases import StrOrBytes
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
-from tmpguard.core.storage.pages import allocated
-from tmpguard.core.storage.quota import Full
+from tmpguard.core.storage.charging import Full
+from tmpguard.core.storage.quota import Quota
 from tmpguard.interpose.given import Given
 from tmpguard.interpose.paths import quick_real_of, resolve, resolve_entry
 from tmpguard.interpose.raising import alive, refuse, reraise
@@ -39,9 +40,17 @@ def locate(invocation: Invocation, given: Given, flags: int, operation: str = "o
         return given.name, False  # the original refuses it by itself
     try:
         making = bool(flags & os.O_CREAT)
-        if making and not flags & O_PATH:
+        creating = making and not flags & O_PATH
+        if creating:
             _check_last(invocation, given, flags, operation)
-        where = resolve(invocation, given, follow=_follows(flags), operation=operation, making=making)
+        where = resolve(
+            invocation,
+            given,
+            follow=_follows(flags),
+            operation=operation,
+            making=making,
+            creating=creating,
+        )
         if not where.mount.writable:
             code = open_error(where, flags)
             if code == EROFS:
@@ -49,7 +58,7 @@ def locate(invocation: Invocation, given: Given, flags: int, operation: str = "o
             elif code:
                 raise os_error(code)
     except OSError as exc:
-        reraise(exc, given.name)
+        reraise(exc, given.name, operation, making=bool(flags & os.O_CREAT))
     return given.like(where.real), where.mount.charged
 
 
@@ -75,27 +84,37 @@ def opening(
     call: Callable[[], T],
     operation: str = "open",
 ) -> T:
-    """Run ``call``, which opens ``real`` in the scratch directory, and charge what it frees and makes.
+    """Run ``call``, which opens ``real`` in the scratch directory, perhaps while other files are written."""
+    volume = invocation.volume
+    if volume.writes():
+        share(volume.quota, real)
+    return accounting(invocation, name, real, flags, call, operation)
 
-    Without the lock where that is a FIFO: who opens it waits for its other end, perhaps.
-    """
+
+def accounting(
+    invocation: Invocation,
+    name: object,
+    real: StrOrBytes,
+    flags: int,
+    call: Callable[[], T],
+    operation: str = "open",
+) -> T:
+    """Run ``call``, which opens ``real`` in the scratch directory, and charge or free what it changes."""
     quota = invocation.quota
     if flags & os.O_CREAT and quota.max_files is not None and not _is_pipe(real):
         call = partial(making, invocation, operation, name, real, call)
     if not flags & os.O_TRUNC or quota.credit >= quota.limit:
         return call()
-    with quota.lock:
-        try:
-            status = originals.stat(real)
-        except (OSError, ValueError):
-            return call()  # which will say so, or make it
-        if not modes.S_ISFIFO(status.st_mode):
-            before = allocated(status, real)
-            result = call()
-            if before:
-                quota.freed(before, status.st_ino)
-            return result
-    return call()
+    return quota.emptying(real, call)
+
+
+def share(quota: Quota, real: StrOrBytes) -> None:
+    """Before ``real`` is opened for writing while other files are: if it exists, it may be one of them."""
+    with suppress(OSError, ValueError):
+        inode = originals.stat(real).st_ino
+        with quota.lock:
+            quota.shared.add(inode)
+            quota.cuts += 1
 
 
 def _is_pipe(real: StrOrBytes) -> bool:
@@ -122,7 +141,7 @@ def making(
     if real.endswith("/") and operation != "os.mkdir" and not nameless:
         return call()  # only a directory may be named like that, which the kernel says
     try:
-        return quota.making(real, call, nameless=nameless)  # type: ignore[no-any-return]
+        return quota.making(real, call, nameless=nameless)
     except Full:
         invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
         return call()

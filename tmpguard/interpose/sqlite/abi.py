@@ -14,7 +14,14 @@ import sqlite3
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tmpguard.core.layout import SOURCE_ROOT
+
+from .view import pending
+
+if TYPE_CHECKING:
+    from _ctypes import CFuncPtr
 
 logger: Final = logging.getLogger("tmpguard")
 
@@ -118,30 +125,47 @@ def library() -> Library | None:
     return Library(register, default, address, uses_uris, succeeds, fails)
 
 
-def _address(function: Any) -> int:
+def _address(function: CFuncPtr) -> int:
     address = ctypes.cast(function, c_void_p).value
     assert address
     return address
 
 
-def keep(thing: Any) -> None:
+def keep(thing: object) -> None:
     """Keep ``thing`` alive for ever: SQLite may use its address even after all modules are torn down."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _is_from_a_signal(exc: BaseException) -> bool:
+    """Was it raised by a signal handler of the application, as a time limit or an exit is?"""
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and not traceback.tb_frame.f_code.co_filename.startswith(SOURCE_ROOT)
 
 
 _callbacks: Final[dict[str, int]] = {}
 
 
-def callback(name: str, prototype: Any, function: Callable[..., Any], failure: Any) -> int:
+def callback(
+    name: str,
+    prototype: Callable[..., CFuncPtr],
+    function: Callable[..., int | None],
+    failure: int | None,
+) -> int:
     """The address of ``function`` as a C callback. If it raises, it returns the error code ``failure``."""
 
-    def call(*args: Any) -> Any:
+    def call(*args: int | None) -> int | None:
         try:
             return function(*args)
-        except KeyboardInterrupt:
-            _thread.interrupt_main()  # raises it again once SQLite has returned
-        except Exception:
-            logger.exception("tmpguard's callback %s for SQLite failed", name)
+        except BaseException as exc:
+            # Else ctypes would return 0, which is SQLite's success.
+            if isinstance(exc, KeyboardInterrupt) and failure == sqlite3.SQLITE_IOERR_CLOSE:
+                _thread.interrupt_main()  # SQLite ignores what becomes of a close
+            elif isinstance(exc, KeyboardInterrupt) or _is_from_a_signal(exc):
+                pending.raised = exc
+            else:
+                logger.exception("tmpguard: the callback %s for SQLite failed", name)
         return failure
 
     if name not in _callbacks:

@@ -10,13 +10,14 @@ import sqlite3
 from errno import EROFS
 from typing import Final
 
-from tmpguard.core.invocation import get_current
+from tmpguard.core.invocation import redirecting
 from tmpguard.core.reports import remedies
 
 from .view import known_view, pending
 
 _NAME: Final = "sqlite_errorcode"
 _PRIMARY: Final = 0xFF
+_NO_TABLE: Final = "no such table"
 _REFUSALS: Final = frozenset(
     {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
 )
@@ -32,12 +33,25 @@ class ErrorCode:
 
     def __set__(self, error: sqlite3.Error, code: object) -> None:
         vars(error)[_NAME] = code
-        if isinstance(code, int) and code & _PRIMARY in _REFUSALS and get_current() is not None:
-            _add_remedy(error, code)
+        raised, pending.raised = pending.raised, None
+        if raised is not None:
+            raise raised
+        if isinstance(code, int) and redirecting() is not None:
+            if code & _PRIMARY in _REFUSALS:
+                _add_remedy(error, code)
+            elif code == sqlite3.SQLITE_ERROR and str(error).startswith(_NO_TABLE):
+                remedies.add_note(error, _replaced())
 
     def __delete__(self, error: sqlite3.Error) -> None:
         if vars(error).pop(_NAME, None) is None:
             raise AttributeError(_NAME)
+
+
+def _replaced() -> str:
+    """The remedy for a missing table whose database another invocation had created (C7.4)."""
+    invocation = redirecting()
+    view = known_view(invocation) if invocation is not None else None
+    return "" if view is None or view.invocation.ended else view.replaced()
 
 
 def _add_remedy(error: sqlite3.Error, code: int) -> None:
@@ -53,7 +67,7 @@ def _read_only() -> str:
     SQLite knows that it opened the database read-only, so it refuses the write without asking the VFS. If
     there are several such databases, it does not report which one it was; the last one is named.
     """
-    invocation = get_current()
+    invocation = redirecting()
     view = known_view(invocation) if invocation is not None else None
     if view is None or not view.read_only:
         return ""

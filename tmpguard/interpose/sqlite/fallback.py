@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from collections.abc import Callable
 from errno import EROFS
 from typing import Any
 from urllib.parse import quote, unquote
 
 from tmpguard.core import originals
+from tmpguard.core.aliases import StrOrBytesPath
 from tmpguard.core.invocation import Invocation
 from tmpguard.interpose.given import Given, text_of
 from tmpguard.interpose.paths import exists, resolve
+
+#: An authorizer: takes the action, its two arguments, the database and the trigger or view.
+Callback = Callable[[int, str | None, str | None, str | None, str | None], int]
 
 
 class Resolved(str):
@@ -30,13 +35,14 @@ class Authorizer:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        self.then: Any = None
+        #: The application's own authorizer, if it has set one.
+        self.then: Callback | None = None
 
-    def setter(self, connection: Any) -> Any:
+    def setter(self, connection: sqlite3.Connection) -> Callable[[Callback | None], None]:
         """Replaces ``connection.set_authorizer``: the application's authorizer runs after this one."""
         held = weakref.ref(connection)
 
-        def set_authorizer(authorizer_callback: Any) -> None:
+        def set_authorizer(authorizer_callback: Callback | None) -> None:
             connection = held()
             if connection is not None:
                 originals.SqliteConnection.set_authorizer(connection, self)  # raises if it is not allowed
@@ -44,14 +50,16 @@ class Authorizer:
 
         return set_authorizer
 
-    def __call__(self, action: int, name: str | None, *rest: Any) -> int:
+    def __call__(self, action: int, name: str | None, *rest: str | None) -> int:
         if action != sqlite3.SQLITE_ATTACH or name in ("", ":memory:") or "mode=memory" in (name or ""):
             return sqlite3.SQLITE_OK if self.then is None else self.then(action, name, *rest)
         self._invocation.note("sqlite3 ATTACH", EROFS, name or "a bound parameter")
-        return sqlite3.SQLITE_DENY if self._invocation.guard.enforce else sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
 
 
-def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, bool, bool]:
+def translated(
+    invocation: Invocation, database: StrOrBytesPath, uri: bool
+) -> tuple[StrOrBytesPath, bool, bool]:
     """The database to connect to, whether that is a URI, and whether it is charged to the quota."""
     name = text_of(database)
     query = ""
@@ -70,15 +78,13 @@ def translated(invocation: Invocation, database: Any, uri: bool) -> tuple[Any, b
         if not exists(where.real):
             # SQLite reports that it is unable to open the file; the violation records why.
             invocation.note("sqlite3.connect", EROFS, database)
-        if not invocation.guard.enforce:
-            return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, False
         query = "&".join(
             [part for part in query.split("&") if part and not part.startswith("mode=")] + ["mode=ro"]
         )
     return Resolved(f"file:{quote(where.real)}{'?' if query else ''}{query}"), True, where.mount.charged
 
 
-def limit(invocation: Invocation, connection: Any) -> None:
+def limit(invocation: Invocation, connection: sqlite3.Connection) -> None:
     """Limit SQLite to the rest of the quota: at the limit it reports "database or disk is full"."""
 
     def pragma(text: str) -> Any:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3 as codes
-import threading
+from collections.abc import Callable
 from ctypes import c_void_p
-from errno import ENOSPC, EROFS
-from typing import Any, Final
+from errno import ENOSPC
+from typing import Final
+from weakref import WeakValueDictionary
 
-from tmpguard.core import originals
+from tmpguard.core import originals, real
+from tmpguard.core.storage.charging import Full
 from tmpguard.core.storage.pages import PAGE, allocated
-from tmpguard.core.storage.quota import Full
-from tmpguard.interpose.files.charge import full, too_many
+from tmpguard.core.storage.quota import Quota
+from tmpguard.interpose.files.charge import full_remedy, too_many
 
 from . import abi
 from .pages import Pages
@@ -50,10 +52,9 @@ class Opened:
     """A file that SQLite has open.
 
     ``buffer`` holds its real name, whose address SQLite keeps. ``pages`` is None if the file is not charged.
-    If ``watched`` is true, writes to it are recorded but let through (C2.5).
     """
 
-    __slots__ = ("buffer", "methods", "pages", "real", "recorded", "view", "virtual", "watched")
+    __slots__ = ("buffer", "methods", "pages", "real", "recorded", "view", "virtual")
 
     def __init__(
         self,
@@ -61,10 +62,9 @@ class Opened:
         virtual: str,
         real: str,
         *,
-        buffer: Any,
+        buffer: ctypes.Array[ctypes.c_char],
         methods: Methods,
         pages: Pages | None,
-        watched: bool,
     ) -> None:
         self.view = view
         self.virtual = virtual
@@ -72,30 +72,27 @@ class Opened:
         self.buffer = buffer
         self.methods = methods
         self.pages = pages
-        self.watched = watched
         self.recorded = False
-
-    def outside(self) -> object:
-        """The path of a file outside the writable mounts, as the application gave it."""
-        return self.view.read_only.get(self.virtual, self.virtual)
 
 
 _methods: Final[dict[int, Methods]] = {}
 _opened: Final[dict[int, Opened]] = {}
 #: The allocated pages of open charged files, by device and inode. Each file has one entry, however many
-#: connections and invocations of an instance have it open.
-_pages: Final[dict[tuple[int, int], Pages]] = {}
-_lock: Final = threading.RLock()
+#: connections and invocations of an instance have it open; the last of them takes the entry with it.
+_pages: Final[WeakValueDictionary[tuple[int, int], Pages]] = WeakValueDictionary()
+_lock: Final = real.RLock()
 
 
 def pages_at(real: str) -> Pages:
     """The allocated pages of the charged file at ``real``, which was just opened."""
     with _lock:
         status = originals.lstat(real)
-        pages = _pages.setdefault((status.st_dev, status.st_ino), Pages(status.st_ino))
-        if not pages.opens:
+        key = status.st_dev, status.st_ino
+        pages = _pages.get(key)
+        if pages is None:
+            pages = Pages(status.st_ino)
             pages.look(real, status)
-        pages.opens += 1
+            _pages[key] = pages
         return pages
 
 
@@ -113,42 +110,57 @@ def _shrunk(inode: int) -> None:
                 pages.forget()
 
 
-def adopt(view: View, virtual: str, real: str, file: int, **more: Any) -> None:
+def adopt(
+    view: View,
+    virtual: str,
+    real: str,
+    file: int,
+    *,
+    buffer: ctypes.Array[ctypes.c_char],
+    pages: Pages | None,
+) -> None:
     """Take over ``file``, the address of the file that SQLite's default VFS has just opened."""
     table = c_void_p.from_address(file).value
     if not table:
         return  # it could not be opened
-    if more["pages"] is not None:
+    if pages is not None:
         view.invocation.quota.on_shrunk = _shrunk
     methods = _methods.get(table) or _methods.setdefault(table, Methods(table))
-    _opened[file] = Opened(view, virtual, real, methods=methods, **more)
+    _opened[file] = Opened(view, virtual, real, buffer=buffer, methods=methods, pages=pages)
     c_void_p.from_address(file).value = methods.replaced
 
 
 def release_all() -> None:
-    """At interpreter exit, hand the files back to SQLite, which closes them when Python no longer runs."""
+    """At interpreter exit, return the files to SQLite, which closes them when Python no longer runs."""
     for file, opened in list(_opened.items()):
         c_void_p.from_address(file).value = opened.methods.address
         abi.keep(opened.buffer)
 
 
 def _x_close(file: int) -> int:
-    opened = _opened.pop(file)
-    c_void_p.from_address(file).value = opened.methods.address
+    opened = _opened[file]
+    try:
+        return _close(opened, file)
+    finally:
+        _opened.pop(file, None)
+        if c_void_p.from_address(file).value:  # a signal handler raised before SQLite had closed it
+            c_void_p.from_address(file).value = opened.methods.address
+            opened.methods.close(file)
+
+
+def _close(opened: Opened, file: int) -> int:
     pages, invocation = opened.pages, opened.view.invocation
-    if pages is None:
+    c_void_p.from_address(file).value = opened.methods.address
+
+    def change() -> int:
         return int(opened.methods.close(file))
+
+    if pages is None:
+        return change()
     if pages.nameless and not invocation.ended:
-        with invocation.quota.lock:  # a measurement in between would give the bytes back twice
-            code = int(opened.methods.close(file))
-            invocation.quota.freed(pages.bytes)
-    else:
-        code = int(opened.methods.close(file))
-    with _lock:
-        pages.opens -= 1
-        for key in [key for key, value in _pages.items() if value is pages and not pages.opens]:
-            del _pages[key]
-    return code
+        # With the lock: a measurement in between would give the bytes back twice.
+        return settled(invocation.quota, change, lambda: invocation.quota.freed(pages.bytes))
+    return change()
 
 
 def _late(opened: Opened, operation: str, code: int) -> int:
@@ -166,9 +178,6 @@ def _x_write(file: int, data: int, size: int, offset: int) -> int:
         return _late(opened, "sqlite3 write", codes.SQLITE_IOERR_WRITE)
     if pages is not None and offset + size > pages.end:
         return _grow(opened, pages, file, data, size, offset)
-    if opened.watched and not opened.recorded:
-        opened.recorded = True
-        opened.view.note("sqlite3 write", EROFS, opened.outside())
     return int(opened.methods.write(file, data, size, offset))
 
 
@@ -177,20 +186,24 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
     invocation = opened.view.invocation
     quota = invocation.quota
     with quota.lock:
-        new, fits = pages.new(offset, size), size
+        new, fits, expected = pages.new(offset, size), size, quota.stamp + 1
         enough = quota.take(len(new) * PAGE)
-        if not enough and invocation.guard.enforce:
+        if not enough:
             affordable = max(0, quota.balance // PAGE)
             fits = max(0, min(size, new[affordable] * PAGE - offset))
             quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
-        elif not enough:
-            quota.freed(-len(new) * PAGE)
-        code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
-        if fits and code == codes.SQLITE_OK:  # an overcharge is corrected when the credit runs out
-            pages.add(offset, fits)
+            expected += 1
+        code = codes.SQLITE_FULL
+        try:
+            code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
+            if fits and code == codes.SQLITE_OK:
+                pages.add(offset, fits)
+        finally:
+            if code != codes.SQLITE_OK or quota.stamp != expected:
+                quota.doubt()
     if not enough:
         # Outside the lock: a log handler may write to /tmp as well.
-        opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full(invocation))
+        opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full_remedy(invocation))
     return code if code or fits == size else codes.SQLITE_FULL
 
 
@@ -201,10 +214,32 @@ def _x_truncate(file: int, size: int) -> int:
         return _late(opened, "sqlite3 truncate", codes.SQLITE_IOERR_TRUNCATE)
     if pages is None:
         return int(opened.methods.truncate(file, size))
-    with invocation.quota.lock:
-        code = int(opened.methods.truncate(file, size))
-        if code == codes.SQLITE_OK:
-            invocation.quota.freed(pages.cut(size), pages.inode, known=True)
+    quota = invocation.quota
+
+    def change() -> int:
+        return int(opened.methods.truncate(file, size))
+
+    return settled(quota, change, lambda: quota.freed(pages.cut(size), pages.inode, True))
+
+
+def settled(quota: Quota, change: Callable[[], int], settle: Callable[[], None]) -> int:
+    """Run ``change``, a function of SQLite, and ``settle``, one step that gives what it freed to the credit.
+
+    If a signal handler or a finalizer comes in between, or raises, the next charge measures the disk.
+    """
+    with quota.lock:
+        expected = quota.stamp
+        try:
+            code = change()
+            if code == codes.SQLITE_OK:
+                settle()
+                expected += 1
+        except BaseException:
+            expected = -1
+            raise
+        finally:
+            if quota.stamp != expected:
+                quota.doubt()
         return code
 
 
@@ -222,13 +257,11 @@ def _x_shm_map(file: int, region: int, size: int, extend: int, out: int) -> int:
         return call()
     quota, real, virtual = invocation.quota, opened.real + "-shm", opened.virtual + "-shm"
     with quota.lock:
-        before = _bytes_at(real)
+        before, stamp = _bytes_at(real), quota.stamp
         cost = max(0, (region + 1) * size - before) if extend else 0
         if not quota.take(cost):
-            opened.view.note("sqlite3 write", ENOSPC, virtual, full(invocation))
-            if invocation.guard.enforce:
-                return codes.SQLITE_IOERR_SHMSIZE
-            cost = 0
+            opened.view.note("sqlite3 write", ENOSPC, virtual, full_remedy(invocation))
+            return codes.SQLITE_IOERR_SHMSIZE
         try:
             code: int = quota.making(real, call)
         except Full:
@@ -236,6 +269,8 @@ def _x_shm_map(file: int, region: int, size: int, extend: int, out: int) -> int:
             quota.freed(cost)
             return codes.SQLITE_CANTOPEN
         quota.freed(before + cost - _bytes_at(real))
+        if quota.stamp != stamp + 2 + (quota.max_files is not None):
+            quota.doubt()
         return code
 
 
@@ -245,14 +280,22 @@ def _x_shm_unmap(file: int, delete: int) -> int:
     if opened.pages is None or invocation.ended:
         return int(opened.methods.shm_unmap(file, delete))
     real = opened.real + "-shm"
-    with invocation.quota.lock:
-        status = _status_of(real)
-        size = 0 if status is None else allocated(status, real)
-        code = int(opened.methods.shm_unmap(file, delete))
+    quota = invocation.quota
+
+    def change() -> int:
+        return int(opened.methods.shm_unmap(file, delete))
+
+    def settle() -> None:
         if status is not None and _status_of(real) is None:
             # Its bytes are freed once nothing has it open, such as a connection to a replaced database.
-            invocation.quota.unlinked(status, size)
-        return code
+            quota.unlinked(status, size)
+        else:
+            quota.freed(0)
+
+    with quota.lock:
+        status = _status_of(real)
+        size = 0 if status is None else allocated(status, real)
+        return settled(quota, change, settle)
 
 
 def _bytes_at(real: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tmpguard.core import originals
-from tmpguard.core.storage.pages import PAGE, data_ranges, pages
+from tmpguard.core.storage.pages import PAGE, data_ranges, is_surely_whole, pages
 
 
 class Pages:
@@ -15,11 +15,10 @@ class Pages:
     part from the start, and ``_islands`` holds the numbers of pages written beyond a hole.
     """
 
-    __slots__ = ("_islands", "end", "inode", "nameless", "opens")
+    __slots__ = ("__weakref__", "_islands", "end", "inode", "nameless")
 
     def __init__(self, inode: int = 0, *, nameless: bool = False) -> None:
         self.end = 0
-        self.opens = 0
         #: 0 if it is not needed.
         self.inode = inode
         #: True if the file was unlinked when it was opened, so that only SQLite can have it open.
@@ -28,7 +27,7 @@ class Pages:
 
     def look(self, real: str, status: os.stat_result) -> None:
         """Find out which pages of the file at ``real`` are allocated."""
-        if status.st_blocks * 512 >= pages(status.st_size):
+        if is_surely_whole(status):
             self.end = pages(status.st_size)
             return
         descriptor = originals.os_open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

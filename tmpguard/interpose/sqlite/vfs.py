@@ -23,20 +23,20 @@ from contextlib import suppress
 from ctypes import c_void_p
 from errno import ENOSPC, EROFS
 from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from tmpguard.core import hooks, originals
 from tmpguard.core.errors import os_error
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.mounts.table import Place
-from tmpguard.core.storage.quota import Full
+from tmpguard.core.storage.charging import Full
 from tmpguard.interpose.files.charge import too_many
 from tmpguard.interpose.given import Given
 from tmpguard.interpose.paths import exists, quick_real, resolve, resolve_entry
 from tmpguard.interpose.readonly import open_error, unlink_error
 
-from . import abi
-from .files import adopt, known_bytes, pages_at, release_all
+from . import abi, named
+from .files import adopt, known_bytes, pages_at, release_all, settled
 from .pages import Pages
 from .view import View, keep_view, known_view
 
@@ -89,6 +89,7 @@ def view_of(invocation: Invocation) -> View | None:
         return None
     if not _slots:
         hooks.register(hooks.Step.CLOSE_DATABASES, _retire)
+        named.cover(library)
     try:
         slot = _Slot.unused.pop()
     except IndexError:
@@ -128,12 +129,10 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
     except OSError:
         return codes.SQLITE_CANTOPEN
     parameters = _parameters(name) if name and flags & abi.OPEN_MAIN_DB else b""
-    watched = False
     if not where.mount.writable:
         passing = _passing(view, where, flags)
         if passing < 0:
             return codes.SQLITE_CANTOPEN
-        watched = passing == flags and where.virtual in view.read_only
         if passing != flags:
             parameters += b"readonly_shm\0001\0"
             flags = passing
@@ -147,11 +146,17 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
         default = _default()
         return int(default.open(default.address, ctypes.addressof(buffer) + 4, file, flags, out))
 
-    code = _making(view, where, flags, call) if where.mount.charged and flags & abi.OPEN_CREATE else call()
+    creating = where.mount.charged and bool(flags & abi.OPEN_CREATE)
+    is_new = creating and is_main(flags) and not exists(real)
+    code = _making(view, where, flags, call) if creating else call()
+    if is_new and code == codes.SQLITE_OK:
+        view.created[where.virtual] = view.given(where.virtual, True)
+    elif code == codes.SQLITE_CANTOPEN and where.mount.charged and is_main(flags):
+        view.missing(where.virtual, making=creating)
     pages = None
     if where.mount.charged and code == codes.SQLITE_OK:
         pages = Pages(nameless=True) if flags & abi.OPEN_DELETEONCLOSE else pages_at(where.real)
-    adopt(view, where.virtual, where.real, file, buffer=buffer, pages=pages, watched=watched)
+    adopt(view, where.virtual, where.real, file, buffer=buffer, pages=pages)
     return code
 
 
@@ -165,7 +170,7 @@ def _making(view: View, where: Place, flags: int, call: Callable[[], int]) -> in
     except Full:
         operation, given = view.given(where.virtual, is_main(flags))
         view.note(operation, ENOSPC, given, too_many(view.invocation))
-        return codes.SQLITE_CANTOPEN if view.invocation.guard.enforce else call()
+        return codes.SQLITE_CANTOPEN
 
 
 def _passing(view: View, where: Place, flags: int) -> int:
@@ -179,16 +184,13 @@ def _passing(view: View, where: Place, flags: int) -> int:
     code = open_error(where, os.O_RDWR | os.O_CREAT if creating else os.O_RDWR)
     if code != EROFS:
         return -1 if code else flags  # a device may be written (C1.3)
-    enforce = view.invocation.guard.enforce
-    if not enforce and not flags & abi.OPEN_MAIN_DB:
-        return flags  # opening or writing the database itself is recorded
     if creating and not exists(where.real):
         operation, given = view.given(where.virtual, is_main(flags))
         view.note(operation, EROFS, given, where=where)
     else:
         view.read_only.pop(where.virtual, None)  # moves the entry to the end
         view.read_only[where.virtual] = view.given(where.virtual, is_main(flags))[1]
-    return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY if enforce else flags
+    return flags & ~abi.OPEN_CHANGING | abi.OPEN_READONLY
 
 
 def _temporary(view: View) -> str:
@@ -225,7 +227,7 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
         status = originals.lstat(where.real)
     except FileNotFoundError:
         return codes.SQLITE_IOERR_DELETE_NOENT
-    if not where.parent.writable and invocation.guard.enforce and unlink_error(where) == EROFS:
+    if not where.parent.writable and unlink_error(where) == EROFS:
         view.note("sqlite3 unlink", EROFS, virtual, where=where)
         return codes.SQLITE_IOERR_DELETE
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
@@ -238,10 +240,7 @@ def _x_delete(vfs: int, name: int, sync: int) -> int:
         return call()
     with invocation.quota.lock:
         size = known_bytes(status, where.real)
-        code = call()
-        if code == codes.SQLITE_OK:
-            invocation.quota.unlinked(status, size)
-        return code
+        return settled(invocation.quota, call, lambda: invocation.quota.unlinked(status, size))
 
 
 def _x_access(vfs: int, name: int, flags: int, out: int) -> int:
@@ -255,7 +254,7 @@ def _x_access(vfs: int, name: int, flags: int, out: int) -> int:
         return codes.SQLITE_OK
     if where.why:
         return codes.SQLITE_OK  # not in the bundle
-    if flags == abi.ACCESS_READWRITE and not where.mount.writable and view.invocation.guard.enforce:
+    if flags == abi.ACCESS_READWRITE and not where.mount.writable:
         return codes.SQLITE_OK
     buffer = ctypes.create_string_buffer(os.fsencode(where.real))
     default = _default()
@@ -289,9 +288,13 @@ def _x_dl_open(vfs: int, name: int) -> int | None:
     return handle
 
 
-def _leading(view: View, path: str, **how: Any) -> Place:
+def _leading(
+    view: View, path: str, *, follow: bool = True, operation: str = "", making: bool = False
+) -> Place:
     """Where ``path`` leads."""
-    return _quick(view, path) or resolve(view.invocation, Given(path), **how)
+    return _quick(view, path) or resolve(
+        view.invocation, Given(path), follow=follow, operation=operation, making=making
+    )
 
 
 def _quick(view: View, path: str) -> Place | None:
@@ -350,6 +353,7 @@ def _retire() -> None:
     if library is None:
         return
     release_all()
+    named.release()
     for slot in _slots.values():
         vfs = slot.vfs
         vfs.xOpen = vfs.xAccess = vfs.xFullPathname = library.fails

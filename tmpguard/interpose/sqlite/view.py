@@ -19,6 +19,8 @@ class _Pending(threading.local):
     """The remedy of this thread's last refusal, until SQLite raises the corresponding error."""
 
     remedy = ""
+    #: What a signal handler raised while SQLite called tmpguard: raised in the place of SQLite's error.
+    raised: BaseException | None = None
 
 
 pending: Final = _Pending()
@@ -27,7 +29,16 @@ pending: Final = _Pending()
 class View:
     """The VFS of one invocation. It lives as long as one of its connections or open files needs it."""
 
-    __slots__ = ("__weakref__", "_owner", "invocation", "name", "read_only", "spelled", "uses_uris")
+    __slots__ = (
+        "__weakref__",
+        "_owner",
+        "created",
+        "invocation",
+        "name",
+        "read_only",
+        "spelled",
+        "uses_uris",
+    )
 
     def __init__(self, invocation: Invocation, name: str, uses_uris: bool, *, owner: object) -> None:
         self.invocation = invocation
@@ -37,6 +48,8 @@ class View:
         self.uses_uris = uses_uris
         #: Databases that could only be opened read-only: canonical path to path as the application gave it.
         self.read_only: dict[str, object] = {}
+        #: Databases that were created empty below /tmp: canonical path to operation and path as given.
+        self.created: dict[str, tuple[str, object]] = {}
         #: Canonical path to path as a statement gave it.
         self.spelled: dict[str, str] = {}
         invocation.reusable = False  # SQLite's open files may outlast the invocation
@@ -56,6 +69,19 @@ class View:
     ) -> None:
         """Record a violation (C2.3). SQLite raises its own error, which gets the remedy as a note (C2.4)."""
         pending.remedy = self.invocation.note(operation, code, path, remedy, where=where)
+
+    def missing(self, virtual: str, *, making: bool) -> None:
+        """The database ``virtual`` could not be opened: perhaps another invocation had created it (C7.4)."""
+        operation, path = self.given(virtual, True)
+        pending.remedy = self.invocation.missing(operation, path, virtual[len(TMP) :], making=making)
+
+    def replaced(self) -> str:
+        """The remedy for a missing table, if another invocation had created the database (C7.4), or ""."""
+        for virtual, (operation, path) in self.created.items():
+            remedy = self.invocation.missing(operation, path, virtual[len(TMP) :], replaced=True)
+            if remedy:
+                return remedy
+        return ""
 
 
 _views: Final[weakref.WeakKeyDictionary[Invocation, weakref.ref[View]]] = weakref.WeakKeyDictionary()
