@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
@@ -25,9 +26,8 @@ from tmpguard.config.check import check
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from click.testing import CliRunner, Result
-
-from tmpguard.config.cli import amount, command, shown
+from tests.config.checking import run, told
+from tmpguard.config.cli import amount, command, escaped
 
 
 @pytest.fixture
@@ -41,18 +41,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command, ["check", *arguments])
-
-
-def told(*arguments: str, code: int = 0) -> dict[str, Any]:
-    """The JSON of a run that ends with ``code``."""
-    done = run("--json", *arguments)
-    assert done.exit_code == code, done.output
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
 def findings(*arguments: str) -> dict[str, str]:
     """The kinds of what was found in the first function's bundle, by their paths."""
     (function, *_) = told(*arguments)["functions"]
@@ -62,7 +50,7 @@ def findings(*arguments: str) -> dict[str, str]:
 # --- for people ----------------------------------------------------------------------------------------
 
 
-def test_each_function_is_told_with_its_size_and_bundle(project: Path) -> None:
+def test_each_function_is_shown_with_its_size_and_bundle(project: Path) -> None:
     (project / ".genezioignore").write_text("# not for the platform\n*.csv\ntests/\n")
     (project / "rows.csv").write_text("x")
     (project / "tests").mkdir()
@@ -112,7 +100,8 @@ def test_a_project_without_functions_is_none_that_would_be_refused(project: Path
 
 
 def test_a_wrong_use_ends_with_two(project: Path) -> None:
-    for arguments in (["nowhere.yaml"], [str(project)], ["--plan", "gold"], ["--nothing"], ["a", "b"]):
+    (project / "empty").mkdir()
+    for arguments in (["nowhere.yaml"], ["empty"], ["--plan", "gold"], ["--nothing"], [".", "b"]):
         assert run(*arguments).exit_code == 2
     (project / "genezio.yaml").unlink()
     done = run()
@@ -120,7 +109,7 @@ def test_a_wrong_use_ends_with_two(project: Path) -> None:
     assert "genezio.yaml" in done.output
 
 
-def test_all_functions_of_a_project_are_told_and_a_bundle_once(project: Path) -> None:
+def test_all_functions_of_a_project_are_shown_and_each_bundle_once(project: Path) -> None:
     written(project, project_files.CLASSES)
     done = run()
     assert done.exit_code == 0
@@ -187,7 +176,7 @@ def test_a_narrow_terminal_has_whole_words(
     words = {word for line in lines for word in line.split()}
     for message in (
         "app.log: a log file: read-only once it is deployed, so logging to it will fail",
-        '256 MB is over the free plan\'s 128 MB; plan="pro" allows 512',
+        "256 MB is over the free plan's 128 MB; --plan pro allows 512",
     ):
         assert set(message.split()) <= words
 
@@ -237,7 +226,7 @@ def test_the_amounts_are_readable() -> None:
         "3.0 GB",
         "5,000.0 GB",
     ]
-    assert shown("a\tb") == "a\\tb"
+    assert escaped("a\tb") == "a\\tb"
 
 
 # --- for machines --------------------------------------------------------------------------------------
@@ -254,6 +243,7 @@ def test_the_json_has_these_keys_and_no_others(project: Path) -> None:
     assert {**result, "functions": 1, "bundles": 1} == {
         "version": 1,
         "file": "genezio.yaml",
+        "platform": "genezio",
         "plan": "free",
         "valid": True,
         "errors": [],
@@ -388,7 +378,7 @@ def test_an_ignore_file_that_leaves_out_the_whole_bundle_is_an_error(project: Pa
     assert ".genezioignore:1: 'api' ignores the whole bundle" in told(code=1)["errors"][0]
 
 
-def test_links_are_told_and_never_followed_out_of_the_bundle(project: Path, tmp_path: Path) -> None:
+def test_links_are_reported_and_never_followed_out_of_the_bundle(project: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/huge.bin").write_bytes(b"x" * 10_000)
     (project / ".genezioignore").write_text("*.csv\n")
@@ -450,6 +440,178 @@ def test_nothing_is_patched_and_nothing_is_left(project: Path) -> None:
     before = os.mkdir, open, sorted(os.listdir(project))
     run()
     assert (os.mkdir, open, sorted(os.listdir(project))) == before
+
+
+def test_a_database_is_known_by_its_first_bytes(project: Path) -> None:
+    for name in ("data", "state.bin", "upload.dat"):
+        connection = sqlite3.connect(project / name)
+        connection.execute("create table t (x)")
+        connection.commit()
+        connection.close()
+    (project / "zeros.bin").write_bytes(bytes(4096))
+    (project / "text.bin").write_text("SQLite format 3 is what it is about")
+    assert findings() == {"data": "database", "state.bin": "database", "upload.dat": "database"}
+
+
+def test_shelves_of_each_kind_are_databases(project: Path) -> None:
+    kinds = []
+    for kind in ("dumb", "gnu", "ndbm", "sqlite3"):
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(f"dbm.{kind}")
+            with contextlib.closing(module.open(str(project / f"shelf-{kind}"), "n")) as shelf:
+                shelf[b"key"] = b"value"
+            kinds.append(kind)
+    found = findings()
+    assert set(found.values()) == {"database"}
+    for kind in kinds:
+        assert sum(path.startswith(f"shelf-{kind}") for path in found) == 1, (kind, found)
+
+
+def test_celery_beat_s_schedule_is_a_database_and_reported_once(project: Path) -> None:
+    for name in ("celerybeat-schedule", "a/celerybeat-schedule.db"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("x")
+    (project / "b").mkdir()
+    for ending in ("dat", "bak", "dir"):
+        (project / f"b/celerybeat-schedule.{ending}").write_text("x")
+    assert findings() == {
+        "celerybeat-schedule": "database",
+        "a/celerybeat-schedule.db": "database",
+        "b/celerybeat-schedule.dat": "database",
+    }
+
+
+def test_a_virtual_environment_is_reported_once_and_its_contents_are_not(project: Path) -> None:
+    (project / ".venv/lib").mkdir(parents=True)
+    (project / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
+    (project / ".venv/lib/large.so").write_bytes(bytes(3 << 20))
+    (project / ".venv/lib/app.log").touch()
+    (project / ".venv/lib/db.sqlite3").touch()
+    (project / ".venv/lib/python").symlink_to("/usr/bin/python3")
+    result = told()
+    assert result["functions"][0]["findings"] == [
+        {
+            "kind": "environment",
+            "path": ".venv",
+            "message": "a virtual environment (5 files, 3 MB): it would be deployed as a whole",
+        }
+    ]
+    (bundle,) = result["bundles"]
+    assert not [one for one in bundle["largest"] if one["path"].startswith(".venv")]
+    assert bundle["bytes"] > 3 << 20
+
+
+# --- a template of AWS SAM -------------------------------------------------------------------------------
+
+TEMPLATE = """\
+AWSTemplateFormatVersion: "2010-09-09"
+Transform: AWS::Serverless-2016-10-31
+Globals:
+  Function:
+    Runtime: python3.12
+    EphemeralStorage: {Size: 1024}
+Resources:
+  Upload:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: src/
+      Handler: app.handle
+  Report:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: src/
+      Handler: reports.main.handle
+      EphemeralStorage:
+        Size: 2048
+  Table:
+    Type: AWS::DynamoDB::Table
+"""
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The template of a project with two functions, in the working directory."""
+    (tmp_path / "src/reports/main").mkdir(parents=True)
+    (tmp_path / "src/reports/main/__init__.py").touch()
+    (tmp_path / "src/app.py").write_text("x")
+    path = tmp_path / "template.yaml"
+    path.write_text(TEMPLATE)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_the_functions_of_a_template_have_their_sizes(template: Path) -> None:
+    done = run()
+    assert done.exit_code == 0
+    output = " ".join(done.output.split())
+    for part in (
+        "function Upload (template.yaml:",
+        "/tmp 1024 MB (line 6, platform aws-lambda)",
+        "/tmp 2048 MB (line 19, platform aws-lambda)",
+        "entry app.py",
+        f"bundle {template.parent}/src 2 files",
+        "No errors; nothing to report.",
+    ):
+        assert part in output, output
+    result = told("template.yaml")
+    assert (result["platform"], result["plan"], result["valid"]) == ("aws-lambda", None, True)
+    assert [(one["name"], one["storage_size_mb"], one["entry"]) for one in result["functions"]] == [
+        ("Upload", 1024, "app.py"),
+        ("Report", 2048, "reports/main/__init__.py"),
+    ]
+
+
+def test_errors_of_a_template_name_the_file_the_line_and_the_key(template: Path) -> None:
+    for old, new, said in (
+        (
+            "Size: 2048",
+            "Size: 64",
+            "template.yaml:19: Resources.Report.Properties.EphemeralStorage.Size: ",
+        ),
+        (
+            "Size: 1024",
+            "Size: 20000",
+            "template.yaml:6: Globals.Function.EphemeralStorage.Size: ",
+        ),
+        (
+            "CodeUri: src/\n      Handler: app",
+            "CodeUri: nowhere/\n      Handler: app",
+            "template.yaml:11: Resources.Upload.Properties.CodeUri: ",
+        ),
+        ("Resources:", "Resource:", "template.yaml:8: Resource: is not a key that the deployment reads"),
+        ("Resources:", "Things:", "template.yaml:1: has no Resources"),
+    ):
+        template.write_text(TEMPLATE.replace(old, new))
+        done = run("template.yaml")
+        assert done.exit_code == 1
+        assert f"error {said}" in done.output
+
+
+def test_what_is_likely_to_fail_is_found_in_a_template_s_bundle(template: Path) -> None:
+    (template.parent / "src/app.py").unlink()
+    (template.parent / "src/.aws-sam").mkdir()
+    (template.parent / "src/.aws-sam/app.log").touch()
+    (template.parent / "src/debug.log").touch()
+    assert findings("template.yaml") == {"app.py": "entry", "debug.log": "log"}
+
+
+def test_a_size_that_only_the_deployment_computes_is_a_finding_and_no_error(template: Path) -> None:
+    for size in ("!Ref StorageSize", "{Ref: StorageSize}", '{"Fn::If": [Large, 4096, 512]}'):
+        template.write_text(TEMPLATE.replace("Size: 2048", f"Size: {size}"))
+        result = told("template.yaml")
+        assert result["valid"]
+        report = result["functions"][1]
+        assert report["storage_size_mb"] is None
+        assert [finding["kind"] for finding in report["findings"]] == ["size"]
+        assert "it was not checked" in run("template.yaml").output
+
+
+def test_a_file_that_is_neither_is_an_error(template: Path) -> None:
+    """It is not one that deploys nothing with a /tmp."""
+    template.write_text("volumes:\n  web: {image: nginx}\nversion: '3'\n")
+    done = run("template.yaml")
+    assert done.exit_code == 1
+    assert "template.yaml:1: is neither a genezio.yaml nor a template of AWS SAM" in done.output
 
 
 # --- the command ---------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_the_environment_is_asked_where_neither_code_nor_file_gives_a_size(
     assert tmpguard.Guard.from_genezio().storage_size == 3
 
 
-def test_the_guard_tells_where_its_size_came_from(project: Path) -> None:
+def test_the_guard_knows_where_its_size_came_from(project: Path) -> None:
     written(project, project_files.FLASK)
     assert tmpguard.Guard.from_genezio().size_from == 'genezio.yaml:21, function "flask-shop"'
     assert tmpguard.Guard.from_genezio(storage_size=5).size_from == "storage_size=5"
@@ -198,7 +198,7 @@ def test_a_project_without_functions_is_an_error(text: str, project: Path) -> No
         ("!size 64", "!size (not resolved here): give a whole number of MB"),
     ],
 )
-def test_a_wrong_size_is_told_with_file_line_and_key(value: str, said: str, project: Path) -> None:
+def test_an_invalid_size_is_an_error_with_file_line_and_key(value: str, said: str, project: Path) -> None:
     written(project, project_files.FLASK.replace("storageSize: 64 #", f"storageSize: {value} #"))
     assert error().startswith(f"genezio.yaml:21: backend.functions[0].storageSize: {said}")
 
@@ -243,7 +243,7 @@ def test_a_wrong_size_is_told_with_file_line_and_key(value: str, said: str, proj
         ("container: ./Dockerfile\n", ":1: container: expected a mapping, found './Dockerfile'"),
     ],
 )
-def test_what_stands_where_something_else_belongs_is_told(text: str, said: str, project: Path) -> None:
+def test_a_value_of_the_wrong_type_is_an_error(text: str, said: str, project: Path) -> None:
     written(project, text)
     assert error().startswith("genezio.yaml" + said.format(project=project))
 
@@ -312,7 +312,7 @@ def test_a_template_gives_its_functions_sizes_and_code(
     assert guard.bundle == os.path.realpath(project / bundle)
 
 
-def test_a_size_that_cloudformation_has_to_work_out_is_told(project: Path) -> None:
+def test_a_size_that_cloudformation_computes_is_an_error(project: Path) -> None:
     written(project, project_files.SAM, "template.yaml")
     assert sam_error(function="Choosy") == (
         "template.yaml:39: Resources.Choosy.Properties.EphemeralStorage: "
@@ -325,14 +325,16 @@ def test_a_size_that_cloudformation_has_to_work_out_is_told(project: Path) -> No
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ("511", "511 is not a storage size: give a whole number of MB, from 512 to 10240"),
+        ("511", "511 MB is too small for aws-lambda: give a whole number of MB, from 512 to 10240"),
         ("10241", "10241 MB is over the 10240 MB of aws-lambda"),
         ("'1024'", "'1024' is not a storage size: give a whole number of MB, from 512 to 10240"),
         ("!Ref Size", "!Ref (not resolved here): give a whole number of MB"),
         ("{Ref: Size}", "a mapping: give a whole number of MB"),
     ],
 )
-def test_a_wrong_size_in_a_template_is_told_with_line_and_key(size: str, said: str, project: Path) -> None:
+def test_an_invalid_size_in_a_template_is_an_error_with_line_and_key(
+    size: str, said: str, project: Path
+) -> None:
     text = project_files.SAM.replace("{Size: 2048}", f"{{Size: {size}}}")
     written(project, text, "template.yaml")
     key = "template.yaml:27: Resources.Resize.Properties.EphemeralStorage.Size"

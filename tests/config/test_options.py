@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import tmpguard
 from tests.support import case, run_unprivileged
-from tmpguard.config.options import OPTIONS
+from tmpguard.config.options import OPTIONS, Options
 from tmpguard.config.platforms import PLANS
 from tmpguard.guard import guard_from
 
@@ -100,6 +101,14 @@ def test_an_unknown_option_is_refused_with_those_there_are(name: str, hint: str)
     refused(f"{name}=", hint, *OPTIONS, **{name: 1})
 
 
+def test_the_type_of_the_options_has_those_of_the_guard() -> None:
+    parameters = inspect.signature(tmpguard.Guard).parameters.values()
+    taken = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY}
+    assert list(taken) == list(OPTIONS)
+    for name, reference in Options.__annotations__.items():
+        assert reference.__forward_arg__ == taken[name], name
+
+
 def test_options_are_keywords_only() -> None:
     with pytest.raises(TypeError):
         tmpguard.Guard(1)  # type: ignore[misc]
@@ -113,9 +122,12 @@ def test_a_directory_that_cannot_be_is_refused(option: str, project: Path) -> No
     (project / "dangling").symlink_to("nowhere")
     (project / "loop").symlink_to("loop")
     nowhere, file = project / "nowhere", project / "file.txt"
+    if option == "writable":  # takes files, too
+        file = project / "pipe"
+        os.mkfifo(file)
     refused(f"{option}={nowhere!r}", "does not exist", "existing directory", **given(nowhere))
     refused(f"{option}={str(nowhere)!r}", "does not exist", **given(str(nowhere)))
-    refused(f"{option}={file!r}", "not a directory", "existing directory", **given(file))
+    refused(f"{option}={file!r}", "not a directory", "give an existing directory", **given(file))
     refused(f"{option}=", "does not exist", str(nowhere), **given(project / "dangling"))
     refused(f"{option}=", "loop", **given(project / "loop"))
     refused(f"{option}=", "NUL", **given("with\0nul"))
@@ -221,7 +233,7 @@ def test_a_guard_and_options_are_not_mixed(guard: tmpguard.Guard) -> None:
         guard_from(5, {})  # type: ignore[arg-type]
 
 
-def test_the_repr_of_a_guard_tells_its_options(project: Path) -> None:
+def test_the_repr_of_a_guard_shows_its_options(project: Path) -> None:
     guard = tmpguard.Guard(storage_size=5, plan="pro", bundle=project)
     assert repr(guard) == f"<Guard storage_size=5 plan='pro' bundle={str(project)!r}>"
 

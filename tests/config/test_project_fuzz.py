@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tmpguard
-from tmpguard.config import genezio, sam, yamlfile
+from tmpguard.config import genezio, sam, serverless, yamlfile
 from tmpguard.config.check import check
 from tmpguard.config.platforms import PLATFORMS
+from tmpguard.config.project import Deployable
 
 PAGE = 4096
 FEW = settings(
@@ -31,7 +32,8 @@ KEYS = st.sampled_from(
     (
         *("backend", "functions", "classes", "path", "name", "storageSize", "entry", "handler", "container"),
         *("nextjs", "other", "Type", "Size", "CodeUri", "maxConcurrentRequestsPerInstance", "Resources"),
-        *("Globals", "Function", "Properties", "EphemeralStorage"),
+        *("Globals", "Function", "Properties", "EphemeralStorage", "Metadata", "aws:asset:path", "Code"),
+        *("service", "provider", "package", "patterns", "exclude", "ephemeralStorageSize", "custom", "image"),
     )
 )
 SCALARS = st.one_of(
@@ -40,6 +42,7 @@ SCALARS = st.one_of(
     st.integers(-5, 20_000),
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([".", "..", "/", "AWS::Serverless::Function", "x", "", "\0", "é", "${{x}}", "~"]),
+    st.sampled_from(["aws", "!**", "{a,b", "[z-a]", "${self:custom}", "${self:custom.x}", "${file(x.yml)}"]),
     st.text(max_size=5),
 )
 VALUES = st.recursive(
@@ -62,12 +65,17 @@ def understood(path: Path, call: Callable[[], Any]) -> Any:
     return None
 
 
+def _serverless(path: Path) -> list[Deployable]:
+    return serverless.functions_of(yamlfile.read(path))
+
+
 @FEW
-@given(value=VALUES)
+@given(value=VALUES | st.dictionaries(KEYS, VALUES).map(lambda given: {"provider": "aws", **given}))
 def test_a_file_of_any_structure_is_understood_or_refused(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "genezio.yaml"
     path.write_text(json.dumps(value))
-    for read, platform in ((genezio.read, "genezio"), (sam.read, "aws-lambda")):
+    readers = ((genezio.read, "genezio"), (sam.read, "aws-lambda"), (_serverless, "aws-lambda"))
+    for read, platform in readers:
         row = PLATFORMS[platform]
         for one in understood(path, partial(read, path)) or ():
             size = understood(path, partial(one.size, "free", row))

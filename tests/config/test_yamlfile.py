@@ -106,7 +106,7 @@ try:
 except tmpguard.ConfigurationError as exc:
     print(exc)
 """
-    said = run_unprivileged(code, public_root / "genezio.yaml")
+    said = run_unprivileged(code, public_root / "genezio.yaml", imported="tmpguard.config.genezio, yaml")
     assert said == f"{public_root}/genezio.yaml: cannot be read: Permission denied\n"
 
 

@@ -7,34 +7,37 @@ from typing import Any, NamedTuple
 
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.mounts.bundle import hidden_by
-from tmpguard.core.mounts.ignore import NAME as IGNORE_FILE
-from tmpguard.core.mounts.ignore import Ignore
+from tmpguard.core.mounts.ignore import IGNORE_FILE, Ignore
 
-from . import genezio
+from . import genezio, projects, sam
+from .platforms import Platform
 from .project import Deployable
-from .survey import Finding, Survey, survey
+from .projects import Project
+from .survey import BundleFinding, Survey, survey
 
 #: Incremented when a key of the JSON is renamed, removed or changes its meaning; new keys may be added.
 JSON_VERSION = 1
 
 
-class Function(NamedTuple):
+class CheckedFunction(NamedTuple):
     """One thing that the project deploys. ``size`` is in MB, None if the size given is not valid."""
 
     deployable: Deployable
     size: int | None
     error: str | None
     survey: Survey | None
-    findings: tuple[Finding, ...]
+    findings: tuple[BundleFinding, ...]
 
 
 class Check(NamedTuple):
     """The results of a check. The deployment would refuse the project if there are any ``errors``."""
 
     file: str
-    plan: str
+    platform: Platform
+    #: None where the platform has no plans.
+    plan: str | None
     errors: tuple[str, ...]
-    functions: tuple[Function, ...]
+    functions: tuple[CheckedFunction, ...]
     surveys: tuple[Survey, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -42,6 +45,7 @@ class Check(NamedTuple):
         return {
             "version": JSON_VERSION,
             "file": self.file,
+            "platform": self.platform.name,
             "plan": self.plan,
             "valid": not self.errors,
             "errors": list(self.errors),
@@ -51,72 +55,111 @@ class Check(NamedTuple):
 
 
 def check(path: str, plan: str) -> Check:
-    """Check the project of the ``genezio.yaml`` at ``path``. Does not raise for errors in the project."""
+    """Check the project of the project file ``path``, or of the directory ``cdk.out``.
+
+    Does not raise for errors in the project.
+    """
     try:
-        found = genezio.read(path)
+        project = projects.read(path)
     except ConfigurationError as exc:
-        return Check(path, plan, (str(exc),), (), ())
-    errors: list[str] = []
-    beside = _ignore_in(os.path.realpath(os.path.dirname(os.path.abspath(path))), errors)
-    functions = []
-    surveys: dict[str, Survey] = {}
-    for one in found:
-        function = _function(one, plan, beside, surveys, errors)
-        functions.append(function)
-        errors += [function.error] if function.error else []
-    unique = tuple(dict.fromkeys(errors))
-    return Check(path, plan, unique, tuple(functions), tuple(surveys.values()))
+        platform = _platform_of(path)
+        return Check(path, platform, plan if platform.plans else None, (str(exc),), (), ())
+    return _Checker(path, project, plan).check()
 
 
-def _ignore_in(directory: str, errors: list[str]) -> Ignore | None:
-    name = os.path.join(directory, IGNORE_FILE)
-    if not os.path.lexists(name):
-        return None
-    try:
-        return Ignore.read(name)
-    except ConfigurationError as exc:
-        errors.append(str(exc))
-        return None
+def _platform_of(path: str) -> Platform:
+    """The platform of a file that could not be read, by its name."""
+    known = (*projects.NAMES[1:], ".template", ".template.json")
+    return sam.PLATFORM if path.endswith(known) else genezio.PLATFORM
 
 
-def _function(
-    one: Deployable, plan: str, beside: Ignore | None, surveys: dict[str, Survey], errors: list[str]
-) -> Function:
-    size = seen = None
-    ignore = beside
-    error = None
-    try:
-        size = one.size(plan, genezio.PLATFORM) or genezio.PLATFORM.default
-    except ConfigurationError as exc:
-        error = str(exc)
-    try:
-        directory = one.existing_directory()
-        if directory is not None:
-            directory = os.path.realpath(directory)
-            ignore = beside or _ignore_in(directory, errors)
-            hidden_by(ignore, directory, ())  # raises if a line ignores the whole bundle
-            seen = surveys.get(directory) or survey(directory, ignore)
-            surveys[directory] = seen
-    except ConfigurationError as exc:
-        error = error or str(exc)
-    findings = seen.findings if seen is not None else ()
-    if seen is not None and (missing := _missing_entry(one, seen, ignore)) is not None:
-        findings = (missing, *findings)
-    return Function(one, size, error, seen, findings)
+class _Checker:
+    """Checks the project of one file, in which several functions may have the same bundle."""
+
+    def __init__(self, path: str, project: Project, plan: str) -> None:
+        self._path = path
+        self._project = project
+        self._platform = project.platform
+        self._plan = plan
+        self._errors: list[str] = []
+        #: By the directory and the patterns: functions that are packaged apart have different ones.
+        self._surveys: dict[tuple[str, object], Survey] = {}
+        self._has_ignore = project.platform is genezio.PLATFORM
+        directory = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+        self._beside = self._ignore_in(directory)
+
+    def check(self) -> Check:
+        functions = []
+        for one in self._project.functions:
+            function = self._function(one)
+            functions.append(function)
+            self._errors += [function.error] if function.error else []
+        errors = tuple(dict.fromkeys(self._errors))
+        plan = self._plan if self._platform.plans else None
+        return Check(
+            self._path, self._platform, plan, errors, tuple(functions), tuple(self._surveys.values())
+        )
+
+    def _ignore_in(self, directory: str) -> Ignore | None:
+        name = os.path.join(directory, IGNORE_FILE)
+        if not self._has_ignore or not os.path.lexists(name):
+            return None
+        try:
+            return Ignore.read(name)
+        except ConfigurationError as exc:
+            self._errors.append(str(exc))
+            return None
+
+    def _function(self, one: Deployable) -> CheckedFunction:
+        size = seen = error = None
+        ignore = one.ignore or self._beside
+        findings: tuple[BundleFinding, ...] = ()
+        try:
+            if one.size_is_computed:
+                findings = (_computed(one),)
+            else:
+                size = one.size(self._plan, self._platform) or self._platform.default
+        except ConfigurationError as exc:
+            error = str(exc)
+        try:
+            directory = one.existing_directory()
+            if directory is not None:
+                directory = os.path.realpath(directory)
+                ignore = ignore or self._ignore_in(directory)
+                hidden_by(ignore, directory, ())  # raises if a line ignores the whole bundle
+                key = directory, ignore.rules if ignore is not None else None
+                seen = self._surveys.get(key) or survey(directory, ignore, self._project.left_out)
+                self._surveys[key] = seen
+        except ConfigurationError as exc:
+            error = error or str(exc)
+        findings += tuple(BundleFinding("pattern", f"line {line}", text) for line, text in one.unevaluated)
+        if seen is not None:
+            findings += seen.findings
+            if (missing := _missing_entry(one, seen, ignore)) is not None:
+                findings = (missing, *findings)
+        return CheckedFunction(one, size, error, seen, findings)
 
 
-def _missing_entry(one: Deployable, seen: Survey, ignore: Ignore | None) -> Finding | None:
+def _computed(one: Deployable) -> BundleFinding:
+    assert one.size_node is not None
+    where = f"line {one.size_node.line}"
+    return BundleFinding("size", where, f"the size is {one.size_node.described()}: it was not checked")
+
+
+def _missing_entry(one: Deployable, seen: Survey, ignore: Ignore | None) -> BundleFinding | None:
     if one.entry is None:
         return None
     full = os.path.join(seen.directory, one.entry)
     if not os.path.isfile(full):
-        return Finding("entry", one.entry, "the entry file does not exist")
+        return BundleFinding("entry", one.entry, "the entry file does not exist")
     base = os.path.dirname(ignore.file) if ignore is not None else ""
     rule = ignore.match(os.path.relpath(full, base), False) if ignore is not None else None
-    return None if rule is None else Finding("entry", one.entry, f"the entry file is left out by {rule}")
+    return (
+        None if rule is None else BundleFinding("entry", one.entry, f"the entry file is left out by {rule}")
+    )
 
 
-def _function_as_json(function: Function) -> dict[str, Any]:
+def _function_as_json(function: CheckedFunction) -> dict[str, Any]:
     one = function.deployable
     return {
         "kind": one.kind,

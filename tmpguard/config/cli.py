@@ -16,10 +16,11 @@ from rich.text import Text
 
 from tmpguard.core.version import __version__
 
-from .check import Check, Function, check
-from .genezio import NAME
+from . import cdk, projects
+from .check import Check, CheckedFunction, check
+from .options import respelled
 from .platforms import PLANS
-from .survey import Finding, Survey
+from .survey import BundleFinding, Survey
 
 _FINDINGS: Final = 30
 _UNFOLDED: Final = 10_000
@@ -32,17 +33,48 @@ def command() -> None:
 
 
 @command.command("check")
-@click.argument("path", default=NAME, type=click.Path(exists=True, dir_okay=False), metavar="[GENEZIO.YAML]")
-@click.option("--plan", type=click.Choice(list(PLANS)), default="free", show_default=True)
+@click.argument("paths", nargs=-1, type=click.Path(exists=True), metavar="[FILE ...]")
+@click.option(
+    "--plan", type=click.Choice(list(PLANS)), default="free", show_default=True, help="Genezio's plan."
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 also if there are findings.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def check_project(path: str, plan: str, as_json: bool) -> None:
-    """Check a Genezio project before deployment: sizes, bundle, ignored files, and what may fail.
+def check_project(paths: tuple[str, ...], plan: str, strict: bool, as_json: bool) -> None:
+    """Check a project before deployment: sizes, bundles, ignored files, and what may fail.
+
+    FILE is a Genezio project's genezio.yaml, a serverless.yml, a template of AWS SAM or CloudFormation (YAML
+    or JSON), or the directory cdk.out. Without it, the first of these in the working directory is checked:
+    genezio.yaml, serverless.yml, template.yaml, template.json, cdk.out.
 
     Exits with status 1 if the deployment would refuse the project.
     """
+    results = [_checked(project_file(path), plan) for path in paths or (None,)]
+    if as_json:
+        found = [result.as_json() for result in results]
+        write(json.dumps(found if len(found) > 1 else found[0], indent=2))
+    else:
+        write("\n\n".join(map(_rendered, results)))
+    raise SystemExit(1 if any(one.errors or (strict and _findings(one)) for one in results) else 0)
+
+
+def _checked(path: str, plan: str) -> Check:
     result = check(path, plan)
-    _write(json.dumps(result.as_json(), indent=2) if as_json else _rendered(result))
-    raise SystemExit(1 if result.errors else 0)
+    return result._replace(errors=tuple(respelled(error, "--{name} {value}") for error in result.errors))
+
+
+def _findings(result: Check) -> int:
+    """The number of different findings."""
+    return len({finding for function in result.functions for finding in function.findings})
+
+
+def project_file(path: str | None) -> str:
+    """The project file ``path``, or the one in that directory, by default the working directory."""
+    if path is not None and (os.path.isfile(path) or cdk.is_assembly(path)):
+        return path
+    found = projects.found_in(path or ".")
+    if found is None:
+        raise click.UsageError(f"{projects.missing(path or '.')}: give the project file")
+    return found
 
 
 def _rendered(result: Check) -> str:
@@ -64,7 +96,7 @@ def _encoding() -> str:
     return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
     """Write ``text`` to standard output. An error in writing says nothing about the project."""
     try:
         click.echo(text, color=True)
@@ -77,19 +109,19 @@ def _write(text: str) -> None:
         raise SystemExit(2) from None
 
 
-def shown(text: str) -> str:
+def escaped(text: str) -> str:
     """``text`` with everything escaped that the output cannot show: a file can have any name."""
-    escaped = "".join(
+    text = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-    return escaped.encode(_encoding(), "backslashreplace").decode(_encoding())
+    return text.encode(_encoding(), "backslashreplace").decode(_encoding())
 
 
 def _print(result: Check, console: Console) -> None:
     seen: set[str] = set()
     for function in result.functions:
-        _print_function(function, result.plan, console)
+        _print_function(function, result, console)
         if function.survey is not None and function.survey.directory not in seen:
             seen.add(function.survey.directory)
             _print_survey(function.survey, console)
@@ -97,27 +129,28 @@ def _print(result: Check, console: Console) -> None:
         console.print()
     console.print(_labelled([(("error", "bold red"), error) for error in result.errors], indent=0))
     if not result.errors:
-        count = len({finding for function in result.functions for finding in function.findings})
+        count = _findings(result)
         summary = f"{count} {'finding' if count == 1 else 'findings'}" if count else "nothing to report"
         if not result.functions:
             summary = "nothing it deploys has a /tmp"
         console.print(Text(f"No errors; {summary}.", style="bold"))
 
 
-def _print_function(function: Function, plan: str, console: Console) -> None:
+def _print_function(function: CheckedFunction, result: Check, console: Console) -> None:
     one = function.deployable
-    title = Text.assemble((f"{one.kind} ", "bold"), (shown(one.name), "bold cyan"))
-    title.append(f"  ({shown(one.node.file.path)}:{one.node.line})", style="dim")
+    title = Text.assemble((f"{one.kind} ", "bold"), (escaped(one.name), "bold cyan"))
+    title.append(f"  ({escaped(one.node.file.path)}:{one.node.line})", style="dim")
     console.print(title)
     rows = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     if function.size is not None:
         given = f"line {one.size_node.line}" if one.size_node is not None else "not given"
-        rows.add_row("/tmp", f"{function.size} MB ({given}, plan {plan})")
+        allowed_by = f"plan {result.plan}" if result.plan else f"platform {result.platform.name}"
+        rows.add_row("/tmp", f"{function.size} MB ({given}, {allowed_by})")
     for label, value in (("entry", one.entry), ("handler", one.handler), ("concurrency", one.concurrency)):
         if value is not None:
-            rows.add_row(label, Text(shown(str(value))))
+            rows.add_row(label, Text(escaped(str(value))))
     if function.survey is not None:
-        rows.add_row("bundle", Text(shown(function.survey.directory)))
+        rows.add_row("bundle", Text(escaped(function.survey.directory)))
         files = f"{function.survey.files:,} files, {amount(function.survey.bytes)}"
         rows.add_row("", files)
     console.print(rows)
@@ -129,18 +162,19 @@ def _print_survey(one: Survey, console: Console) -> None:
             f"left out by {os.path.basename(one.ignore_file or '')}", "line", "pattern", "paths", "such as"
         )
         for left_out in one.left_out:
-            examples = ", ".join(map(shown, left_out.examples))
-            pattern = Text(shown(left_out.rule.pattern))
-            table.add_row(str(left_out.rule.line), pattern, f"{left_out.paths:,}", Text(examples))
+            examples = ", ".join(map(escaped, left_out.examples))
+            pattern = Text(escaped(left_out.rule.pattern))
+            line = str(left_out.rule.line or "default")
+            table.add_row(line, pattern, f"{left_out.paths:,}", Text(examples))
         console.print(table)
     if one.largest:
         table = _table("largest files", "size", "path")
         for size, path in one.largest:
-            table.add_row(amount(size), Text(shown(path)))
+            table.add_row(amount(size), Text(escaped(path)))
         console.print(table)
 
 
-def _print_findings(findings: tuple[Finding, ...], console: Console) -> None:
+def _print_findings(findings: tuple[BundleFinding, ...], console: Console) -> None:
     rows = [((one.kind, "bold yellow"), f"{one.path}: {one.message}") for one in findings[:_FINDINGS]]
     console.print(_labelled(rows, indent=2))
     if len(findings) > _FINDINGS:
@@ -153,7 +187,7 @@ def _labelled(rows: list[tuple[tuple[str, str], str]], *, indent: int) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for (label, style), text in rows:
-        table.add_row(Text(" " * indent).append(label, style), Text(shown(text)))
+        table.add_row(Text(" " * indent).append(label, style), Text(escaped(text)))
     return table
 
 

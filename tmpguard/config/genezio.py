@@ -1,9 +1,11 @@
 """Makes a guard from a Genezio project: the limits and the bundle come from its ``genezio.yaml``.
 
 tmpguard reads only these keys: under ``backend`` the ``path``, ``functions`` (``name``, ``path``,
-``handler``, ``entry``, ``storageSize``, ``maxConcurrentRequestsPerInstance``) and ``classes`` (``name``,
-``path``, ``storageSize``), and the ``path`` and ``storageSize`` of ``container``, ``nextjs`` and the like. It
-ignores all others. Merge keys (``<<``) are not part of YAML 1.2 and have no effect, here or in a deployment.
+``type``, ``handler``, ``entry``, ``storageSize``, ``timeout``, ``cooldownTime``,
+``maxConcurrentRequestsPerInstance``, ``maxConcurrentInstances``) and ``classes`` (``name``, ``path``,
+``storageSize``) and the ``name`` and ``runtime`` of the ``language``, and the ``path`` and ``storageSize`` of
+``container``, ``nextjs`` and the like. It ignores all others. Merge keys (``<<``) are not part of YAML 1.2
+and have no effect, here or in a deployment.
 """
 
 from __future__ import annotations
@@ -11,23 +13,33 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import ConfigurationError
-from tmpguard.core.mounts.ignore import NAME as IGNORE_FILE
+from tmpguard.core.mounts.ignore import IGNORE_FILE
 
 from . import yamlfile
-from .options import checked_plan
-from .platforms import PLATFORMS
-from .project import Deployable, checked_path, choose, listed, only_functions, text, whole_number
-from .yamlfile import Node
+from .nodes import Node
+from .options import Options, checked_plan
+from .platforms import PLATFORMS, PROJECT_FILE
+from .project import (
+    Deployable,
+    checked_path,
+    choose,
+    listed,
+    misspelt,
+    only_functions,
+    seconds,
+    text,
+    whole_number,
+)
 
-#: The file name that the platform looks for.
-NAME: Final = "genezio.yaml"
-
-#: The keys beside ``backend`` that deploy something with a storage size.
+#: The keys besides ``backend`` that deploy something with a storage size.
 KINDS: Final = ("container", "nextjs", "nuxt", "nitro", "nestjs", "remix", "streamlit")
+
+#: The keys of which each file has at least one.
+_KNOWN: Final = ("name", "backend", "frontend", "services", "yamlVersion", "region", *KINDS)
 
 PLATFORM: Final = PLATFORMS["genezio"]
 
@@ -36,12 +48,22 @@ _logged: Final[set[str]] = set()
 
 
 def read(path: str | os.PathLike[str]) -> list[Deployable]:
-    """Everything that the file deploys, in file order.
+    """Everything that the file deploys, in file order. Raises as :func:`deployed_by` does."""
+    return deployed_by(yamlfile.read(path))
+
+
+def deployed_by(top: Node) -> list[Deployable]:
+    """Everything that the file with the top node ``top`` deploys, in file order.
 
     Raises ConfigurationError with the file, the line and the key. Storage sizes are checked later, on use,
     because they depend on the plan.
     """
-    top = yamlfile.read(path)
+    if not any(key in _KNOWN for key in top.mapping()):
+        keys = ", ".join(_KNOWN[:4])
+        raise top.error(
+            f"is neither a {PROJECT_FILE} nor a template of AWS SAM or CloudFormation nor a serverless.yml: "
+            f"it has none of the keys {keys}, ..."
+        )
     base = os.path.dirname(os.path.abspath(top.file.path))
     found: list[Deployable] = []
     if backend := top.get("backend"):
@@ -57,8 +79,11 @@ def _of_backend(backend: Node, base: str) -> Iterator[Deployable]:
     place = os.path.join(base, text(path_node) or ".")
     functions, classes = backend.get("functions"), backend.get("classes")
     lines: dict[str, int] = {}
+    language_node = backend.get("language")
+    language = text(language_node.get("name")) if language_node is not None else None
+    runtime = text(language_node.get("runtime")) if language_node is not None else None
     for node in functions.entries() if functions else ():
-        one = _function(node, place, path_node or backend)
+        one = _function(node, place, path_node or backend)._replace(language=language, runtime=runtime)
         if one.name in lines:
             raise node.error(f"duplicate name {one.name!r}, first used in line {lines[one.name]}")
         lines[one.name] = node.line
@@ -100,23 +125,27 @@ def _deployable(kind: str, name: str, node: Node, directory: str, directory_node
         text(node.get("handler")),
         text(node.get("entry")),
         whole_number(node.get("maxConcurrentRequestsPerInstance")),
+        text(node.get("type")),
+        None,
+        whole_number(node.get("maxConcurrentInstances")),
+        seconds(node.get("cooldownTime")),
+        seconds(node.get("timeout")),
+        wrong=misspelt(node, "storageSize"),
     )
 
 
 # --- the options of a guard ----------------------------------------------------------------------------
 
 
-def options_of(
-    path: object, function: object, overrides: dict[str, Any]
-) -> tuple[dict[str, Any], str | None]:
+def options_of(path: object, function: object, overrides: Options) -> tuple[Options, str | None]:
     """The options for :meth:`tmpguard.Guard.from_genezio`, and where the file gives the storage size.
 
     The latter is None if the size does not come from the file. Raises ConfigurationError.
     """
-    given = dict(overrides)
+    given = overrides.copy()
     size_from = None
     with unguarded():
-        name = checked_path(path, NAME)
+        name = checked_path(path, PROJECT_FILE)
         one = choose(read(name), function, name)
         plan = _plan_of(given)
         if given.get("storage_size") is None and (size := one.size(plan, PLATFORM)) is not None:
@@ -126,7 +155,7 @@ def options_of(
     return given, size_from
 
 
-def _bundle_of(one: Deployable, given: dict[str, Any]) -> dict[str, Any]:
+def _bundle_of(one: Deployable, given: Options) -> Options:
     """The options for the function's directory and for the ``.genezioignore`` next to the project file."""
     bundle = one.existing_directory()
     beside = os.path.join(os.path.dirname(os.path.abspath(one.node.file.path)), IGNORE_FILE)
@@ -135,39 +164,36 @@ def _bundle_of(one: Deployable, given: dict[str, Any]) -> dict[str, Any]:
     return {"bundle": bundle, "ignore": beside}
 
 
-def _plan_of(given: dict[str, Any]) -> str:
+def _plan_of(given: Options) -> str:
     platform = given.setdefault("platform", "genezio")
     if platform != "genezio":
         raise ConfigurationError(
-            f'platform={platform!r} does not match a {NAME}: it is always "genezio"; leave it out'
+            f'platform={platform!r} does not match a {PROJECT_FILE}: it is always "genezio"; leave it out'
         )
     return checked_plan(given.get("plan", "free"), PLATFORM)
 
 
-def detected(given: dict[str, Any]) -> tuple[dict[str, Any], str | None] | None:
+def detected_options(given: Options) -> tuple[Options, str | None]:
     """What the ``genezio.yaml`` in the working directory adds to the options ``given``.
 
-    Also returns where the file gives the storage size. Returns None if there is no such file, or the platform
-    is another one.
+    Also returns where the file gives the storage size.
 
     The application did not ask for this file. A file that cannot be read or parsed, or that has functions of
     different sizes, is therefore only logged. A storage size that is not allowed raises ConfigurationError,
     because the deployment would refuse it.
     """
     with unguarded():
-        if given.get("platform", "genezio") != "genezio" or not os.path.isfile(NAME):
-            return None
         return _of_file(given)
 
 
-def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+def _of_file(given: Options) -> tuple[Options, str | None]:
     """The options that the file adds, and where it gives the storage size."""
     try:
-        found = only_functions(read(NAME))
+        found = only_functions(read(PROJECT_FILE))
     except ConfigurationError as exc:
         log_once(logging.WARNING, f"{exc}; the file is not used")
         return {}, None
-    more: dict[str, Any] = {}
+    more: Options = {}
     size_from = None
     if given.get("storage_size") is None and found:
         plan = checked_plan(given.get("plan", "free"), PLATFORM)
@@ -180,15 +206,15 @@ def _of_file(given: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     return more, size_from
 
 
-def _size_of(found: Sequence[Deployable], plan: str) -> tuple[dict[str, Any], str | None]:
+def _size_of(found: Sequence[Deployable], plan: str) -> tuple[Options, str | None]:
     """The largest size in ``found``: the function is unknown, and no write may be refused wrongly."""
     sizes = [(one.size(plan, PLATFORM), one) for one in found]
     size, largest = max(sizes, key=lambda pair: pair[0] or PLATFORM.default)
     if len({one_size or PLATFORM.default for one_size, _ in sizes}) > 1:
         log_once(
             logging.WARNING,
-            f"{NAME} has functions of different sizes, {listed(found)}: /tmp has the largest size; "
-            f'choose one with guard=Guard.from_genezio("{NAME}", function="{found[0].name}")',
+            f"{PROJECT_FILE} has functions of different sizes, {listed(found)}: /tmp has the largest size; "
+            f'choose one with guard=Guard.from_genezio("{PROJECT_FILE}", function="{found[0].name}")',
         )
         size = size or PLATFORM.default
     return ({}, None) if size is None else ({"storage_size": size}, largest.size_from())

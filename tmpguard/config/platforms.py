@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+#: The project file of the platform genezio.
+PROJECT_FILE: Final = "genezio.yaml"
+
 
 class Platform(NamedTuple):
     """The ``/tmp`` of one platform."""
@@ -32,8 +35,10 @@ class Platform(NamedTuple):
     plans: Mapping[str, int | None] = MappingProxyType({})
     #: The limit on files for each size. Empty if there is none; otherwise these are all the sizes.
     inodes: Mapping[int, int] = MappingProxyType({})
-    #: Does it show the project's files below ``/tmp/package`` (C5.1)?
+    #: True if the project's files are visible below ``/tmp/package`` (C5.1).
     package: bool = False
+    #: True if there is a ``/dev/shm`` (C1.6).
+    shared_memory: bool = True
 
 
 PLANS: Final[Mapping[str, int | None]] = MappingProxyType({"free": 128, "pro": 512, "enterprise": None})
@@ -60,6 +65,7 @@ _ROWS: Final = (
         survives=True,
         source="AWS Lambda Developer Guide: EphemeralStorage; Understanding the Lambda programming model",
         read="2026-11-23",
+        shared_memory=False,
     ),
     Platform(
         name="oci-functions",
@@ -82,6 +88,7 @@ _ROWS: Final = (
         survives=True,  # instances are reused; /tmp is not mentioned, so nothing may be relied on
         source="Vercel documentation: Runtimes, File system support; Fluid compute",
         read="2026-11-23",
+        shared_memory=False,
     ),
     Platform(
         name="none",

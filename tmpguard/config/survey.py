@@ -1,7 +1,7 @@
 """Surveys a project's directory as it would be deployed: what is in the bundle, what is left out, and why.
 
-It follows no links, and reads only the first bytes of databases and keys. Anything unreadable is a finding,
-not an error.
+It follows no links, and reads only the first bytes of what may be a database or a key. Anything unreadable is
+a finding, not an error.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import fnmatch
 import heapq
 import os
 import stat as modes
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from tmpguard.core import originals
 from tmpguard.core.layout import is_below
 from tmpguard.core.mounts.ignore import Ignore, Rule
 
-LARGEST: Final = 10
-_EXAMPLES: Final = 3
-_SQLITE: Final = b"SQLite format 3\0"
+from .databases import database
 
-_DATABASES: Final = (".sqlite3", ".sqlite", ".db", ".db3")
+LARGEST_SHOWN: Final = 10
+_EXAMPLES: Final = 3
+
 _ENVIRONMENTS: Final = (".env", ".env.*", "*.env")
 _HARMLESS: Final = (".example", ".sample", ".template", ".dist", ".defaults")
 _KEYS: Final = ("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".netrc", ".pypirc", ".pgpass")
 
 
-class Finding(NamedTuple):
+class BundleFinding(NamedTuple):
     """Something in a bundle that is likely to cause trouble once it is deployed.
 
     ``kind`` is one of ``database``, ``secret``, ``log``, ``environment``, ``history``, ``link``, ``special``,
-    ``unreadable``, ``entry``; ``path`` is relative to the bundle.
+    ``unreadable``, ``entry``, ``size``, ``pattern``; ``path`` is relative to the bundle.
     """
 
     kind: str
@@ -59,36 +59,49 @@ class Survey(NamedTuple):
     #: The ten largest files, the largest first: length and path.
     largest: tuple[tuple[int, str], ...]
     left_out: tuple[LeftOut, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[BundleFinding, ...]
 
 
-def survey(directory: str, ignore: Ignore | None) -> Survey:
-    """Survey the existing ``directory``. Never raises because of its contents."""
-    return _Surveyor(os.path.realpath(directory), ignore).result()
+def survey(directory: str, ignore: Ignore | None, skipped: Collection[str] = ()) -> Survey:
+    """Survey the existing ``directory``. Never raises because of its contents.
+
+    ``skipped`` are the paths in it that the deploying tool leaves out anyway.
+    """
+    return _Surveyor(os.path.realpath(directory), ignore, skipped).result()
 
 
 class _Surveyor:
-    def __init__(self, directory: str, ignore: Ignore | None) -> None:
+    def __init__(self, directory: str, ignore: Ignore | None, skipped: Collection[str]) -> None:
         self.directory = directory
+        self.skipped = skipped
         self.ignore = ignore
         base = os.path.dirname(ignore.file) if ignore is not None else directory
         offset = directory[len(base) :].strip("/") if is_below(directory, base) else ""
         #: The prefix of all paths, relative to the directory of the ignore file.
         self.offset = f"{offset}/" if offset else ""
-        self.findings: list[Finding] = []
+        self.findings: list[BundleFinding] = []
         self.by_rule: dict[Rule, list[str]] = {}
         self.counts: dict[Rule, int] = {}
+        #: The virtual environments, with their numbers of files and bytes.
+        self.environments: dict[str, tuple[int, int]] = {}
 
     def result(self) -> Survey:
         total = count = 0
         sizes: list[tuple[int, str]] = []
-        for path, size in self.files():
+        for path, size, environment in self.files():
             count += 1
             total += size
-            if len(sizes) < LARGEST:
+            if environment:
+                files, taken = self.environments[environment]
+                self.environments[environment] = files + 1, taken + size
+            elif len(sizes) < LARGEST_SHOWN:
                 heapq.heappush(sizes, (size, path))
             elif size > sizes[0][0]:
                 heapq.heapreplace(sizes, (size, path))
+        for environment, (files, taken) in self.environments.items():
+            amount = f"{files:,} {'file' if files == 1 else 'files'}, {taken >> 20:,} MB"
+            what = f"a virtual environment ({amount}): it would be deployed as a whole"
+            self._find("environment", environment, what)
         left_out = [
             LeftOut(rule, self.counts[rule], tuple(examples)) for rule, examples in self.by_rule.items()
         ]
@@ -102,27 +115,32 @@ class _Surveyor:
             tuple(sorted(self.findings)),
         )
 
-    def files(self) -> Iterator[tuple[str, int]]:
-        """The files in the bundle with their lengths, links included with a length of 0."""
-        pending = [""]
+    def files(self) -> Iterator[tuple[str, int, str]]:
+        """Yields the path, the length and the virtual environment of each file in the bundle.
+
+        Symlinks have a length of 0. The virtual environment is "" if the file is in none; of files in one,
+        only the sizes are of interest.
+        """
+        pending = [("", "")]
         while pending:
-            head = pending.pop()
+            head, environment = pending.pop()
             entries = self._entries(head)
-            if head and any(entry.name == "pyvenv.cfg" for entry in entries):
-                self._find("environment", head[:-1], "a virtual environment: it would be deployed as a whole")
+            if head and not environment and any(entry.name == "pyvenv.cfg" for entry in entries):
+                environment = head[:-1]
+                self.environments[environment] = 0, 0
             for entry in entries:
                 path = head + entry.name
                 is_directory = entry.is_dir(follow_symlinks=False)
-                if self._is_left_out(path, is_directory):
+                if path in self.skipped or self._is_left_out(path, is_directory):
                     continue
                 if is_directory:
                     if entry.name in (".git", ".hg", ".svn"):
                         self._find("history", path, "the history of the project: it would be deployed")
-                    pending.append(path + "/")
+                    pending.append((path + "/", environment))
                 else:
-                    size = self._look_at(entry, path)
+                    size = _length(entry) if environment else self._look_at(entry, path)
                     if size is not None:
-                        yield path, size
+                        yield path, size, environment
 
     def _entries(self, head: str) -> list[os.DirEntry[str]]:
         try:
@@ -179,11 +197,15 @@ class _Surveyor:
         return self.ignore.match(self.offset + inside, os.path.isdir(real))
 
     def _look_at_name(self, name: str, path: str, status: os.stat_result) -> None:
-        if name.endswith(_DATABASES):
-            head = self._head(path)
-            if head is None or head.startswith(_SQLITE) or (not head and not name.endswith(".db")):
-                message = "a SQLite database: read-only once it is deployed, so writing to it will fail"
-                self._find("database", path, message)
+        directory = self._full(path).rpartition("/")[0]
+        found = database(
+            name,
+            status.st_size,
+            lambda: self._head(path),
+            lambda other: os.path.lexists(f"{directory}/{other}"),
+        )
+        if found is not None:
+            self._find("database", path, found)
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _ENVIRONMENTS):
             if not name.endswith(_HARMLESS):
                 self._find("secret", path, "environment variables, usually secrets: they would be deployed")
@@ -214,4 +236,15 @@ class _Surveyor:
             originals.close(descriptor)
 
     def _find(self, kind: str, path: str, message: str) -> None:
-        self.findings.append(Finding(kind, path, message))
+        self.findings.append(BundleFinding(kind, path, message))
+
+
+def _length(entry: os.DirEntry[str]) -> int | None:
+    """The length of a regular file, 0 for a link; None for anything else."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    if modes.S_ISLNK(status.st_mode):
+        return 0
+    return status.st_size if modes.S_ISREG(status.st_mode) else None

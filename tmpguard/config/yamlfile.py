@@ -1,4 +1,4 @@
-"""Reads a YAML file into nodes that know their line, without constructing any object that the file names.
+"""Reads a YAML or JSON file into nodes that know their line, without constructing any object of the file.
 
 A project file is one document of UTF-8 text of at most a megabyte, without duplicate keys; anything else is
 an error. Scalars are resolved by the rules of YAML 1.2, which the deploying tools use: ``0100`` is a hundred
@@ -16,18 +16,16 @@ import os
 import re
 import stat as modes
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from . import jsonfile
+from .nodes import DEEPEST, File, Node, Scalar, Value
 
 #: The largest file, in bytes: the limit that AWS sets for a CloudFormation template.
-LARGEST: Final = 1 << 20
-#: The deepest nesting of mappings and lists.
-DEEPEST: Final = 100
+SIZE_LIMIT: Final = 1 << 20
 
 _TAG: Final = "tag:yaml.org,2002:"
 _INTEGER: Final = re.compile(r"[-+]?[0-9]+")
@@ -37,93 +35,11 @@ _NULLS: Final = ("", "~", "null", "Null", "NULL")
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
-class File:
-    """A YAML file, which makes the errors about its contents. ``path`` is as given."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def error(self, line: int, key: str, problem: str) -> ConfigurationError:
-        """The error ``genezio.yaml:9: backend.functions[0].storageSize: problem``."""
-        return ConfigurationError(f"{self.path}:{line}: {f'{key}: ' if key else ''}{problem}")
-
-
-Scalar = str | int | float | bool | None
-
-
-class Node:
-    """A value in a YAML file: ``key`` is its path from the top, ``line`` counts from 1."""
-
-    __slots__ = ("file", "key", "line", "tag", "value")
-
-    def __init__(self, file: File, line: int, tag: str, value: Value) -> None:
-        self.file = file
-        self.line = line
-        self.tag = tag
-        self.value = value
-        self.key = ""
-
-    def error(self, problem: str) -> ConfigurationError:
-        """The error that names the file, the line and the key."""
-        return self.file.error(self.line, self.key, problem)
-
-    def described(self) -> str:
-        """A short description of the value, for an error."""
-        if self.tag:
-            return f"{self.tag} (not resolved here)"
-        kinds = {dict: "a mapping", list: "a list", type(None): "no value"}
-        if isinstance(self.value, bool):
-            return str(self.value).lower()
-        return kinds.get(type(self.value)) or f"{self.value!r}"
-
-    # --- typed access, or an error -------------------------------------------------------------------
-
-    def get(self, name: str) -> Node | None:
-        """The value of the key ``name`` of a mapping; None if there is no such key."""
-        node: Node | None = self.mapping().get(name)
-        return None if node is None else node._at(f"{self.key}.{name}" if self.key else name)
-
-    def mapping(self) -> dict[str, Node]:
-        """The nodes of a mapping. Raises ConfigurationError for anything else."""
-        if self.tag or not isinstance(self.value, dict):
-            raise self.error(f"expected a mapping, found {self.described()}")
-        return self.value
-
-    def items(self) -> Iterator[tuple[str, Node]]:
-        """The keys and values of a mapping."""
-        for name, node in self.mapping().items():
-            yield name, node._at(f"{self.key}.{name}" if self.key else name)
-
-    def entries(self) -> Iterator[Node]:
-        """The nodes of a list. Raises ConfigurationError for anything else."""
-        if self.tag or not isinstance(self.value, list):
-            raise self.error(f"expected a list, found {self.described()}")
-        for number, node in enumerate(self.value):
-            yield node._at(f"{self.key}[{number}]")
-
-    def text(self) -> str:
-        """A string. Raises ConfigurationError for anything else, and for an empty one."""
-        if self.tag or not isinstance(self.value, str):
-            raise self.error(f"expected a string, found {self.described()}")
-        if not self.value or "\0" in self.value:
-            raise self.error(f"{self.value!r} is empty or contains a NUL byte")
-        return self.value
-
-    def _at(self, key: str) -> Node:
-        # An alias is the same node under another key.
-        node = Node(self.file, self.line, self.tag, self.value)
-        node.key = key
-        return node
-
-
-Value = dict[str, Node] | list[Node] | Scalar
-
-
 def read(path: str | os.PathLike[str]) -> Node:
-    """The top node of the YAML file ``path``.
+    """The top node of the YAML file ``path``, or of the JSON file if its name ends in ``.json``.
 
     Raises ConfigurationError if the file is missing, unreadable, too large, not a regular file or not valid
-    YAML.
+    YAML or JSON.
     """
     name = os.fsdecode(path)
     data = _data(name)
@@ -132,7 +48,14 @@ def read(path: str | os.PathLike[str]) -> Node:
     except UnicodeDecodeError as exc:
         line = data[: exc.start].count(b"\n") + 1
         raise File(name).error(line, "", f"is not UTF-8: byte 0x{data[exc.start]:02x}") from None
+    if _is_json(name, text):
+        return jsonfile.build(text.removeprefix("\ufeff"), File(name))
     return _Builder(File(name)).build(text)
+
+
+def _is_json(name: str, text: str) -> bool:
+    """``.template`` is CloudFormation's own ending, for both languages."""
+    return name.endswith(".json") or (name.endswith(".template") and text.lstrip("\ufeff \t\r\n")[:1] == "{")
 
 
 def _data(name: str) -> bytes:
@@ -151,14 +74,16 @@ def _data(name: str) -> bytes:
             raise ConfigurationError(f"{name}: is not a regular file")
         data = b""
         # Files in /proc report a size of 0, so the limit applies to what is read.
-        while len(data) <= LARGEST and (piece := originals.read(descriptor, LARGEST + 1 - len(data))):
+        while len(data) <= SIZE_LIMIT and (piece := originals.read(descriptor, SIZE_LIMIT + 1 - len(data))):
             data += piece
     except OSError as exc:
         raise ConfigurationError(f"{name}: cannot be read: {exc.strerror}") from None
     finally:
         originals.close(descriptor)
-    if len(data) > LARGEST:
-        raise ConfigurationError(f"{name}: is larger than the limit of {LARGEST:,} bytes for a project file")
+    if len(data) > SIZE_LIMIT:
+        raise ConfigurationError(
+            f"{name}: is larger than the limit of {SIZE_LIMIT:,} bytes for a project file"
+        )
     return data
 
 
