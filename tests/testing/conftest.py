@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Iterator
 
 # What the runs import is imported here, as each of them forgets what it was the first to import.
@@ -35,8 +36,24 @@ def installed() -> None:
 @pytest.fixture(autouse=True)
 def at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
     """pytest prints more where these say that nobody is there to ask for it."""
-    for name in ("CI", "BUILD_NUMBER"):
+    for name in ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_WORKSPACE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_log_handlers() -> Iterator[None]:
+    """The log file of an application that ran in this process is gone in the next test."""
+    handlers = _log_handlers()
+    yield
+    for logger, handler in _log_handlers() - handlers:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _log_handlers() -> set[tuple[logging.Logger, logging.Handler]]:
+    root = logging.getLogger()
+    loggers = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    return {(logger, handler) for logger in [root, *loggers] for handler in logger.handlers}
 
 
 @pytest.fixture

@@ -130,7 +130,9 @@ def test_each_example_of_hypothesis_is_an_invocation(pytester: pytest.Pytester) 
     result.stdout.fnmatch_lines(["(body of the test)*5     0  0"])
 
 
-def test_tmp_path_is_readable_and_writable_where_it_is_said_so(pytester: pytest.Pytester, run: Run) -> None:
+def test_tmp_path_is_readable_and_writable_if_an_option_allows_it(
+    pytester: pytest.Pytester, run: Run
+) -> None:
     pytester.makepyfile(
         """
         import pytest

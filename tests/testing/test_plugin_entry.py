@@ -103,6 +103,35 @@ def test_workers_of_xdist_report_to_the_controller_and_coverage_is_measured(
     assert peaks == [0, 4096, 8192, 16384]
 
 
+def test_workers_of_xdist_report_paths_of_any_bytes(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    pytester.makepyfile(
+        r"""
+        import os
+
+        def app(environ, start_response):
+            try:
+                os.mkdir(b"\xff")
+            except OSError:
+                pass
+            start_response("200 OK", [])
+            return [b""]
+
+        def test_allowed(tmpguard):
+            tmpguard.allow("EROFS")
+            tmpguard.client(app).get("/")
+
+        def test_refused(tmpguard):
+            tmpguard.client(app).get("/")
+        """
+    )
+    result = pytester.runpytest_subprocess(*ALONE, "-n1", "--tmpguard-report=report")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "DumpError" not in result.stdout.str()
+    report = json.loads((pytester.path / "report.json").read_text())
+    assert [group["paths"] for group in report["violations"]] == [["\udcff"], ["\udcff"]]
+
+
 def test_asyncio_s_plugin_runs_guarded_tests(pytester: pytest.Pytester, app: None) -> None:
     pytest.importorskip("pytest_asyncio")
     pytester.makepyfile(

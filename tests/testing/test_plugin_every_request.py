@@ -373,11 +373,14 @@ def test_the_options_of_the_ini_file_hold(pytester: pytest.Pytester, app: None, 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("tmpguard_storage_size = 0", "storage_size=0 is not a storage size*"),
-        ("tmpguard_storage_size = many", "storage_size='many' is not a storage size*"),
-        ("tmpguard_bundle = nowhere", "bundle='*nowhere' does not exist*"),
-        ("tmpguard_children = forbid", "children='forbid' is not one of*"),
-        ("tmpguard_allow = ENOWHERE", "allow=?'ENOWHERE'?: there is no such errno"),
+        ("tmpguard_storage_size = 0", "tmpguard_storage_size = 0 is not a storage size*"),
+        ("tmpguard_storage_size = many", "tmpguard_storage_size = many is not a storage size*"),
+        ("tmpguard_bundle = nowhere", "tmpguard_bundle = *nowhere does not exist*"),
+        ("tmpguard_children = forbid", "tmpguard_children = forbid is not one of*"),
+        (
+            "tmpguard_allow = ENOWHERE",
+            "tmpguard_allow = ENOWHERE: there is no such errno: give the name or the*",
+        ),
         ("tmpguard_late_writes = maybe", "tmpguard_late_writes = 'maybe' is neither report nor fail"),
     ],
 )

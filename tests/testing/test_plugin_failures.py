@@ -13,7 +13,7 @@ from tests.support import Run
 pytest_plugins = ["pytester"]
 
 
-def test_the_failure_tells_what_was_refused_where_and_what_to_do(
+def test_the_failure_shows_what_was_refused_where_and_what_to_do(
     pytester: pytest.Pytester, app: None, run: Run
 ) -> None:
     pytester.makepyfile(
@@ -224,9 +224,7 @@ LATE = """
 """
 
 
-def test_late_writes_are_told_with_the_test_whose_request_they_are_of(
-    pytester: pytest.Pytester, run: Run
-) -> None:
+def test_late_writes_are_reported_with_the_test_of_their_request(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(late=LATE)
     pytester.makepyfile(
         """
@@ -284,7 +282,7 @@ def test_late_writes_fail_their_test_where_they_are_asked_to(pytester: pytest.Py
     run("-o", "tmpguard_late_writes=report").assert_outcomes(passed=2)
 
 
-def test_a_test_of_unittest_that_raises_the_error_tells_of_it(pytester: pytest.Pytester, run: Run) -> None:
+def test_a_unittest_that_raises_the_error_has_the_section(pytester: pytest.Pytester, run: Run) -> None:
     pytester.makepyfile(
         """
         import unittest
@@ -317,7 +315,8 @@ def test_a_test_of_unittest_that_raises_the_error_tells_of_it(pytester: pytest.P
 def test_a_traceback_ends_where_the_application_asked_for_the_file(
     pytester: pytest.Pytester, run: Run
 ) -> None:
-    """tmpguard's own frames, which come after it, are shown with ``--full-trace`` and in its own errors."""
+    """Most of tmpguard's own frames are not in it. The others are shown with ``--full-trace``, and in its own
+    errors."""
     pytester.makepyfile(
         """
         import pathlib
@@ -357,6 +356,80 @@ def test_a_traceback_ends_where_the_application_asked_for_the_file(
     )
     shown = re.findall(r"tmpguard/[\w/]+\.py:\d+", "\n".join(result.outlines))
     assert [frame.partition(":")[0] for frame in shown] == ["tmpguard/guard.py"]
-    assert "tmpguard/core/refusing.py" in "\n".join(
-        run("--tmpguard", "--full-trace", "-k", "written").outlines
+    assert "tmpguard/core/refusing.py" in "\n".join(run("--tmpguard", "--full-trace", "-k", "full").outlines)
+
+
+def test_what_no_line_of_the_application_asks_for_is_one_group_and_names_the_view(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    """A handler that each line of a library's log opens, for one."""
+    packages = pytester.mkdir("site-packages")
+    (packages / "noisy.py").write_text(
+        "def _open():\n    try:\n        open('noisy.log', 'a')\n    except OSError:\n        pass\n\n"
+        "def begin():\n    _open()\n\ndef check():\n    _open()\n    _open()\n"
     )
+    pytester.makepyfile(
+        app="""
+        import flask
+        import sys
+
+        sys.path.insert(0, "site-packages")
+        import noisy
+
+        app = flask.Flask("app")
+        sys.path.remove("site-packages")
+        app.before_request(noisy.begin)
+        app.before_request(noisy.check)
+
+        @app.get("/")
+        def index():
+            return "done"
+        """,
+        test_it="""
+        from app import app
+
+        def test_it():
+            assert app.test_client().get("/").text == "done"
+        """,
+    )
+    result = run("--tmpguard")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "open 'noisy.log': ?Errno 30? EROFS: Read-only file system (3 times)",
+            "  in:      GET /",
+            "  by:      no line of the application is known; the view is app.py:* in index",
+            "  through: *noisy.py:3 in _open",
+            "  no line of the application: open EROFS (3x)",
+        ]
+    )
+
+
+def test_a_response_that_werkzeug_makes_within_a_request_is_no_other_request(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    """It calls the exception as an application, with the function through which its clients make requests."""
+    pytester.makepyfile(
+        """
+        import flask
+
+        app = flask.Flask("app")
+
+        @app.get("/")
+        def index():
+            flask.abort(404)
+
+        @app.get("/raise")
+        def fail():
+            1 / 0
+
+        def test_it(tmpguard):
+            client = app.test_client()
+            assert client.get("/").status_code == 404
+            assert client.get("/raise").status_code == 500
+            assert len(tmpguard.reports) == 2
+        """
+    )
+    result = run("--tmpguard")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["2 requests to 2 routes by 1 test: *"])

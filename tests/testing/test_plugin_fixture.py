@@ -22,7 +22,8 @@ def test_requests_to_both_kinds_of_application_are_invocations(
         @pytest.mark.parametrize("app", [asgi, wsgi])
         def test_requests(tmpguard, app):
             client = tmpguard.client(app)
-            assert tmpguard.last is None
+            with pytest.raises(LookupError, match="no guarded request yet"):
+                tmpguard.last
             assert client.get("/store?bytes=5000").text == "stored"
             assert client.get("/listed").text == ""
             assert [report.peak_bytes for report in tmpguard.reports] == [8192, 0]
@@ -319,7 +320,7 @@ def test_a_flask_project_needs_neither_anyio_nor_httpx(pytester: pytest.Pytester
             raise AssertionError
 
         def test_the_framework_s_own_client(tmpguard):
-            assert tmpguard.last is None
+            assert tmpguard.reports == []
             assert app.test_client().get("/").text == "done"
             assert tmpguard.violations == []
             assert tmpguard.last.peak_bytes == 8192
@@ -337,3 +338,38 @@ def test_a_flask_project_needs_neither_anyio_nor_httpx(pytester: pytest.Pytester
     )
     result = pytester.runpytest_subprocess(*ARGUMENTS, "-p", "no:anyio", "--tmpguard")
     result.assert_outcomes(passed=3)
+
+
+def test_mistakes_with_the_fixture_say_what_to_do(pytester: pytest.Pytester, app: None, run: Run) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from app import asgi
+
+        def test_a_client_that_is_not_entered(tmpguard):
+            client = tmpguard.async_client(asgi)
+            with pytest.raises(AttributeError) as caught:
+                client.get("/")
+            said = "the client has no 'get' yet: async with tmpguard.async_client(app) as client: ..."
+            assert str(caught.value) == said
+
+        def test_a_name_of_the_module_that_the_fixture_hides(tmpguard):
+            with pytest.raises(AttributeError, match="the fixture and hides the module; import tmpguard as"):
+                tmpguard.Guard
+            with pytest.raises(AttributeError, match="no attribute 'nothing'$"):
+                tmpguard.nothing
+        """
+    )
+    run().assert_outcomes(passed=2)
+
+
+def test_an_error_about_the_ini_file_spells_options_as_it_does(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeini("[pytest]\ntmpguard = true\ntmpguard_storage_size = 256\n")
+    pytester.makepyfile("def test(): pass")
+    result = run()
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: tmpguard: tmpguard_storage_size = 256: 256 MB is over the free plan's 128 MB; "
+            "tmpguard_plan = pro allows 512, or give tmpguard_storage_size = 128"
+        ]
+    )

@@ -106,7 +106,7 @@ def test_what_is_expected_at_import_is_allowed_in_the_ini_file(pytester: pytest.
     run().assert_outcomes(passed=1)
 
 
-def test_imports_without_a_finding_go_on_as_ever(pytester: pytest.Pytester, run: Run) -> None:
+def test_imports_without_a_finding_change_nothing(pytester: pytest.Pytester, run: Run) -> None:
     """Bytecode is written, output is captured, and what is imported works after its import."""
     pytester.makeconftest("import tempfile\nprint('to the captured output')\n")
     pytester.makepyfile(helper="VALUE = 1")
@@ -181,7 +181,9 @@ def test_start_ups_are_guarded(pytester: pytest.Pytester, run: Run) -> None:
     result.stdout.fnmatch_lines(["  in:      (start-up)", "  by:      app.py:7 in write"] * 3)
 
 
-def test_a_start_up_that_the_application_guards_itself_is_told(pytester: pytest.Pytester, run: Run) -> None:
+def test_a_start_up_that_the_application_guards_itself_is_reported(
+    pytester: pytest.Pytester, run: Run
+) -> None:
     pytester.makepyfile(
         """
         from tmpguard.asgi import TmpGuardMiddleware
@@ -204,3 +206,112 @@ def test_a_start_up_that_the_application_guards_itself_is_told(pytester: pytest.
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["tmpguard: EROFS open 'up.txt' at *", "  in:      (start-up)"])
+
+
+# --- lifetime="instance" ---------------------------------------------------------------------------------
+
+INSTANCE = """
+    [pytest]
+    tmpguard = true
+    tmpguard_import = true
+    tmpguard_lifetime = instance
+    tmpguard_storage_size = 1
+    tmpguard_platform = none
+"""
+
+
+def test_each_test_begins_with_what_the_imports_left(pytester: pytest.Pytester, run: Run) -> None:
+    """As each instance of the platform has imported the application."""
+    pytester.makeini(INSTANCE)
+    pytester.makeconftest("open('/tmp/of-conftest', 'w').close()")
+    pytester.makepyfile(
+        app="""
+        import os
+        import shutil
+
+        os.makedirs("/tmp/cache/new")
+        os.symlink("/tmp/cache", "/tmp/link")
+        with open("/tmp/cache/model.bin", "wb") as file:
+            file.write(bytes(8192))
+
+        def app(environ, start_response):
+            found = sorted(os.listdir("/tmp")), shutil.disk_usage("/tmp").used
+            with open("/tmp/link/new/result", "w") as file:
+                file.write("x")
+            with open("/tmp/cache/model.bin", "wb") as file:
+                file.write(b"changed")
+            os.remove("/tmp/of-conftest")
+            start_response("200 OK", [])
+            return [repr(found).encode()]
+        """,
+        test_it="""
+        import pytest
+        from app import app
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_each(tmpguard, number):
+            client = tmpguard.client(app)
+            assert client.get("/").text == "(['cache', 'link', 'of-conftest'], 8192)"
+            assert tmpguard.last.violations == ()
+
+        @pytest.mark.tmpguard(storage_size=2, body=False)
+        def test_other_options(tmpguard):
+            assert tmpguard.client(app).get("/").text == "(['cache', 'link', 'of-conftest'], 8192)"
+        """,
+    )
+    run().assert_outcomes(passed=4)
+
+
+def test_what_an_import_keeps_open_can_be_written_in_each_test(pytester: pytest.Pytester, run: Run) -> None:
+    pytester.makeini(INSTANCE + "    tmpguard_late_writes = fail\n")
+    pytester.makepyfile(
+        app="""
+        LOG = open("/tmp/app.log", "w")
+
+        def app(environ, start_response):
+            LOG.write("request\\n")
+            LOG.flush()
+            start_response("200 OK", [])
+            return [b""]
+        """,
+        test_it="""
+        import pytest
+        from app import LOG, app
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_each(tmpguard, number):
+            assert tmpguard.client(app).get("/").status_code == 200
+            assert not tmpguard.last.late_writes
+
+        def test_close():
+            LOG.close()
+        """,
+    )
+    run().assert_outcomes(passed=3)
+
+
+def test_the_directory_to_which_an_import_goes_is_that_of_each_test(
+    pytester: pytest.Pytester, run: Run
+) -> None:
+    pytester.makeini(INSTANCE)
+    pytester.makepyfile(
+        app="""
+        import os
+
+        os.mkdir("/tmp/work")
+        os.chdir("/tmp/work")
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [os.getcwd().encode()]
+        """,
+        test_it="""
+        import pytest
+        from app import app
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_each(tmpguard, number):
+            assert tmpguard.client(app).get("/").text == "/tmp/work"
+        """,
+    )
+    run().assert_outcomes(passed=2)

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import tmpguard
 from tests.support import set_up_django
 from tmpguard.asgi import TmpGuardMiddleware as ASGIMiddleware
-from tmpguard.testing.interface import interface_of
+from tmpguard.config.interface import interface_of
 from tmpguard.wsgi import TmpGuardMiddleware as WSGIMiddleware
 
 set_up_django()
@@ -94,7 +94,7 @@ def with_server(server: str, environ: Any, start_response: Any) -> Any: ...
         (lambda: WSGIMiddleware(wsgi, bundle=None), "wsgi"),
     ],
 )
-def test_the_interface_is_told(make: Callable[[], Any], expected: str) -> None:
+def test_the_interface_is_detected(make: Callable[[], Any], expected: str) -> None:
     assert interface_of(make()) == expected
 
 

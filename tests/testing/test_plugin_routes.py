@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from tests.support import set_up_django
-from tmpguard.testing import routes
+from tmpguard.reporting import routes
 
 set_up_django()
 

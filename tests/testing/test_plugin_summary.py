@@ -10,7 +10,7 @@ import pytest
 import tmpguard
 from tests.support import Run
 from tmpguard.core.reports import log
-from tmpguard.testing import summary
+from tmpguard.reporting import summary
 
 pytest_plugins = ["pytester"]
 
@@ -41,6 +41,8 @@ def entry(test: str, route: str, **changes: Any) -> dict[str, Any]:
         "files_left": 0,
         "violations": [],
         "late_writes": [],
+        "missing_files": [],
+        "children": [],
         **changes,
     }
     return {"violation_count": len(given["violations"]), **given}
@@ -78,6 +80,8 @@ def test_the_figures_are_of_each_route_and_each_test_the_fullest_first() -> None
         "violations": 1,
         "allowed": 1,
         "late_writes": 1,
+        "missing_files": 0,
+        "children": 0,
     }
     assert [row["route"] for row in data["routes"]] == ["GET /", "POST /", "(body of the test)"]
     assert data["routes"][0] | {"requests": 3, "tests": 2, "violations": 1, "allowed": 1} == data["routes"][0]
@@ -227,7 +231,7 @@ def test_names_of_any_bytes_can_be_reported(pytester: pytest.Pytester, run: Run)
     assert group["count"] == 3
 
 
-def test_nothing_is_said_after_the_summary(pytester: pytest.Pytester, app: None, run: Run) -> None:
+def test_nothing_is_logged_after_the_summary(pytester: pytest.Pytester, app: None, run: Run) -> None:
     """What the log only counted would be summed up when the process ends."""
     pytester.makepyfile(
         """

@@ -14,6 +14,8 @@ from tmpguard.core.reports.report import Violation
 #: Returns True if the test allows the violation.
 Matcher = Callable[[Violation], bool]
 
+_ALLOWED = "give the name or the number of one, such as EROFS or 30, or a path pattern"
+
 #: A string that looks like an errno name is taken for one, or for a mistake: paths do not look like that.
 _ERRNO_NAME = re.compile(r"E[A-Z0-9]+")
 
@@ -40,15 +42,15 @@ def _matcher(item: object, directory: str) -> Matcher:
         item = int(item)  # an ini file holds only strings
     if isinstance(item, int) and not isinstance(item, bool):
         if item not in codes.errorcode:
-            raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
+            raise ConfigurationError(f"allow=[{item!r}]: there is no such errno: {_ALLOWED}")
         return _ByErrno(item)
     if isinstance(item, str) and item:
         if _ERRNO_NAME.fullmatch(item):
             if not isinstance(getattr(codes, item, None), int):
-                raise ConfigurationError(f"allow=[{item!r}]: there is no such errno")
+                raise ConfigurationError(f"allow=[{item!r}]: there is no such errno: {_ALLOWED}")
             return _ByErrno(getattr(codes, item))
         return _ByPath(item, directory)
-    raise ConfigurationError(f"allow=[{item!r}] is neither an errno nor a path pattern")
+    raise ConfigurationError(f"allow=[{item!r}] is neither an errno nor a path pattern: {_ALLOWED}")
 
 
 class _ByErrno:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from tmpguard.asgi import ASGIApp, Receive, Scope, Send
 from tmpguard.asgi import TmpGuardMiddleware as ASGIMiddleware
-from tmpguard.core.coldstart import ColdStart
 from tmpguard.core.invocation import current
 from tmpguard.guard import Guard
+from tmpguard.reporting import routes
+from tmpguard.reporting.routes import START_UP
 from tmpguard.wsgi import TmpGuardMiddleware as WSGIMiddleware
 
-from . import routes
-from .records import START_UP, Entry, TestRecord, current_test, in_progress
+from .records import TestEntry, TestRecord, current_test, in_progress
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponseBase
 
 
-def _entry_of(test: TestRecord, *, ours: bool, route: str) -> Entry:
+def _entry_of(test: TestRecord, *, ours: bool, route: str) -> TestEntry:
     """The entry of the request that begins. An application's own guard within ours uses the entry of ours."""
     entry = None if ours else in_progress.get()
     if entry is None:
@@ -48,7 +48,9 @@ class NotingASGI:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             invocation = current()
-            if isinstance(invocation, ColdStart) and not self._ours:  # the middleware has lifespan=True
+            if (
+                invocation is not None and invocation.cold_start and not self._ours
+            ):  # the middleware has lifespan=True
                 self._test.begin("start", START_UP).add(invocation)
             await self.app(scope, receive, send)
             return
@@ -60,6 +62,7 @@ class NotingASGI:
             if in_progress.get() is entry:  # otherwise an abandoned coroutine is closed elsewhere
                 in_progress.reset(token)
             entry.route = routes.of_asgi(self.app, scope)
+            entry.view = routes.view_of_asgi(scope)
 
 
 class GuardedASGI:
@@ -95,6 +98,7 @@ class NotingWSGI:
         finally:
             in_progress.reset(token)
             entry.route = routes.of_wsgi(self.app, environ)
+            entry.view = routes.view_of_wsgi(self.app, environ)
 
 
 class GuardedWSGI:
@@ -128,9 +132,10 @@ class NotingDjango:
         finally:
             in_progress.reset(token)
             entry.route = routes.of_django(request)
+            entry.view = routes.view_of_django(request)
 
     async def asynchronous(self, request: HttpRequest) -> HttpResponseBase:
-        """The same in an async stack."""
+        """``__call__`` for an async stack."""
         entry = _entry_of(self._test, ours=self._ours, route=routes.of_django(request))
         token = in_progress.set(entry)
         try:
@@ -139,6 +144,7 @@ class NotingDjango:
             if in_progress.get() is entry:
                 in_progress.reset(token)
             entry.route = routes.of_django(request)
+            entry.view = routes.view_of_django(request)
 
 
 def guard_of_test(test: TestRecord) -> Guard | None:

@@ -15,7 +15,7 @@ from tmpguard.guard import Guard
 from .applications import GuardedASGI
 from .http import httpx
 from .lifespan import running
-from .startup import Start, StartingASGI
+from .startup import MakeStart, StartingASGI
 
 
 class LoopTransport(httpx.BaseTransport):
@@ -25,7 +25,7 @@ class LoopTransport(httpx.BaseTransport):
     """
 
     def __init__(
-        self, app: ASGIApp, guard: Guard, start: Start, *, raise_app_exceptions: bool = True
+        self, app: ASGIApp, guard: Guard, start: MakeStart, *, raise_app_exceptions: bool = True
     ) -> None:
         self._raise_app_exceptions = raise_app_exceptions
         self._guard = guard
@@ -71,7 +71,7 @@ class LoopTransport(httpx.BaseTransport):
 
 @asynccontextmanager
 async def running_transport(
-    app: ASGIApp, guard: Guard, start: Start, *, raise_app_exceptions: bool = True
+    app: ASGIApp, guard: Guard, start: MakeStart, *, raise_app_exceptions: bool = True
 ) -> AsyncIterator[httpx.ASGITransport]:
     """A transport to an application in the running event loop, between its start-up and its shutdown."""
     async with running(StartingASGI(app, start)) as served:

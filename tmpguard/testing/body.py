@@ -22,7 +22,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def guarded(
+def guarded_function(
     function: Callable[Arguments, Result], guard: Guard, test: TestRecord
 ) -> Callable[Arguments, Result]:
     """``function``, wrapped so that each call is an invocation of its own.
@@ -63,13 +63,13 @@ def guarding(item: pytest.Item, guard: Guard, test: TestRecord) -> Iterator[None
     hypothesis = getattr(function, "hypothesis", None)
     if hypothesis is not None:  # hypothesis calls the inner test once for each example
         inner = hypothesis.inner_test
-        hypothesis.inner_test = guarded(inner, guard, test)
+        hypothesis.inner_test = guarded_function(inner, guard, test)
         try:
             yield
         finally:
             hypothesis.inner_test = inner
         return
-    replacement = guarded(function, guard, test)
+    replacement = guarded_function(function, guard, test)
     item.obj = replacement  # type: ignore[attr-defined]
     case = getattr(item, "instance", None)
     if isinstance(case, unittest.TestCase):  # an async test case looks its method up itself

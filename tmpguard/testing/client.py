@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tmpguard.asgi import ASGIApp
-from tmpguard.config.options import OPTIONS, unknown_option
+from tmpguard.config.interface import checked_interface
+from tmpguard.config.options import unknown_option
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
 from tmpguard.guard import Guard
 
 from .applications import GuardedWSGI
 from .http import httpx
-from .interface import checked_interface
+from .settings import GUARD_OPTIONS
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-#: The options of the guard, of the transport, and the client's other options that httpx does not have.
-_GUARD: Final = (*OPTIONS, "writable_tmp_path")
+#: The options of the transport, and the client's other options that httpx does not have.
 _TRANSPORT: Final = ("raise_app_exceptions",)
 _CLIENT: Final = ("interface",)
 
@@ -30,19 +30,19 @@ _USUAL: Final = ("base_url", "headers", "cookies", "auth", "follow_redirects")
 
 BASE_URL: Final = "http://testserver"
 
-Options = dict[str, Any]
+Keywords = dict[str, Any]
 
 
-def split_options(options: Options, client: type) -> tuple[Options, Options, Options]:
+def split_options(options: Keywords, client: type) -> tuple[Keywords, Keywords, Keywords]:
     """Split ``options`` into those of the guard, of the client and of its transport.
 
     Raises ConfigurationError for an unknown option.
     """
-    known = {*_GUARD, *_TRANSPORT, *_CLIENT, *inspect.signature(client).parameters} - {"transport"}
+    known = {*GUARD_OPTIONS, *_TRANSPORT, *_CLIENT, *inspect.signature(client).parameters} - {"transport"}
     for name in options:
         if name not in known:
-            raise ConfigurationError(unknown_option(name, (*_GUARD, *_TRANSPORT, *_CLIENT, *_USUAL)))
-    guards = {name: value for name, value in options.items() if name in _GUARD}
+            raise ConfigurationError(unknown_option(name, (*GUARD_OPTIONS, *_TRANSPORT, *_CLIENT, *_USUAL)))
+    guards = {name: value for name, value in options.items() if name in GUARD_OPTIONS}
     transports = {name: value for name, value in options.items() if name in _TRANSPORT}
     others = {"base_url": BASE_URL}
     others |= {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
+import tmpguard as package
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.report import Report, Violation
 from tmpguard.guard import Guard
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
     from .client import Clients
+    from .live import LiveServer
 
 
 class TmpGuard:
@@ -61,7 +64,25 @@ class TmpGuard:
         ASGI only. The application runs in the test's own event loop (asyncio or trio). The options are those
         of :meth:`client`.
         """
-        return self._clients.async_client(app, options)
+        return _AsyncClient(self._clients.async_client(app, options))
+
+    def live(self, app: object, **options: object) -> LiveServer:
+        """Serve an ASGI or WSGI application on a free port of the loopback interface, at ``.url``.
+
+        For browsers and other clients outside of the test. uvicorn or werkzeug serves it in threads of this
+        process, and each request is an invocation. The server is running when this method returns, and stops
+        when it is closed (``with tmpguard.live(app) as server:``) or the test ends. ``options`` are those of
+        :class:`tmpguard.Guard`, which override the marker and the ini file, and ``interface="asgi"`` or
+        ``"wsgi"`` if it cannot be detected.
+
+        Raises ConfigurationError for an invalid option or a missing package, and whatever the application's
+        start-up raises.
+        """
+        from .live import LiveServers
+
+        server = LiveServers(self._settings.guard, self._start).serve(app, options)
+        self._stack.callback(server.close)
+        return server
 
     @property
     def reports(self) -> list[Report]:
@@ -69,10 +90,15 @@ class TmpGuard:
         return [entry.report for entry in self._test.entries if entry.report is not None]
 
     @property
-    def last(self) -> Report | None:
-        """The report of the last request, None before the first one."""
+    def last(self) -> Report:
+        """The report of the last request. Raises LookupError before the first one."""
         reports = self.reports
-        return reports[-1] if reports else None
+        if not reports:
+            raise LookupError(
+                "this test has made no guarded request yet: make one with tmpguard.client(app), or run "
+                "pytest with --tmpguard to guard the requests of the frameworks' own clients"
+            )
+        return reports[-1]
 
     @property
     def violations(self) -> list[Violation]:
@@ -82,6 +108,38 @@ class TmpGuard:
     def allow(self, *expected: object) -> None:
         """Expect these violations from now on, as ``@pytest.mark.tmpguard(allow=[...])`` does."""
         self._test.allowed += matchers_of(expected, directory_of(self._settings.options))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in package.__all__:
+                text += ": in this test, tmpguard is the fixture and hides the module; import tmpguard as ..."
+            raise AttributeError(text, name=name, obj=self)
+
+
+class _AsyncClient(AbstractAsyncContextManager["httpx.AsyncClient"]):
+    """An async client that is not entered yet."""
+
+    def __init__(self, opening: AbstractAsyncContextManager[httpx.AsyncClient]) -> None:
+        self._opening = opening
+
+    async def __aenter__(self) -> httpx.AsyncClient:
+        return await self._opening.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, value, traceback)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            text = f"the client has no {name!r} yet: async with tmpguard.async_client(app) as client: ..."
+            raise AttributeError(text, name=name, obj=self)
 
 
 @contextmanager

@@ -122,7 +122,8 @@ class WithState:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Changes the scope itself and not a copy: the application's route is read from it afterwards.
-        scope.setdefault("state", self._state.copy())
+        # uvicorn, which does not know of the lifespan, has put an empty state there.
+        scope["state"] = {**self._state, **scope.get("state", {})}
         await self.app(scope, receive, send)
 
 

@@ -7,16 +7,17 @@ imported just to patch it. :func:`uninstall` restores everything.
 from __future__ import annotations
 
 import copy
-import importlib.machinery
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from collections.abc import Callable
+from inspect import iscoroutinefunction
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from tmpguard.interpose.late import Finder
+
 from .applications import GuardedASGI, GuardedWSGI, NotingASGI, NotingDjango, NotingWSGI, guard_of_test
-from .records import current_test
-from .startup import StartingASGI, start_of
+from .records import current_test, in_progress
+from .startup import StartingASGI, begin_start
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -56,7 +57,7 @@ def _lifespan(original: Method) -> Method:
         settings = None if test is None else test.settings
         if test is not None and settings is not None and settings.starts:
             self = copy.copy(self)
-            self.app = StartingASGI(self.app, lambda: start_of(test, settings.guard()))
+            self.app = StartingASGI(self.app, lambda: begin_start(test, settings.guard()))
         return await original(self)
 
     return lifespan
@@ -68,10 +69,20 @@ def _run_wsgi_app(original: Method) -> Method:
     def run_wsgi_app(app: WSGIApplication, *args: object, **kwargs: object) -> object:
         test = current_test()
         if test is not None and test.every_request and not isinstance(app, GuardedWSGI):
-            app = GuardedWSGI(app, guard_of_test)
+            is_request = in_progress.get() is None or not _is_response(app)
+            app = GuardedWSGI(app, guard_of_test) if is_request else app
         return original(app, *args, **kwargs)
 
     return run_wsgi_app
+
+
+def _is_response(app: object) -> bool:
+    """Whether ``app`` is a response, or an exception used as one. werkzeug calls these within a request."""
+    kinds = (
+        getattr(sys.modules.get("werkzeug.exceptions"), "HTTPException", None),
+        getattr(sys.modules.get("werkzeug.wrappers"), "Response", None),
+    )
+    return isinstance(app, tuple(kind for kind in kinds if isinstance(kind, type)))
 
 
 def _get_response(original: Method) -> Method:
@@ -102,6 +113,103 @@ def _get_response_async(original: Method) -> Method:
         return await TmpGuardMiddleware(noting.asynchronous, guard=guard)(request)
 
     return get_response_async
+
+
+def _live_server(original: Method) -> Method:
+    """Replaces the method with which Django makes the server of its ``LiveServerTestCase``.
+
+    pytest-django's fixture ``live_server`` uses the same. One server may serve several tests.
+    """
+
+    def create_server(self: Any, *args: object, **kwargs: object) -> object:
+        server: Any = original(self, *args, **kwargs)
+        set_app = server.set_app
+        server.set_app = lambda app: set_app(GuardedWSGI(app, guard_of_test))
+        return server
+
+    return create_server
+
+
+# --- clients of further frameworks ---------------------------------------------------------------------
+
+
+def _guarded(app: Any, guarded: type[GuardedASGI] | type[GuardedWSGI]) -> Any:
+    """``app`` with its requests guarded, if those of the running test are."""
+    test = current_test()
+    if test is None or not test.every_request or isinstance(app, (GuardedASGI, GuardedWSGI)):
+        return app
+    return guarded(app, guard_of_test)
+
+
+def _argument(guarded: type[GuardedASGI] | type[GuardedWSGI], position: int) -> Replacing:
+    """Replaces a function or method whose argument at ``position`` is the application."""
+
+    def replacement(original: Method) -> Method:
+        def call(*args: Any, **kwargs: object) -> object:
+            if len(args) > position:
+                args = (*args[:position], _guarded(args[position], guarded), *args[position + 1 :])
+            return original(*args, **kwargs)
+
+        return call
+
+    return replacement
+
+
+def _at_once(original: Method) -> Method:
+    """Replaces a method that calls ``self.app``, an ASGI application, before it is suspended for the first
+    time."""
+
+    def call(self: Any, *args: object, **kwargs: object) -> Any:
+        app, self.app = self.app, _guarded(self.app, GuardedASGI)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            self.app = app
+
+    async def enter(self: Any) -> Any:
+        app, self.app = self.app, _guarded(self.app, GuardedASGI)
+        try:
+            return await original(self)
+        finally:
+            self.app = app
+
+    return enter if iscoroutinefunction(original) else call
+
+
+def _litestar_request(original: Method) -> Method:
+    """Replaces the method of Litestar's transport that calls ``self.client.app``."""
+
+    def handle_request(self: Any, request: object) -> object:
+        app = self.client.app
+        guarded = _guarded(app, GuardedASGI)
+        if guarded is not app:
+            self = copy.copy(self)
+            self.client = copy.copy(self.client)
+            self.client.app = guarded
+        return original(self, request)
+
+    return handle_request
+
+
+def _falcon_request(module: ModuleType) -> Replacing:
+    """Replaces the function that makes a request to an application of either kind."""
+
+    def replacement(original: Method) -> Method:
+        def simulate_request(app: Any, *args: object, **kwargs: object) -> object:
+            guarded = GuardedASGI if module._is_asgi_app(app) else GuardedWSGI
+            return original(_guarded(app, guarded), *args, **kwargs)
+
+        return simulate_request
+
+    return replacement
+
+
+def _falcon(module: ModuleType) -> list[Patch]:
+    return [
+        (module, "simulate_request", _falcon_request(module)),
+        (module, "_simulate_request_asgi", _argument(GuardedASGI, 0)),
+        (module.ASGIConductor, "simulate_ws", _at_once),
+    ]
 
 
 # --- an application's own guard ------------------------------------------------------------------------
@@ -161,6 +269,23 @@ _MODULES: Final[dict[str, Callable[[ModuleType], list[Patch]]]] = {
     ],
     "werkzeug.test": lambda module: [(module, "run_wsgi_app", _run_wsgi_app)],
     "django.test.client": _django,
+    "django.test.testcases": lambda module: [(module.LiveServerThread, "_create_server", _live_server)],
+    "litestar.testing.transport": lambda module: [
+        (module.TestClientTransport, "handle_request", _litestar_request)
+    ],
+    "quart.testing.connections": lambda module: [
+        (module.TestHTTPConnection, "__aenter__", _at_once),
+        (module.TestWebsocketConnection, "__aenter__", _at_once),
+    ],
+    "falcon.testing.client": _falcon,
+    "falcon.testing": lambda module: [(module, "simulate_request", _falcon_request(module.client))],
+    "webtest.app": lambda module: [
+        (module.TestRequest, "call_application", _argument(GuardedWSGI, 1)),
+    ],
+    "asgiref.testing": lambda module: [
+        (module.ApplicationCommunicator, "__init__", _argument(GuardedASGI, 1)),
+    ],
+    "mangum.protocols.http": lambda module: [(module.HTTPCycle, "__call__", _argument(GuardedASGI, 1))],
     "httpx": _httpx,
     "httpx2": _httpx,
     "tmpguard.asgi": lambda module: [(module.TmpGuardMiddleware, "__call__", _own(NotingASGI, "app"))],
@@ -174,7 +299,7 @@ _changes: list[tuple[type | ModuleType, str, object, object]] = []
 
 def install() -> None:
     """Patch the modules that are imported, and arrange for the others to be patched on import."""
-    sys.meta_path.insert(0, _finder)
+    _finder.start()
     for name in _MODULES:
         module = sys.modules.get(name)
         if module is not None:
@@ -183,8 +308,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Restore everything except what other code has replaced in the meantime."""
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+    _finder.stop()
     while _changes:
         owner, name, before, after = _changes.pop()
         if vars(owner).get(name) is after:
@@ -198,6 +322,9 @@ def _patch(name: str, module: ModuleType) -> None:
     for owner, attribute, replacement in _MODULES[name](module):
         before = vars(owner).get(attribute, _MISSING)
         original = getattr(owner, attribute)
+        if any(after is original for _, _, _, after in _changes):  # copied from the module that has it
+            _changes.append((owner, attribute, original.__wrapped__, original))
+            continue
         after = replacement(original)
         after.__name__ = attribute
         after.__wrapped__ = original  # type: ignore[attr-defined]
@@ -205,55 +332,9 @@ def _patch(name: str, module: ModuleType) -> None:
         setattr(owner, attribute, after)
 
 
-class _Finder(MetaPathFinder):
-    """Patches the modules above right after their import. The other finders do the finding."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _MODULES:
-            return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
-                return spec
-        return None
-
-
-class _Loader(Loader):
-    """The loader of such a module, plus one step. Only this one import goes through it."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._step_aside(module)
-        self._loader.exec_module(module)
-        _patch_imported(module)
-
-    # A module's warnings name the line that imports it: they skip frames of importlib, by this file name.
-    exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")
-
-    def _step_aside(self, module: ModuleType) -> None:
-        loader: Any = self._loader  # from 3.15 on typed as a protocol of another shape
-        if module.__spec__ is not None:
-            module.__spec__.loader = loader
-        module.__loader__ = loader
-
-
 def _patch_imported(module: ModuleType) -> None:
     if _finder in sys.meta_path:
         _patch(module.__name__, module)
 
 
-_finder: Final = _Finder()
+_finder: Final = Finder(_MODULES, _patch_imported)

@@ -5,7 +5,9 @@ pytest finds it through ``tmpguard.pytest_plugin``, which imports this module on
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import json
+import os
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
@@ -15,16 +17,22 @@ from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import log
 from tmpguard.guard import Guard
+from tmpguard.reporting import output, summary
+from tmpguard.reporting.routes import IMPORT
+from tmpguard.reporting.violations import Occurrence, failure_text
 
-from . import body, output, patches, records, summary, tracebacks
+from . import body, ci, patches, records, tracebacks
+from .baseline import as_text, conclusion, of_text
 from .fixture import TmpGuard, opened
-from .records import IMPORT, Recorder, TestRecord
+from .records import Recorder, TestRecord
 from .settings import Settings
-from .startup import start_of
-from .violations import text_of
+from .startup import begin_start
 
 #: The name under which the plugin is registered with pytest.
-NAME: Final = "tmpguard-plugin"
+PLUGIN_NAME: Final = "tmpguard-plugin"
+
+#: The exit statuses of a run that was not interrupted.
+_FINISHED: Final = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 _CONFTESTS: Final = pytest.StashKey[TestRecord]()
 
@@ -38,6 +46,10 @@ class Plugin:
         self.recorder = Recorder()
         self._entries: list[dict[str, Any]] = []
         self._written: list[str] = []
+        self._baseline_lines: list[str] = []
+        #: True if not all tests ran.
+        self._is_partial = False
+        self._has_lost_worker = False
         #: The report of the run, made at its end.
         self.data: dict[str, Any] | None = None
         if self.settings.every_request or self.settings.starts:
@@ -52,14 +64,15 @@ class Plugin:
     @classmethod
     def of(cls, config: pytest.Config) -> Plugin:
         """The plugin of this run, registered if it is not yet."""
-        plugin = config.pluginmanager.get_plugin(NAME)
+        plugin = config.pluginmanager.get_plugin(PLUGIN_NAME)
         if plugin is None:
             plugin = cls(config)
-            config.pluginmanager.register(plugin, NAME)
+            config.pluginmanager.register(plugin, PLUGIN_NAME)
         assert isinstance(plugin, cls)
         return plugin
 
     def pytest_unconfigure(self) -> None:
+        self.settings.imported.end()
         if records.stop(self.recorder):
             patches.uninstall()
             log.restart()  # the summary has already reported what the log would sum up at exit
@@ -100,8 +113,10 @@ class Plugin:
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         with self._judging(item, "teardown"):
             result = yield
-            self._test(item).end()
-            return result
+            test = self._test(item)
+            test.end()
+        item.user_properties += test.properties(str(self.config.rootpath))
+        return result
 
     def _test(self, item: pytest.Item) -> TestRecord:
         test = self.recorder.test
@@ -123,12 +138,13 @@ class Plugin:
         try:
             yield
         except BaseException as exc:
-            text = self._text(test)
+            text = self._text(test, missing=test.missing_files())
             if text and not isinstance(exc, pytest.skip.Exception):
                 item.add_report_section(when, "tmpguard", text)
             raise
-        text = self._text(test)
-        if text and getattr(item, "_excinfo", None):  # unittest stores the failure instead of raising it
+        has_failed = bool(getattr(item, "_excinfo", None))  # unittest stores a failure instead of raising it
+        text = self._text(test, missing=test.missing_files() if has_failed else ())
+        if text and has_failed:
             item.add_report_section(when, "tmpguard", text)
         elif text:
             pytest.fail(text, pytrace=False)
@@ -138,11 +154,13 @@ class Plugin:
         if call.excinfo is not None:
             tracebacks.hide()
 
-    def _text(self, test: TestRecord) -> str:
+    def _text(self, test: TestRecord, missing: Sequence[Occurrence] = ()) -> str:
+        """What is wrong with ``test`` so far. Files that its requests missed only explain another failure."""
         violations, late = test.unexpected(), test.unexpected_late()
-        if not violations and not late:
+        if not violations and not late and not missing:
             return ""
-        return text_of(violations, late, str(self.config.rootpath), marker=test.settings is not None)
+        marker = test.settings is not None
+        return failure_text(violations, late, str(self.config.rootpath), missing=missing, marker=marker)
 
     # --- the fixture -------------------------------------------------------------------------------------
 
@@ -157,7 +175,7 @@ class Plugin:
     def _start(self, guard: Guard) -> Invocation | None:
         if not self.settings.starts or self.recorder.test is None:
             return None
-        return start_of(self.recorder.test, guard)
+        return begin_start(self.recorder.test, guard)
 
     # --- imports -----------------------------------------------------------------------------------------
 
@@ -174,8 +192,8 @@ class Plugin:
         if not self.settings.starts:
             return (yield)
         tracebacks.hide()
-        record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings.allowed)
-        with start_of(record, self._guard_of_imports, IMPORT):
+        record = TestRecord.of_import(collector.nodeid or "(collection)", self.settings)
+        with begin_start(record, self._guard_of_imports, IMPORT):
             report = yield
         self.recorder.keep(record)
         text = self._text(record)
@@ -187,23 +205,47 @@ class Plugin:
             report.outcome, report.longrepr, report.result = "failed", text, []
         return report
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        self.settings.end_imports()
+
     # --- the end of the run ------------------------------------------------------------------------------
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._is_partial |= bool(items)
+
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self._entries += self.recorder.data()
+        self._is_partial |= bool(session.shouldfail or session.shouldstop)
+        baseline = self.settings.baseline
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["tmpguard"] = self._entries
+            # As JSON: execnet takes no path with bytes that are not UTF-8.
+            self.config.workeroutput["tmpguard"] = json.dumps(self._entries)
+            if baseline is not None:
+                self.config.workeroutput["tmpguard_baseline"] = (as_text(baseline.seen), self._is_partial)
             return
+        if baseline is not None:
+            finished = exitstatus in _FINISHED and not self._has_lost_worker
+            self._baseline_lines = conclusion(baseline, finished=finished, partial=self._is_partial)
         # The terminal reporter's own hook calls pytest_terminal_summary after this one.
         self.data = summary.build(self._entries, str(self.config.rootpath))
         if self.settings.report:
             self._written = output.write(self.data, self.settings.report)
 
-    def add(self, entries: list[dict[str, Any]]) -> None:
+    def add_seen(self, output: dict[str, Any] | None) -> None:
+        """Add what a pytest-xdist worker has seen of the baseline. None: the worker crashed."""
+        if output is None:
+            self._has_lost_worker = True
+        elif self.settings.baseline is not None and "tmpguard_baseline" in output:
+            seen, is_partial = output["tmpguard_baseline"]
+            self.settings.baseline.seen |= of_text(seen)
+            self._is_partial |= is_partial
+
+    def add(self, entries: str) -> None:
         """Add the entries of a pytest-xdist worker. All workers import the same modules: each counts once."""
         self._entries += [
-            entry for entry in entries if entry["route"] != IMPORT or entry not in self._entries
+            entry for entry in json.loads(entries) if entry["route"] != IMPORT or entry not in self._entries
         ]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -213,9 +255,17 @@ class Plugin:
             terminalreporter.section("tmpguard")
             for line in summary.lines(self.data, verbosity=self.config.get_verbosity()):
                 terminalreporter.line(line)
+        if self._baseline_lines:
+            terminalreporter.section("tmpguard baseline")
+            for line in self._baseline_lines:
+                terminalreporter.line(line)
         if self._written:
             terminalreporter.line("")
             terminalreporter.line(f"written: {', '.join(self._written)}")
+        if ci.is_wanted(os.environ):
+            fail = self.settings.late_writes == "fail"
+            for line in ci.github(self.data, os.environ, late_writes_fail=fail):
+                terminalreporter.line(line)
 
 
 @contextmanager
@@ -223,9 +273,12 @@ def importing_conftests(config: pytest.Config) -> Iterator[None]:
     """Guard the import of the conftest files that pytest loads before it configures its plugins."""
     settings = Settings(config, config.known_args_namespace)
     tracebacks.hide()
-    record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings.allowed)
-    with start_of(record, settings.guard_of_imports(), IMPORT):
-        yield
+    record = config.stash[_CONFTESTS] = TestRecord.of_import("conftest.py", settings)
+    try:
+        with begin_start(record, settings.guard_of_imports(), IMPORT):
+            yield
+    finally:
+        settings.end_imports()
 
 
 @contextmanager

@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from tmpguard.core.callers import Location
 from tmpguard.core.context import unguarded
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports import remedies
-from tmpguard.core.reports.report import Report, Violation
-from tmpguard.core.storage.volume import NO_VOLUME
+from tmpguard.core.reports.report import Child, Report, Violation
+from tmpguard.reporting.tally import finding_data
+from tmpguard.reporting.violations import Occurrence
+
+from . import ci
 
 if TYPE_CHECKING:
     from .allow import Matcher
-    from .settings import TestSettings
+    from .baseline import Baseline
+    from .settings import Settings, TestSettings
 
 #: The entry of this context's request in progress. An application's own guard within it shares the entry.
-in_progress: Final[ContextVar[Entry | None]] = ContextVar("tmpguard_testing_entry", default=None)
+in_progress: Final[ContextVar[TestEntry | None]] = ContextVar("tmpguard_testing_entry", default=None)
 
 
-#: Shown in place of a route for what is not a request.
-START_UP: Final = "(start-up)"
-IMPORT: Final = "(import)"
-
-
-class Occurrence(NamedTuple):
-    """A violation, and the route of the request in which it occurred."""
-
-    violation: Violation
-    route: str
-
-
-class Entry:
+class TestEntry:
     """One request, or the body of one test."""
 
-    __slots__ = ("_begun", "_judged", "kind", "reports", "route")
+    __slots__ = ("_begun", "_judged", "kind", "reports", "route", "view")
 
     def __init__(self, kind: str, route: str) -> None:
         #: ``request``, ``body`` or ``start``.
         self.kind = kind
         self.route = route
+        #: The first line of the route's view; None if it is not known.
+        self.view: Location | None = None
         #: The report of its invocation, or several if an application's own guard took over within ours.
         self.reports: list[Report] = []
         self._begun: list[weakref.ref[Invocation]] = []
@@ -63,11 +57,23 @@ class Entry:
 
     @property
     def violations(self) -> list[Violation]:
+        """The violations of all invocations of the request."""
         return [violation for report in self.reports for violation in report.violations]
 
     @property
     def late_writes(self) -> list[Violation]:
+        """The late writes of all invocations of the request (C4.5)."""
         return [violation for report in self.reports for violation in report.late_writes]
+
+    @property
+    def missing_files(self) -> list[Violation]:
+        """The look-ups of files that another request or the start-up had created (C7.4)."""
+        return [lookup for report in self.reports for lookup in report.elsewhere]
+
+    @property
+    def children(self) -> list[Child]:
+        """The child processes that were not guarded."""
+        return [child for report in self.reports for child in report.unguarded_children]
 
     def unjudged(self) -> Iterator[Violation]:
         """The violations since the last call."""
@@ -77,9 +83,11 @@ class Entry:
             self._judged[id(report)] = len(violations)
 
     def is_reportable(self) -> bool:
-        """True if the entry belongs in the report. An import does only if it did something with files."""
-        return bool(self.reports) and (
+        """True if the entry belongs in the report. An import belongs there only if it accessed files."""
+        return bool(self.reports) and bool(
             self.kind != "start"
+            or self.missing_files
+            or self.children
             or any(
                 report.violations or report.peak_bytes or report.files or report.late_writes
                 for report in self.reports
@@ -95,7 +103,7 @@ class Entry:
 
 
 def _is_used(invocation: Invocation | None, report: Report) -> bool:
-    return invocation is None or invocation.mounted is not NO_VOLUME or bool(report.violations)
+    return invocation is None or invocation.uses_tmp or bool(report.violations)
 
 
 class TestRecord:
@@ -113,20 +121,23 @@ class TestRecord:
         self.every_request = every_request
         #: True if violations of an application's own guard fail this test.
         self.wanted = wanted or every_request
-        self.entries: list[Entry] = []
+        self.entries: list[TestEntry] = []
         self.allowed: list[Matcher] = [] if settings is None else list(settings.allowed)
+        #: The findings that are known and fail no test.
+        self.baseline: Baseline | None = None if settings is None else settings.baseline
         self._late_judged = 0
 
     @classmethod
-    def of_import(cls, nodeid: str, allowed: Iterable[Matcher]) -> TestRecord:
+    def of_import(cls, nodeid: str, settings: Settings) -> TestRecord:
         """The record of imports that belong to no particular test."""
         record = cls(nodeid, None, every_request=False, wanted=False)
-        record.allowed += allowed
+        record.allowed += settings.allowed
+        record.baseline = settings.baseline
         return record
 
-    def begin(self, kind: str, route: str) -> Entry:
+    def begin(self, kind: str, route: str) -> TestEntry:
         """Add an entry for a request, a start-up or the body."""
-        entry = Entry(kind, route)
+        entry = TestEntry(kind, route)
         self.entries.append(entry)
         return entry
 
@@ -137,24 +148,55 @@ class TestRecord:
         return violation._replace(remedy=remedies.TEST_DIRECTORY)
 
     def is_allowed(self, violation: Violation) -> bool:
-        return any(matches(violation) for matches in self.allowed)
+        """Whether the test expects ``violation``, or it is known."""
+        if any(matches(violation) for matches in self.allowed):
+            return True
+        return self.baseline is not None and self.baseline.knows(violation)
+
+    def _accepts(self, violation: Violation) -> bool:
+        """The same, for what would fail the test otherwise."""
+        if any(matches(violation) for matches in self.allowed):
+            return True
+        return self.baseline is not None and self.baseline.accepts(violation)
 
     def unexpected(self) -> list[Occurrence]:
         """The new violations since the last call that the test does not allow."""
         return [
-            Occurrence(self.explained(violation), entry.route)
+            Occurrence(self.explained(violation), entry.route, entry.view)
             for entry in list(self.entries)
             for violation in list(entry.unjudged())
-            if not self.is_allowed(violation)
+            if not self._accepts(violation)
         ]
 
     def unexpected_late(self) -> list[Occurrence]:
         """The new late writes since the last call that the test does not allow, if late writes fail it."""
         if self.settings is None or not self.settings.late_writes_fail:
             return []
-        late = [Occurrence(one, entry.route) for entry in list(self.entries) for one in entry.late_writes]
+        late = [
+            Occurrence(one, entry.route, entry.view)
+            for entry in list(self.entries)
+            for one in entry.late_writes
+        ]
         fresh, self._late_judged = late[self._late_judged :], len(late)
-        return [one for one in fresh if not self.is_allowed(one.violation)]
+        return [one for one in fresh if not self._accepts(one.violation)]
+
+    def missing_files(self) -> list[Occurrence]:
+        """The files that the test's requests missed because another request or the start-up created them."""
+        return [
+            Occurrence(one, entry.route, entry.view)
+            for entry in list(self.entries)
+            for one in entry.missing_files
+        ]
+
+    def properties(self, root: str) -> list[tuple[str, str]]:
+        """The findings of the test so far, as properties for JUnit's XML."""
+        found = [
+            (kind, Occurrence(self.explained(one), entry.route, entry.view), self.is_allowed(one))
+            for entry in list(self.entries)
+            for kind, some in (("violation", entry.violations), ("late_write", entry.late_writes))
+            for one in some
+        ]
+        return list(ci.properties(found, root))
 
     def end(self) -> None:
         """The test is over: end the invocations that it left open."""
@@ -165,7 +207,7 @@ class TestRecord:
         """The requests as plain data for the report. Final once all wipes are done."""
         return [self._entry_data(entry) for entry in self.entries if entry.is_reportable()]
 
-    def _entry_data(self, entry: Entry) -> dict[str, Any]:
+    def _entry_data(self, entry: TestEntry) -> dict[str, Any]:
         report = entry.report
         assert report is not None
         with unguarded():
@@ -180,22 +222,14 @@ class TestRecord:
                 "violation_count": sum(one.violation_count for one in entry.reports),
                 "violations": [self._violation_data(one) for one in entry.violations],
                 "late_writes": [self._violation_data(one) for one in entry.late_writes],
+                "missing_files": [self._violation_data(one) for one in entry.missing_files],
+                "children": [
+                    {**finding_data(child), "remedy": remedies.CHILDREN_UNGUARDED} for child in entry.children
+                ],
             }
 
     def _violation_data(self, violation: Violation) -> dict[str, Any]:
-        return {
-            "operation": violation.operation,
-            "path": violation.path,
-            "errno": violation.errno,
-            "location": _location_data(violation.location),
-            "library": _location_data(violation.library),
-            "remedy": self.explained(violation).remedy,
-            "allowed": self.is_allowed(violation),
-        }
-
-
-def _location_data(location: Location | None) -> dict[str, Any] | None:
-    return None if location is None else location._asdict()
+        return {**finding_data(self.explained(violation)), "allowed": self.is_allowed(violation)}
 
 
 class Recorder:
@@ -206,6 +240,7 @@ class Recorder:
         self.tests: list[TestRecord] = []
 
     def begin(self, test: TestRecord) -> None:
+        """The test of this record starts."""
         self.test = test
 
     def end(self) -> None:
@@ -221,6 +256,7 @@ class Recorder:
             self.tests.append(test)
 
     def data(self) -> list[dict[str, Any]]:
+        """The requests of all kept records as plain data, in order."""
         return [entry for test in self.tests for entry in test.data()]
 
 

@@ -6,20 +6,32 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 import pytest
 
-from tmpguard.config.options import OPTIONS, checked_writable, unknown_option
+from tmpguard.config.options import OPTIONS, Options, checked_writable, respelled, unknown_option
 from tmpguard.core.context import unguarded
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.layout import TMP, is_below
 from tmpguard.guard import Guard, detected
 
 from .allow import Matcher, matchers_of
+from .baseline import Baseline
+from .imported import Imported
+
+if TYPE_CHECKING:
+    from tmpguard.core.instance import ProcessInstance
+
+_IMPORTED: Final = pytest.StashKey[Imported]()
+_BASELINE: Final = pytest.StashKey[Baseline]()
 
 #: Arguments of a marker that are not options of a guard.
 MARKER_ONLY: Final = ("allow", "body", "writable_tmp_path")
+
+#: Options of a client's or a live server's guard.
+GUARD_OPTIONS: Final = (*OPTIONS, "writable_tmp_path")
 
 LATE_WRITES: Final = ("report", "fail")
 
@@ -32,9 +44,18 @@ class TestGuard(Guard):
 
     __test__ = False
 
-    def __init__(self, *, readable: tuple[str, ...] = (), **options: Any) -> None:
+    def __init__(self, *, readable: tuple[str, ...] = (), **options: Unpack[Options]) -> None:
         self.readable = readable
         super().__init__(**options)
+
+    def begin_with(self, imported: Imported) -> None:
+        """With ``lifetime="instance"``, start each new instance with what ``imported`` holds."""
+        if self._instances is not None:
+            self._instances.beginning = imported
+
+    def set_aside_instance(self) -> ProcessInstance | None:
+        """Let the next invocation begin a new instance. Returns the current one, without ending it."""
+        return None if self._instances is None else self._instances.set_aside()
 
 
 class Settings:
@@ -42,8 +63,10 @@ class Settings:
 
     def __init__(self, config: pytest.Config, namespace: argparse.Namespace | None = None) -> None:
         self._config = config
+        #: Shared by the settings for the conftest files and those for the rest of the run.
+        self.imported = config.stash.setdefault(_IMPORTED, Imported())
         given = namespace or config.option
-        self._guards: dict[object, tuple[Guard, dict[str, Any]]] = {}
+        self._guards: dict[object, tuple[TestGuard, dict[str, Any]]] = {}
         with usage_errors():
             self.options = _ini_options(config)
             self.allowed = matchers_of(config.getini("tmpguard_allow"), directory_of(self.options))
@@ -56,7 +79,9 @@ class Settings:
         self.every_request = bool(given.tmpguard or config.getini("tmpguard"))
         #: True if imports and start-ups are invocations, too.
         self.starts = bool(given.tmpguard_import or config.getini("tmpguard_import"))
-        self.report = _report_path(config, given.tmpguard_report)
+        self.report = _path_of(config, "report", given.tmpguard_report)
+        with usage_errors():
+            self.baseline = _baseline_of(config, given)
 
     def of_test(self, item: pytest.Item) -> TestSettings:
         """The settings of a test. The nearest marker takes precedence, then outer ones, then the ini file."""
@@ -67,7 +92,7 @@ class Settings:
         factory = self._config._tmp_path_factory  # type: ignore[attr-defined]
         return os.path.realpath(str(factory.getbasetemp()))
 
-    def guard(self, options: Mapping[str, Any], *, tmp_path: bool, writable_tmp_path: bool) -> Guard:
+    def guard(self, options: Mapping[str, Any], *, tmp_path: bool, writable_tmp_path: bool) -> TestGuard:
         """The guard with these options; equal options share one guard. Raises ConfigurationError."""
         with unguarded():  # a guarded test body may ask for a client
             return self._guard(dict(options), tmp_path, writable_tmp_path)
@@ -75,14 +100,22 @@ class Settings:
     def guard_of_imports(self) -> Guard:
         """The guard for code that runs before the first test. Raises UsageError for an invalid option."""
         with usage_errors():
-            return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
+            return self._guard_of_imports()
+
+    def _guard_of_imports(self) -> TestGuard:
+        return self.guard(self.options, tmp_path=False, writable_tmp_path=False)
+
+    def end_imports(self) -> None:
+        """The imports are done: each instance from now on starts with what they left."""
+        if self.starts:
+            self.imported.add(self._guard_of_imports().set_aside_instance())
 
     def end_instances(self) -> None:
         """End the instances after a test: with ``lifetime="instance"``, each test has its own /tmp."""
         for guard, _ in self._guards.values():
             guard.end_instance()
 
-    def _guard(self, options: dict[str, Any], tmp_path: bool, writable_tmp_path: bool) -> Guard:
+    def _guard(self, options: dict[str, Any], tmp_path: bool, writable_tmp_path: bool) -> TestGuard:
         readable: tuple[str, ...] = ()
         if writable_tmp_path:
             options["writable"] = [*checked_writable(options.get("writable", ())), self.base_temporary()]
@@ -91,8 +124,11 @@ class Settings:
         # A relative bundle depends on the working directory, which a test may change.
         key = (readable, os.getcwd(), repr(options))
         if key not in self._guards:
+            make = partial(TestGuard, readable=readable)
             # Stored with its options: the key may contain addresses of objects, which must stay alive.
-            self._guards[key] = detected(TestGuard, {**options, "readable": readable}), options
+            guard = detected(make, cast("Options", options))
+            guard.begin_with(self.imported)
+            self._guards[key] = guard, options
         return self._guards[key][0]
 
 
@@ -106,6 +142,9 @@ class TestSettings:
         self._tmp_path = not _TMP_PATHS.isdisjoint(getattr(item, "fixturenames", ()))
         self.options = dict(settings.options)
         self.allowed: list[Matcher] = list(settings.allowed)
+        self.baseline = settings.baseline
+        if self.baseline is not None and self._tmp_path:
+            self.baseline.temporary = settings.base_temporary()
         self.starts = settings.starts
         self.late_writes_fail = settings.late_writes == "fail"
         self._writable_tmp_path = settings.writable_tmp_path
@@ -176,13 +215,29 @@ def _ini_options(config: pytest.Config) -> dict[str, Any]:
     return options
 
 
-def _report_path(config: pytest.Config, given: str | None) -> str | None:
-    """The report's path, relative to the working directory (command line) or to the ini file (ini key)."""
+def _path_of(config: pytest.Config, name: str, given: str | None) -> str | None:
+    """The path of a file, relative to the working directory (command line) or to the ini file (ini key)."""
     if given:
         return os.path.join(config.invocation_params.dir, given)
-    if given := config.getini("tmpguard_report"):
+    if given := config.getini(f"tmpguard_{name}"):
         return os.path.join(_ini_directory(config), given)
     return None
+
+
+def _baseline_of(config: pytest.Config, given: argparse.Namespace) -> Baseline | None:
+    """The known findings, shared by the settings of a run. Raises ConfigurationError."""
+    path = _path_of(config, "baseline", given.tmpguard_baseline)
+    if path is None:
+        if given.tmpguard_baseline_write:
+            raise ConfigurationError(
+                "--tmpguard-baseline-write names no file: add --tmpguard-baseline FILE, or tmpguard_baseline "
+                "= FILE in the ini file"
+            )
+        return None
+    if _BASELINE not in config.stash:
+        writing = given.tmpguard_baseline_write
+        config.stash[_BASELINE] = Baseline(path, str(config.rootpath), writing=writing)
+    return config.stash[_BASELINE]
 
 
 def _ini_directory(config: pytest.Config) -> str:
@@ -195,4 +250,4 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as exc:
-        raise pytest.UsageError(f"tmpguard: {exc}") from exc
+        raise pytest.UsageError(f"tmpguard: {respelled(str(exc), 'tmpguard_{name} = {value}')}") from exc

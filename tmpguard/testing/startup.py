@@ -11,14 +11,15 @@ from tmpguard.asgi import ASGIApp, Message, Receive, Scope, Send
 from tmpguard.core.context import activate
 from tmpguard.core.invocation import Invocation
 from tmpguard.guard import Guard, cold_start
+from tmpguard.reporting.routes import START_UP
 
-from .records import START_UP, TestRecord
+from .records import TestRecord
 
 #: Makes the invocation for a start-up. Returns None if the start-up uses the real file system.
-Start = Callable[[], Invocation | None]
+MakeStart = Callable[[], Invocation | None]
 
 
-def start_of(test: TestRecord, guard: Guard, route: str = START_UP) -> Invocation:
+def begin_start(test: TestRecord, guard: Guard, route: str = START_UP) -> Invocation:
     """Make the invocation for a start-up, and add it to the record of ``test``."""
     invocation = cold_start(guard=guard)
     test.begin("start", route).add(invocation)
@@ -28,7 +29,7 @@ def start_of(test: TestRecord, guard: Guard, route: str = START_UP) -> Invocatio
 class StartingASGI:
     """An ASGI application whose start-up runs within the invocation that ``start`` makes."""
 
-    def __init__(self, app: ASGIApp, start: Start) -> None:
+    def __init__(self, app: ASGIApp, start: MakeStart) -> None:
         self.app = app
         self._start = start
 
@@ -46,9 +47,9 @@ class StartingASGI:
 class _Messages:
     """Wraps ``receive``. The application calls it in its own task, where the start-up begins and ends."""
 
-    def __init__(self, receive: Receive, start: Start) -> None:
+    def __init__(self, receive: Receive, start: MakeStart) -> None:
         self._receive = receive
-        self._start: Start | None = start
+        self._start: MakeStart | None = start
         self._invocation: Invocation | None = None
 
     async def receive(self) -> Message:

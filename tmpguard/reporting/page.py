@@ -7,12 +7,13 @@ from datetime import datetime
 from importlib import resources
 from typing import Any, Final
 
-from .summary import number, percent, size, where
+from .summary import number, percent, seen, size, span, where
+from .violations import printable
 
 Data = dict[str, Any]
 
 #: The most rows of a list and the most items of a finding; the JSON has all of them.
-ROWS: Final = 300
+PAGE_ROWS: Final = 300
 ITEMS: Final = 20
 
 #: Rows of a list that are visible at first; the others can be unfolded.
@@ -39,35 +40,43 @@ _PAGE: Final = """<!doctype html>
 """
 
 
+#: More lists of findings, each with its title and what it is about.
+_MORE: Final = (
+    ("missing_files", "Missing files", "made by another request or the start-up, in a /tmp of its own"),
+    ("children", "Child processes", "not guarded: they see the real file system"),
+)
+
+
 def page(data: Data) -> str:
     """The page for the report ``data`` (see ``summary.build``). All text from the run is escaped."""
     main = [
         _violations("Violations", data["violations"], "what the real platform would refuse, by line")
-        if _is_guarded(data["totals"])
+        if _is_guarded(data)
         else "",
         _usage("Routes", "route", data["routes"]),
         _violations("Late writes", data["late_writes"], "file operations after the end of the request")
         if data["late_writes"]
         else "",
+        *(_violations(title, data[key], about) for key, title, about in _MORE if data[key]),
         _usage("Tests", "test", data["tests"]),
     ]
     return _PAGE.format(
         title=f"tmpguard: {number(data['totals']['violations'], 'violation')}",
-        style=resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+        style=resources.files("tmpguard.reporting").joinpath("page.css").read_text(encoding="utf-8"),
         header=_header(data),
         main="\n".join(filter(None, main)),
         footer=f"Written by tmpguard {_text(data['tmpguard'])} on Python {_text(data['python'])}. "
-        "1 MB is 1,048,576 bytes. The JSON file beside this page has the same data.",
+        f"1 MB is 1,048,576 bytes. {_same_data(data)} the same data.",
     )
+
+
+def _same_data(data: Data) -> str:
+    return "tmpguard report --json prints" if "merged" in data else "The JSON file beside this page has"
 
 
 def _text(value: object) -> str:
     """``value`` for the page: HTML-escaped, with invisible and direction-changing characters spelled out."""
-    return html.escape("".join(one if one.isprintable() else _visible(one) for one in str(value)))
-
-
-def _visible(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return html.escape(printable(str(value)))
 
 
 def _code(value: object) -> str:
@@ -88,29 +97,42 @@ def _header(data: Data) -> str:
     peak = f"{size(totals['peak_bytes'])} of {size(totals['quota_bytes'])}"
     return f"""<header>
 <div class="brand"><b>tmpguard</b>{_time(data["created"])}</div>
-<h1>{_verdict(totals)}</h1>
+<h1>{_verdict(data)}</h1>
 <p class="lead">{_lead(data)}</p>
 <dl class="totals">
 {_total("Requests", f"{totals['requests']:,}", f"to {number(totals['routes'], 'route')}")}
-{_total("Tests", f"{totals['tests']:,}", _imports(totals))}
+{_by(data)}
 {_total("Peak use of /tmp", _text(percent(totals["peak_share"])), peak)}
 {_total("Left behind", f"{totals['files_left']:,}", f"{files}, {size(totals['bytes_left'])}")}
 </dl>
 </header>"""
 
 
-def _verdict(totals: Data) -> str:
+def _by(data: Data) -> str:
+    """What made the requests, or served them."""
+    totals, run = data["totals"], data.get("run")
+    if "merged" in data:
+        merged = data["merged"]
+        return _total("Reports", f"{merged['reports']:,}", _text(span(merged).lstrip(" ,")))
+    if run is None:
+        return _total("Tests", f"{totals['tests']:,}", _imports(totals))
+    return _total("Instances", f"{run['started']:,}", f"of {_text(run['name'])}")
+
+
+def _verdict(data: Data) -> str:
+    totals = data["totals"]
+    place = "on the platform" if "merged" in data else "in production"
     if totals["violations"]:
         count = number(totals["violations"], "file operation")
-        return f'<span class="verdict-bad">{count}</span> would be refused in production'
-    if not _is_guarded(totals):
+        return f'<span class="verdict-bad">{count}</span> would be refused {place}'
+    if not _is_guarded(data):
         return "No request was guarded"
     kind = "Nothing unexpected" if totals["allowed"] else "Nothing"
-    return f'<span class="verdict-good">{kind} would be refused in production</span>'
+    return f'<span class="verdict-good">{kind} would be refused {place}</span>'
 
 
-def _is_guarded(totals: Data) -> bool:
-    return bool(totals["tests"] or totals["imports"])
+def _is_guarded(data: Data) -> bool:
+    return "run" in data or any(data["totals"][name] for name in ("requests", "tests", "imports"))
 
 
 def _imports(totals: Data) -> str:
@@ -134,13 +156,23 @@ def _lead(data: Data) -> str:
     if totals["late_writes"]:
         late = number(totals["late_writes"], "file operation")
         parts.append(f"{late} came after the end of the request.")
-    if not _is_guarded(totals):
+    if totals["missing_files"]:
+        missing = number(totals["missing_files"], "file")
+        parts.append(f"{missing} of other requests or the start-up {_was(totals['missing_files'])} missing.")
+    if totals["children"]:
+        children = number(totals["children"], "child process", "es")
+        parts.append(f"{children} {_was(totals['children'])} not guarded.")
+    if not _is_guarded(data):
         parts.append("Run pytest with --tmpguard, or use the tmpguard fixture or marker.")
     return " ".join(parts) or "Every guarded request wrote only to /tmp and stayed within its size."
 
 
 def _is(count: int) -> str:
     return "is" if count == 1 else "are"
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _total(name: str, value: str, more: str) -> str:
@@ -154,7 +186,7 @@ def _violations(title: str, groups: list[Data], about: str) -> str:
     if not groups:
         none = '<p class="none">None: every write went to /tmp and fitted.</p>'
         return f"<section>\n<h2>{title}</h2>\n{none}\n</section>"
-    cards = _unfolding([_finding(group) for group in groups[:ROWS]], title, "{}")
+    cards = _unfolding([_finding(group) for group in groups[:PAGE_ROWS]], title, "{}")
     return f"<section>\n<h2>{title} <small>{about}</small></h2>\n{cards}\n{_and_more(groups)}</section>"
 
 
@@ -168,8 +200,10 @@ def _unfolding(items: list[str], title: str, within: str) -> str:
 
 
 def _finding(group: Data) -> str:
-    tags = [f'<span class="tag {"" if group["allowed"] else "bad"}">{_text(group["error"])}</span>']
-    tags.append(f'<span class="tag">{_text(group["message"])}</span>')
+    tags = []
+    if group["error"]:
+        tags.append(f'<span class="tag {"" if group["allowed"] else "bad"}">{_text(group["error"])}</span>')
+        tags.append(f'<span class="tag">{_text(group["message"])}</span>')
     if group["count"] > 1:
         tags.append(f'<span class="tag">{group["count"]:,} times</span>')
     if group["allowed"]:
@@ -179,10 +213,14 @@ def _finding(group: Data) -> str:
 <div class="head">
 <div class="tags">{"".join(tags)}</div>
 <h3>{_code(group["operation"])} of {_code(group["paths"][0] or "a file without a name")}</h3>
-<p class="at">{_code(where(group["location"]))}{through}</p>
+<p class="at">{_code(where(group["location"]))}{through}{_period(group)}</p>
 </div>
 {_source(group)}{_remedy(group)}{_seen(group)}
 </article>"""
+
+
+def _period(group: Data) -> str:
+    return f"<br>seen {_text(seen(group))}" if group["first"] else ""
 
 
 def _source(group: Data) -> str:
@@ -209,9 +247,11 @@ def _seen(group: Data) -> str:
     items = [
         f"<dt>{title}</dt><dd>{_items(group[key])}</dd>"
         for title, key in (("Routes", "routes"), ("Tests", "tests"), ("Paths", "paths"))
-        if key != "paths" or len(group["paths"]) > 1
+        if group[key] and (key != "paths" or len(group["paths"]) > 1)
     ]
-    summary = f"{number(len(group['routes']), 'route')}, {number(len(group['tests']), 'test')}"
+    summary = number(len(group["routes"]), "route")
+    if group["tests"]:
+        summary += f", {number(len(group['tests']), 'test')}"
     return f'<details class="seen"><summary>{summary}</summary><dl>{"".join(items)}</dl></details>'
 
 
@@ -226,7 +266,7 @@ def _items(values: list[str]) -> str:
 def _usage(title: str, key: str, rows: list[Data]) -> str:
     if not rows:
         return ""
-    items = _unfolding([_row(key, row) for row in rows[:ROWS]], title, '<ul class="rows">\n{}\n</ul>')
+    items = _unfolding([_row(key, row) for row in rows[:PAGE_ROWS]], title, '<ul class="rows">\n{}\n</ul>')
     return (
         f"<section>\n<h2>{title} <small>by the peak use of /tmp in one request</small></h2>\n"
         f"{items}\n{_and_more(rows)}</section>"
@@ -257,6 +297,10 @@ def _facts(row: Data) -> str:
         facts.append(f"<b>{number(row['violations'], 'violation')}</b>")
     if row["late_writes"]:
         facts.append(f"<i>{number(row['late_writes'], 'late write')}</i>")
+    if row["missing_files"]:
+        facts.append(f"<i>{number(row['missing_files'], 'missing file')}</i>")
+    if row["children"]:
+        facts.append(f"<i>{number(row['children'], 'unguarded child', 'ren')}</i>")
     if row["allowed"]:
         facts.append(f"{row['allowed']:,} allowed")
     if row["requests"]:
@@ -268,5 +312,7 @@ def _facts(row: Data) -> str:
 
 def _and_more(rows: list[Data]) -> str:
     return (
-        f'<p class="more">and {len(rows) - ROWS:,} more, in the JSON file</p>\n' if len(rows) > ROWS else ""
+        f'<p class="more">and {len(rows) - PAGE_ROWS:,} more, in the JSON file</p>\n'
+        if len(rows) > PAGE_ROWS
+        else ""
     )

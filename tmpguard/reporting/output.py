@@ -20,9 +20,14 @@ def write(data: dict[str, Any], name: str) -> list[str]:
     if suffix not in SUFFIXES:
         stem += suffix
     os.makedirs(os.path.dirname(stem), exist_ok=True)
-    texts = (json.dumps(data, indent=1, ensure_ascii=False) + "\n", page(data))
-    for text, ending in zip(texts, SUFFIXES, strict=True):
-        # A path may contain any bytes; Python decodes undecodable ones to surrogates.
-        with open(stem + ending, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+    for ending in SUFFIXES:
+        write_one(data, stem + ending, as_json=ending == ".json")
     return [stem + ending for ending in SUFFIXES]
+
+
+def write_one(data: dict[str, Any], path: str, *, as_json: bool) -> None:
+    """Write ``data`` to the file ``path``, as JSON or as a page. Raises OSError."""
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n" if as_json else page(data)
+    # A path may contain any bytes; Python decodes undecodable ones to surrogates.
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tmpguard.core.version import __version__
 
-from .records import IMPORT
-from .violations import PATHS_SHOWN, error_name, short_file, source_around
+from .routes import IMPORT
+from .violations import PATHS_SHOWN, error_name, package_of, printable, short_file, source_around
 
 #: The version of the JSON format. It increases when a key changes its meaning or is removed.
 FORMAT: Final = 1
@@ -20,7 +20,7 @@ FORMAT: Final = 1
 Data = dict[str, Any]
 
 #: The lists of each group of violations, and the maximum length of each.
-_LISTS: Final = ("paths", "routes", "tests")
+LISTS: Final = ("paths", "routes", "tests")
 LISTED: Final = 100
 
 #: Two violations that agree in these keys are the same finding.
@@ -28,7 +28,11 @@ _SAME: Final = ("operation", "errno", "location", "library", "allowed")
 
 
 def build(entries: Iterable[Data], root: str) -> Data:
-    """The report of the run, made from the data of its requests. ``root`` is the project's directory."""
+    """The report of the run, made from the data of its requests. ``root`` is the project's directory.
+
+    An entry may stand for several requests to a route: ``requests`` is their number then, and each of its
+    findings has its own ``count``.
+    """
     entries = list(entries)
     return {
         "format": FORMAT,
@@ -41,13 +45,15 @@ def build(entries: Iterable[Data], root: str) -> Data:
         "tests": _by(entries, "test"),
         "violations": _groups(entries, "violations", root),
         "late_writes": _groups(entries, "late_writes", root),
+        "missing_files": _groups(entries, "missing_files", root),
+        "children": _groups(entries, "children", root),
     }
 
 
 def _totals(entries: list[Data]) -> Data:
     requests = [entry for entry in entries if entry["kind"] == "request"]
     return {
-        "requests": len(requests),
+        "requests": sum(map(_requests, requests)),
         "routes": len({entry["route"] for entry in requests}),
         "tests": len({entry["test"] for entry in entries if entry["route"] != IMPORT}),
         "imports": len({entry["test"] for entry in entries if entry["route"] == IMPORT}),
@@ -66,8 +72,19 @@ def _figures(entries: list[Data]) -> Data:
         "files_left": sum(entry["files_left"] for entry in entries),
         "violations": sum(_count(entry, allowed=False) for entry in entries),
         "allowed": sum(_count(entry, allowed=True) for entry in entries),
-        "late_writes": sum(len(entry["late_writes"]) for entry in entries),
+        "late_writes": sum(_occurrences(entry["late_writes"]) for entry in entries),
+        "missing_files": sum(_occurrences(entry["missing_files"]) for entry in entries),
+        "children": sum(_occurrences(entry["children"]) for entry in entries),
     }
+
+
+def _requests(entry: Data) -> int:
+    """The number of requests that ``entry`` stands for."""
+    return int(entry.get("requests", 1))
+
+
+def _occurrences(findings: Iterable[Data]) -> int:
+    return sum(int(one.get("count", 1)) for one in findings)
 
 
 def _share(entry: Data) -> float:
@@ -76,8 +93,8 @@ def _share(entry: Data) -> float:
 
 def _count(entry: Data, *, allowed: bool) -> int:
     """The number of violations. Those that the invocation's report did not keep count as not allowed."""
-    kept = sum(violation["allowed"] is allowed for violation in entry["violations"])
-    return kept if allowed else kept + entry["violation_count"] - len(entry["violations"])
+    kept = _occurrences(one for one in entry["violations"] if one["allowed"] is allowed)
+    return kept if allowed else kept + entry["violation_count"] - _occurrences(entry["violations"])
 
 
 def _by(entries: list[Data], key: str) -> list[Data]:
@@ -90,29 +107,62 @@ def _by(entries: list[Data], key: str) -> list[Data]:
         {
             key: name,
             "kind": mine[0]["kind"],
-            "requests": sum(entry["kind"] == "request" for entry in mine),
+            "requests": sum(_requests(entry) for entry in mine if entry["kind"] == "request"),
             other: len({entry[other[:-1]] for entry in mine}),
             **_figures(mine),
         }
         for name, mine in split.items()
     ]
+    return fullest_first(rows, key)
+
+
+def fullest_first(rows: Iterable[Data], key: str) -> list[Data]:
+    """The figures of routes or tests, whose name is their ``key``, in their order."""
     return sorted(rows, key=lambda row: (-row["peak_share"], row[key]))
 
 
 def _groups(entries: list[Data], which: str, root: str) -> list[Data]:
-    """The violations (or late writes) of all requests, grouped by source line, the most frequent first."""
+    """The violations (or another list) of all requests, grouped by source line, the most frequent first."""
     groups: dict[str, Data] = {}
     for entry in entries:
         for violation in entry[which]:
-            key = json.dumps([violation[name] for name in _SAME])
+            key = json.dumps(cause(violation))
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _group(violation, root)
-            group["count"] += 1
-            for name, value in zip(_LISTS, (violation["path"], entry["route"], entry["test"]), strict=True):
+            group["count"] += violation.get("count", 1)
+            group["first"], group["last"] = period(group, violation)
+            for name, value in zip(LISTS, (violation["path"], entry["route"], entry["test"]), strict=True):
                 if value not in group[name] and len(group[name]) < LISTED:
                     group[name].append(value)
-    return sorted(groups.values(), key=lambda group: (group["allowed"], -group["count"], group["paths"]))
+    return most_frequent_first(groups.values())
+
+
+def most_frequent_first(groups: Iterable[Data]) -> list[Data]:
+    """Groups of findings in their order."""
+    return sorted(groups, key=lambda group: (group["allowed"], -group["count"], group["paths"]))
+
+
+def period(one: Data, other: Data) -> tuple[str | None, str | None]:
+    """When either of two findings was seen for the first and the last time, as far as that is known."""
+    first = [time for time in (one.get("first"), other.get("first")) if time is not None]
+    last = [time for time in (one.get("last"), other.get("last")) if time is not None]
+    return min(first, default=None), max(last, default=None)
+
+
+def cause(violation: Data) -> list[object]:
+    """What two violations have in common that are the same finding.
+
+    Without a line of the application that is the path and the library, whichever of its lines made the call.
+    """
+    if violation["location"] is not None or violation["library"] is None:
+        return [violation[name] for name in _SAME]
+    return [
+        violation["errno"],
+        violation["path"],
+        package_of(violation["library"]["file"]),
+        violation["allowed"],
+    ]
 
 
 def _group(violation: Data, root: str) -> Data:
@@ -121,10 +171,12 @@ def _group(violation: Data, root: str) -> Data:
     return {
         "operation": violation["operation"],
         "errno": violation["errno"],
-        "error": error_name(violation["errno"]),
-        "message": os.strerror(violation["errno"]),
+        "error": None if violation["errno"] is None else error_name(violation["errno"]),
+        "message": None if violation["errno"] is None else os.strerror(violation["errno"]),
         "allowed": violation["allowed"],
         "count": 0,
+        "first": None,
+        "last": None,
         "location": _shown(location, root),
         "source": [{"line": number, "text": text} for number, text in source],
         "library": _shown(library, root),
@@ -144,7 +196,7 @@ def _shown(location: Data | None, root: str) -> Data | None:
 _BAR: Final = 10
 
 #: Rows of a table that are shown without ``-v``.
-ROWS: Final = 10
+SHOWN_ROWS: Final = 10
 
 
 def size(count: int) -> str:
@@ -173,9 +225,9 @@ def where(location: Data | None) -> str:
     return f"{location['file']}:{location['line']} in {location['function']}"
 
 
-def number(count: int, noun: str) -> str:
-    """``1 test``, ``2 tests``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def number(count: int, noun: str, plural: str = "s") -> str:
+    """``1 test``, ``2 tests``; ``2 children`` with another ending for the plural."""
+    return f"{count:,} {noun}" + ("" if count == 1 else plural)
 
 
 def lines(data: Data, *, verbosity: int) -> Iterator[str]:
@@ -183,22 +235,61 @@ def lines(data: Data, *, verbosity: int) -> Iterator[str]:
     totals = data["totals"]
     yield (
         f"{number(totals['requests'], 'request')} to {number(totals['routes'], 'route')} "
-        f"by {number(totals['tests'], 'test')}"
+        + _origin(data)
         + (f", {number(totals['imports'], 'import')}" if totals["imports"] else "")
         + f": {number(totals['violations'], 'violation')}"
         + (f" (and {totals['allowed']} allowed)" if totals["allowed"] else "")
-        + f", {number(totals['late_writes'], 'late write')}, at most {size(totals['peak_bytes'])} "
+        + f", {number(totals['late_writes'], 'late write')}, "
+        + (f"{number(totals['missing_files'], 'missing file')}, " if totals["missing_files"] else "")
+        + (f"{number(totals['children'], 'unguarded child', 'ren')}, " if totals["children"] else "")
+        + f"at most {size(totals['peak_bytes'])} "
         f"of {size(totals['quota_bytes'])} used"
     )
     for key in ("route", "test") if verbosity >= 0 else ():
+        if key == "test" and not data["tests"] and _has_no_tests(data):
+            continue
         yield ""
         yield from _table(key, data[key + "s"], verbose=verbosity > 0)
-    for title, groups in (("violations", data["violations"]), ("late writes", data["late_writes"])):
-        if groups:
+    for key, title in _SECTIONS:
+        if data[key]:
             yield ""
-            yield f"{title} by line"
-            for group in groups:
+            yield title
+            for group in data[key]:
                 yield from _group_lines(group)
+
+
+def _origin(data: Data) -> str:
+    """What made the requests, or served them."""
+    if "merged" in data:
+        return f"in {number(data['merged']['reports'], 'report')}{span(data['merged'])}"
+    if "run" in data:
+        return f"of {data['run']['name']}"
+    return f"by {number(data['totals']['tests'], 'test')}"
+
+
+def span(merged: Data) -> str:
+    """`` from 3 processes, 2026-11-01 to 2026-11-07``, as far as that is known."""
+    processes, since, until = merged["processes"], merged["since"], merged["until"]
+    by = f" from {number(processes, 'process', 'es')}" if processes else ""
+    return by + (f", {_days(since, until)}" if since and until else "")
+
+
+def _days(first: str, last: str) -> str:
+    first, last = first[:10], last[:10]
+    return first if first == last else f"{first} to {last}"
+
+
+#: The lists of groups, and their titles on the terminal.
+_SECTIONS: Final = (
+    ("violations", "violations by line"),
+    ("late_writes", "late writes by line"),
+    ("missing_files", "missing files that another request or the start-up had made, by line"),
+    ("children", "child processes that were not guarded, by line"),
+)
+
+
+def _has_no_tests(data: Data) -> bool:
+    return "run" in data or "merged" in data
 
 
 def _table(key: str, rows: list[Data], *, verbose: bool) -> Iterator[str]:
@@ -220,15 +311,26 @@ def _table(key: str, rows: list[Data], *, verbose: bool) -> Iterator[str]:
 
 
 def _of_interest(rows: list[Data]) -> list[Data]:
-    """The fullest rows, and all rows with violations or late writes, in the order of ``rows``."""
-    return [row for place, row in enumerate(rows) if place < ROWS or row["violations"] or row["late_writes"]]
+    """The fullest rows, and all rows with findings, in the order of ``rows``."""
+    return [
+        row for place, row in enumerate(rows) if place < SHOWN_ROWS or any(row[key] for key, _ in _SECTIONS)
+    ]
 
 
 def _group_lines(group: Data) -> Iterator[str]:
     allowed = ", allowed" if group["allowed"] else ""
-    yield f"  {where(group['location'])}: {group['operation']} {group['error']} ({group['count']}x{allowed})"
+    what = f"{group['operation']} {group['error'] or ''}".rstrip()
+    yield f"  {where(group['location'])}: {what} ({group['count']}x{allowed})"
     paths = ", ".join(repr(path) for path in group["paths"][:PATHS_SHOWN])
     more = len(group["paths"]) - PATHS_SHOWN
     yield f"    {paths}" + (f" and {more} more" if more > 0 else "")
+    if group["first"]:
+        yield f"    seen {seen(group)}"
     if group["remedy"]:
-        yield f"    {group['remedy']}"
+        yield f"    {printable(group['remedy'])}"
+
+
+def seen(group: Data) -> str:
+    """When a group of findings was seen: ``2026-11-01 10:00 to 2026-11-07 09:30 UTC``."""
+    first, last = (group[name][:16].replace("T", " ") for name in ("first", "last"))
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"

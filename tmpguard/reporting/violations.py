@@ -11,8 +11,6 @@ from typing import Final, NamedTuple
 from tmpguard.core.callers import LIBRARIES, Location
 from tmpguard.core.reports.report import Violation
 
-from .records import Occurrence
-
 #: Source lines shown before and after the line in question.
 AROUND: Final = 2
 
@@ -23,6 +21,19 @@ _ADVICE: Final = 'To allow expected violations: @pytest.mark.tmpguard(allow=["ER
 _ADVICE_AT_IMPORT: Final = (
     "To allow expected violations at import, in the ini file: tmpguard_allow = */pattern/of/a/path"
 )
+
+
+class Occurrence(NamedTuple):
+    """A violation, the route of the request in which it occurred, and the first line of its view."""
+
+    violation: Violation
+    route: str
+    view: Location | None = None
+
+
+def printable(text: str) -> str:
+    """``text`` in one line: the names in it may contain any characters."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def error_name(number: int) -> str:
@@ -51,7 +62,17 @@ def source_around(file: str, line: int, around: int = AROUND) -> list[tuple[int,
 
 def short_file(file: str, root: str) -> str:
     """``file`` relative to ``root`` or to a library directory, if it is below one of them."""
-    for directory in (root.rstrip("/") + "/", *sorted(LIBRARIES, key=len, reverse=True)):
+    return _below((root.rstrip("/") + "/", *_libraries()), file)
+
+
+def _libraries() -> list[str]:
+    """The directories of libraries, those within others first."""
+    return sorted(LIBRARIES, key=len, reverse=True)
+
+
+def _below(directories: Iterable[str], file: str) -> str:
+    """``file`` relative to the first of ``directories`` that it is in."""
+    for directory in directories:
         if file.startswith(directory):
             return file[len(directory) :]
     return file
@@ -63,36 +84,57 @@ def place(location: Location, root: str) -> str:
 
 
 class Group(NamedTuple):
-    """Violations of one line that differ only in the path."""
+    """Violations of one line that differ only in the path. ``view`` is that of the route, if it is known."""
 
     violation: Violation
     route: str
+    view: Location | None
     paths: list[str]
     times: int
 
 
+def package_of(file: str) -> str:
+    """The package or module of a library that ``file`` is in: ``logging``."""
+    return _below(_libraries(), file).lstrip("/").partition("/")[0].removesuffix(".py")
+
+
 def grouped(occurrences: Iterable[Occurrence]) -> list[Group]:
-    """``occurrences``, grouped by line and route."""
+    """``occurrences``, grouped by line and route; by path and library where no line is known."""
     groups: dict[object, Group] = {}
-    for violation, route in occurrences:
-        key = violation._replace(path="", remedy=""), route
-        group = groups.get(key) or Group(violation, route, [], 0)
+    for violation, route, view in occurrences:
+        key: object = violation._replace(path="", remedy=""), route
+        if violation.location is None and violation.library is not None:
+            key = violation.errno, violation.path, package_of(violation.library.file), route
+        group = groups.get(key) or Group(violation, route, view, [], 0)
         if violation.path not in group.paths:
             group.paths.append(violation.path)
         groups[key] = group._replace(times=group.times + 1)
     return list(groups.values())
 
 
-def text_of(
-    occurrences: Sequence[Occurrence], late: Sequence[Occurrence], root: str, *, marker: bool = True
+def failure_text(
+    occurrences: Sequence[Occurrence],
+    late: Sequence[Occurrence],
+    root: str,
+    *,
+    missing: Sequence[Occurrence] = (),
+    marker: bool = True,
 ) -> str:
-    """The failure message for these violations and late writes; without ``marker``, that for an import."""
-    parts = [_headline([*occurrences, *late], root)]
-    parts += [_group_text(group, root) for group in grouped(occurrences)]
+    """The failure message for these violations, late writes and missing files of other requests.
+
+    Without ``marker``, it is that for an import.
+    """
+    parts = [_headline([*occurrences, *late, *missing], root)]
+    parts += [group_text(group, root) for group in grouped(occurrences)]
     if late:
         parts.append("After the end of the request:")
-        parts += [_group_text(group, root) for group in grouped(late)]
-    return "\n\n".join([*parts, _ADVICE if marker else _ADVICE_AT_IMPORT])
+        parts += [group_text(group, root) for group in grouped(late)]
+    if missing:
+        parts.append("Files that another request or the start-up had made:")
+        parts += [group_text(group, root) for group in grouped(missing)]
+    if occurrences or late:
+        parts.append(_ADVICE if marker else _ADVICE_AT_IMPORT)
+    return "\n\n".join(parts)
 
 
 def _headline(occurrences: Sequence[Occurrence], root: str) -> str:
@@ -103,7 +145,7 @@ def _headline(occurrences: Sequence[Occurrence], root: str) -> str:
     return f"tmpguard: {error_name(violation.errno)} {violation.operation} {violation.path!r}{by}{more}"
 
 
-def _group_text(group: Group, root: str) -> str:
+def group_text(group: Group, root: str) -> str:
     violation = group.violation
     times = f" ({group.times} times)" if group.times > 1 else ""
     lines = [f"{violation.operation} {group.paths[0]!r}: {error_text(violation.errno)}{times}"]
@@ -113,14 +155,15 @@ def _group_text(group: Group, root: str) -> str:
         lines.append(f"  also:    {others}" + (f" and {more} more" if more > 0 else ""))
     lines.append(f"  in:      {group.route}")
     if violation.location is None:
-        lines.append("  by:      no line of the application is known")
+        by = "" if group.view is None else f"; the view is {place(group.view, root)}"
+        lines.append(f"  by:      no line of the application is known{by}")
     else:
         lines.append(f"  by:      {place(violation.location, root)}")
         lines += _source_text(violation.location)
     if violation.library is not None:
         lines.append(f"  through: {place(violation.library, root)}")
     if violation.remedy:
-        lines.append(f"  remedy:  {violation.remedy}")
+        lines.append(f"  remedy:  {printable(violation.remedy)}")
     return "\n".join(lines)
 
 

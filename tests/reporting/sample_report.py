@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tmpguard.testing import summary
+from tmpguard.reporting import summary
 
 MB = 1 << 20
 ROOT = str(Path(__file__).parents[2])
@@ -37,6 +37,8 @@ def _entry(test: str, route: str, peak: int, **changes: Any) -> dict[str, Any]:
         "files_left": 0,
         "violations": [],
         "late_writes": [],
+        "missing_files": [],
+        "children": [],
         **changes,
     }
     return {"violation_count": len(entry["violations"]), **entry}
@@ -58,6 +60,8 @@ def report() -> dict[str, Any]:
     full = _violation("write", "/tmp/export.csv", 28, 24, "/tmp is full: remove files or allow more")
     late = _violation("open", "/tmp/export.csv", 116, 24, "the invocation that this code runs for has ended")
     removed = _violation("os.unlink", "/var/run/app.pid", 30, 16, "only /tmp is writable", allowed=True)
+    missing = _violation("open", "/tmp/model.bin", 2, 20, "/tmp/model.bin was made by the start-up")
+    child = {**_violation("subprocess.Popen", "convert", 0, 16, "set children"), "errno": None}
     left = {"files_left": 2, "bytes_left": 12 * MB}
     return summary.build(
         [
@@ -72,6 +76,8 @@ def report() -> dict[str, Any]:
                 "GET /reports/{name}/chart.png",
                 64 * MB,
                 violations=[chart],
+                missing_files=[missing],
+                children=[child, child],
             ),
             _entry(
                 "tests/test_reports.py::test_export",

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.testing.sample_report import report
-from tmpguard.testing import summary
-from tmpguard.testing.page import page
+from tests.reporting.sample_report import report
+from tmpguard.reporting import summary
+from tmpguard.reporting.page import page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -68,7 +68,7 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     assert "default-src 'none'" in text
 
 
-def test_the_page_tells_what_the_report_tells() -> None:
+def test_the_page_shows_what_the_report_has() -> None:
     told = " ".join(Elements(page(report())).text.split())
     for part in (
         "16 file operations would be refused in production",
@@ -85,10 +85,10 @@ def test_the_page_tells_what_the_report_tells() -> None:
         assert part.replace(" ", "") in told.replace(" ", ""), part
 
 
-def test_the_page_says_so_where_there_is_nothing_to_tell() -> None:
+def test_the_page_of_an_empty_report_says_so() -> None:
     data = report()
-    data["totals"].update(violations=0, allowed=0, late_writes=0)
-    data["violations"] = data["late_writes"] = []
+    data["totals"].update(violations=0, allowed=0, late_writes=0, missing_files=0, children=0)
+    data["violations"] = data["late_writes"] = data["missing_files"] = data["children"] = []
     told = " ".join(Elements(page(data)).text.split())
     assert "Nothing would be refused in production Every guarded request wrote only to /tmp" in told
     assert "None: every write went to /tmp and fitted." in told
@@ -282,6 +282,7 @@ def test_the_bars_are_as_long_as_the_shares_that_they_show(
 ) -> None:
     data = report()
     data["violations"] = data["late_writes"] = data["tests"] = []
+    data["missing_files"] = data["children"] = []
     arguments = ["--force-dark-mode"] if scheme == "dark" else []
     picture = screenshot(tmp_path, data, width, height, *arguments)
     assert (picture.width, picture.height) == (width, height)
