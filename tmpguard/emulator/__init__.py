@@ -1,0 +1,1 @@
+"""``tmpguard run``: serves an application unchanged, in storage that the kernel enforces."""
