@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from tmpguard.core.asyncgens import Abandoned
 from tmpguard.core.callers import request_edge
@@ -45,7 +45,10 @@ from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.reports.delivery import drain
 
+from .config.interface import check_wrapped, no_attribute
+from .config.options import Options
 from .guard import Guard, cold_start, guard_from
+from .reporting import routes
 
 __all__ = ["TmpGuardMiddleware"]
 
@@ -71,51 +74,69 @@ class TmpGuardMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, guard: Guard | None = None, lifespan: bool = False, **options: Any
+        self,
+        app: ASGIApp,
+        *,
+        guard: Guard | None = None,
+        lifespan: bool = False,
+        **options: Unpack[Options],
     ) -> None:
+        check_wrapped(app, "asgi")
         self.app = app
         if not isinstance(lifespan, bool):
             raise ConfigurationError(f"lifespan={lifespan!r} is neither True nor False")
         self.lifespan = lifespan
-        self.guard = guard_from(guard, options)
+        self.guard: Guard = guard_from(guard, options)
+
+    if not TYPE_CHECKING:  # it would hide each misspelled attribute from a type checker
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(
+                self, vars(self).get("app"), name, "call app.add_middleware(TmpGuardMiddleware)"
+            )
 
     @request_edge
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Each attribute once: they are found slowly, because there is a __getattr__().
+        app, guard = self.app, self.guard
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
-            await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
+            await (self._live(scope, receive, send) if kind == "lifespan" else app(scope, receive, send))
             return
-        if "extensions" in scope:
+        if "extensions" in scope and guard.enforce:
             scope = _without_pathsend(scope)
         if type(sys.get_asyncgen_hooks().finalizer) is not Abandoned:
             Abandoned.install()
-        invocation = self.guard.invocation()
+        invocation = guard.invocation()
         before = get_current()
         set_current(invocation)
         try:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
         finally:
             if get_current() is invocation:  # otherwise an abandoned coroutine is closed in another context
                 set_current(before)
+            if guard.on_report is not None:
+                routes.note(invocation.report, routes.of_asgi, app, scope)
             invocation.end()
 
     @request_edge
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the lifespan: unguarded, or as an invocation of its own."""
         if not self.lifespan:
-            await self.app(scope, receive, self._tidying(send, None))
+            await self.app(scope, receive, self._tidying(send, None, keep=_is_of_one_call(receive)))
             return
         start = cold_start(guard=self.guard)
         try:
             with start.bound():
-                await self.app(scope, receive, self._tidying(send, start))
+                await self.app(scope, receive, self._tidying(send, start, keep=_is_of_one_call(receive)))
         finally:
             start.end()
 
-    def _tidying(self, send: Send, start: Invocation | None) -> Send:
+    def _tidying(self, send: Send, start: Invocation | None, *, keep: bool) -> Send:
         """``send``, but finish the wipes before the server learns that the shutdown is complete.
 
         After that, uvicorn is killed by the signal that stopped it, and Python's exit handlers do not run.
+        The instance ends, too, unless ``keep``.
         """
 
         async def finish(message: Message) -> None:
@@ -123,12 +144,20 @@ class TmpGuardMiddleware:
                 if start is not None:
                     start.end()
                 drain(_PATIENCE)
-                self.guard.end_instance()
+                if not keep:
+                    self.guard.end_instance()
                 with unguarded():  # the lifespan's invocation is the current one here
                     self.guard.scratch.release()
             await send(message)
 
         return finish
+
+
+def _is_of_one_call(receive: Receive) -> bool:
+    """Whether the lifespan is that of a single call: Mangum runs one around each call of a Lambda function,
+    and the instance goes on."""
+    caller = getattr(receive, "__self__", None)
+    return type(caller).__module__.partition(".")[0] == "mangum"
 
 
 def _without_pathsend(scope: Scope) -> Scope:

@@ -9,9 +9,9 @@
 was built elsewhere. Without it, the defaults apply. All middlewares of a process with the same settings share
 one guard.
 
-The system check ``tmpguard.E001`` reports an invalid option. It is registered when this module is imported;
-``INSTALLED_APPS = ["tmpguard.django", ...]`` imports it before ``manage.py check`` runs. An invalid option
-also raises ``ImproperlyConfigured`` when the middleware is built.
+If ``INSTALLED_APPS`` has ``"tmpguard"``, ``manage.py check`` reports an invalid option (``tmpguard.E001``), a
+middleware that is missing (``W001``) or not the first (``W002``), and a misspelled setting (``W003``). An
+invalid option also raises ``ImproperlyConfigured`` when the middleware is built.
 
 An invocation begins with the first middleware and ends in ``response.close()``, after Django has closed the
 resources of the response (C4.3). Streaming bodies (sync and async) and ``FileResponse`` can therefore read
@@ -28,22 +28,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
-from django.core.checks import Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
+from tmpguard.core import real
 from tmpguard.core.callers import request_edge
 from tmpguard.core.context import activate, deactivate, finalizing, restore
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
 
+from .config.options import Options
 from .guard import Guard, guard_from
+from .reporting import routes
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponseBase
 
 __all__ = ["TmpGuardMiddleware"]
 
@@ -61,7 +66,7 @@ class TmpGuardMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any], *, guard: Guard | None = None) -> None:
         try:
-            self.guard = guard or _guard_of_settings()
+            self.guard: Guard = guard or _guard_of_settings()
         except ConfigurationError as exc:
             raise ImproperlyConfigured(f"settings.TMPGUARD: {exc}") from exc
         self.get_response = get_response
@@ -70,13 +75,15 @@ class TmpGuardMiddleware:
             markcoroutinefunction(self)
 
     @request_edge
-    def __call__(self, request: Any) -> Any:
+    def __call__(self, request: HttpRequest) -> Any:
         if self._is_async:
             return self._call_async(request)
         invocation = self.guard.invocation()
         before = activate(invocation)
         try:
-            return _keep_until_closed(self.get_response(request), invocation)
+            response = self.get_response(request)
+            self._note(invocation, request)
+            return _keep_until_closed(response, invocation)
         except BaseException:
             invocation.end()
             raise
@@ -84,23 +91,29 @@ class TmpGuardMiddleware:
             deactivate(before)
 
     @request_edge
-    async def _call_async(self, request: Any) -> Any:
+    async def _call_async(self, request: HttpRequest) -> HttpResponseBase:
         invocation = self.guard.invocation()
         before = activate(invocation)
         try:
-            response: Awaitable[Any] = self.get_response(request)
-            return _keep_until_closed(await response, invocation)
+            awaitable: Awaitable[Any] = self.get_response(request)
+            response = await awaitable
+            self._note(invocation, request)
+            return _keep_until_closed(response, invocation)
         except BaseException:
             invocation.end()
             raise
         finally:
             restore(invocation, before)
 
+    def _note(self, invocation: Invocation, request: HttpRequest) -> None:
+        if self.guard.on_report is not None:
+            routes.note(invocation.report, routes.of_django, request)
+
 
 # --- the end of a response -----------------------------------------------------------------------------
 
 
-def _keep_until_closed(response: Any, invocation: Invocation) -> Any:
+def _keep_until_closed(response: HttpResponseBase, invocation: Invocation) -> HttpResponseBase:
     """End the invocation in ``response.close()``, and iterate over the body within the invocation."""
     body: _Steps | _AsyncSteps | None = None
     if getattr(response, "streaming", False):
@@ -116,7 +129,9 @@ class _Close:
 
     __slots__ = ("_body", "_closed", "_closers", "_invocation", "_original")
 
-    def __init__(self, response: Any, invocation: Invocation, body: _Steps | _AsyncSteps | None) -> None:
+    def __init__(
+        self, response: HttpResponseBase, invocation: Invocation, body: _Steps | _AsyncSteps | None
+    ) -> None:
         self._invocation = invocation
         # The interpreter decides in which order the attributes of a dropped response go. Whatever holds a
         # generator is therefore held here too, and dropped before the invocation ends.
@@ -251,7 +266,7 @@ class _AsyncSteps:
         try:
             await self._iterator.aclose()  # type: ignore[attr-defined]
         except Exception:
-            logger.exception("failed to close the body of a response that was not read to its end")
+            logger.exception("tmpguard: failed to close the body of a response that was not read to its end")
         finally:
             restore(self._invocation, before)
             self._invocation.end()
@@ -263,7 +278,7 @@ _closing: Final[set[asyncio.Future[None]]] = set()
 
 # --- settings ------------------------------------------------------------------------------------------
 
-_lock: Final = threading.Lock()
+_lock: Final = real.RLock()
 _shared: tuple[str, Mapping[str, Any], Guard] | None = None
 
 
@@ -284,17 +299,49 @@ def _guard_of_settings() -> Guard:
     with _lock:
         if _shared is None or _shared[0] != key:
             given = dict(options)
-            _shared = (key, dict(options), guard_from(given.pop("guard", None), given))
+            guard = given.pop("guard", None)
+            _shared = (key, dict(options), guard_from(guard, cast("Options", given)))
         return _shared[2]
 
 
-def check_settings(app_configs: object = None, **kwargs: object) -> list[Error]:
-    """The system check ``tmpguard.E001``: every option in ``settings.TMPGUARD`` is valid (C3.1)."""
+#: The class as ``MIDDLEWARE`` names it.
+_NAME: Final = "tmpguard.django.TmpGuardMiddleware"
+
+
+def check_settings(app_configs: object = None, **kwargs: object) -> list[CheckMessage]:
+    """The system checks: ``tmpguard.E001`` for each invalid option in ``settings.TMPGUARD`` (C3.1), and
+    warnings about a middleware or settings that have no effect, or not the one that was meant."""
+    found: list[CheckMessage] = []
     try:
         _guard_of_settings()
     except ConfigurationError as exc:
-        return [Error(f"settings.TMPGUARD: {exc}", id="tmpguard.E001")]
-    return []
+        found.append(Error(f"settings.TMPGUARD: {exc}", id="tmpguard.E001"))
+    return [*found, *_check_middleware(), *_check_names()]
+
+
+def _check_middleware() -> Iterator[CheckMessage]:
+    middleware = list(getattr(settings, "MIDDLEWARE", None) or ())
+    if _NAME not in middleware:
+        yield Warning(
+            "tmpguard is installed, but its middleware is not in MIDDLEWARE.",
+            hint=f'No request is guarded. Put "{_NAME}" first in MIDDLEWARE, unless '
+            "tmpguard.asgi.TmpGuardMiddleware or tmpguard.wsgi.TmpGuardMiddleware wraps the application.",
+            id="tmpguard.W001",
+        )
+    elif middleware.index(_NAME):
+        yield Warning(
+            "The middleware of tmpguard is not the first in MIDDLEWARE.",
+            hint=f"The middlewares before it are not guarded. Put {_NAME!r} first.",
+            id="tmpguard.W002",
+        )
+
+
+def _check_names() -> Iterator[CheckMessage]:
+    for name in dir(settings):
+        if name != "TMPGUARD" and name.replace("_", "") == "TMPGUARD":
+            yield Warning(
+                f"settings.{name} has no effect.", hint="The setting is named TMPGUARD.", id="tmpguard.W003"
+            )
 
 
 register(check_settings, "tmpguard")

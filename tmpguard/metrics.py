@@ -13,20 +13,25 @@ attribute ``error.type`` (``EROFS``, ``ENOSPC``, ``ESTALE`` for a late write, an
 attribute ``tmpguard.cold_start``, true for :func:`tmpguard.cold_start` and false for a request.
 
 They are recorded on the background thread that calls ``on_report``. If the package ``opentelemetry-api`` is
-not installed, :func:`record` does nothing.
+not installed, :func:`record` logs that once and does nothing.
 """
 
 from __future__ import annotations
 
 import errno as codes
+import logging
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram, Meter
+
     from tmpguard.core.reports.report import Report
 
 __all__ = ["record"]
+
+logger = logging.getLogger("tmpguard")
 
 #: Bucket boundaries, advisory for the SDK: 4 KiB to 8 GiB, and 100 µs to 30 s.
 _BYTES: Final[list[float]] = [0, *(4096 << shift for shift in range(0, 22, 2)), 8 << 30]
@@ -59,7 +64,7 @@ def _kinds(report: Report) -> Counter[str]:
 
 
 class _Instruments:
-    def __init__(self, meter: Any) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.used = _histogram(
             meter, "tmpguard.storage.used", "By", "Bytes that an invocation left in its /tmp.", _BYTES
         )
@@ -78,7 +83,7 @@ class _Instruments:
         )
 
 
-def _histogram(meter: Any, name: str, unit: str, description: str, bounds: list[float]) -> Any:
+def _histogram(meter: Meter, name: str, unit: str, description: str, bounds: list[float]) -> Histogram:
     try:
         return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
     except TypeError:  # the API has no advisory parameters before 1.30
@@ -90,6 +95,9 @@ def _instruments() -> _Instruments | None:
     try:
         from opentelemetry import metrics
     except ImportError:
+        logger.warning(
+            "tmpguard: metrics.record does nothing, it needs OpenTelemetry: pip install opentelemetry-api"
+        )
         return None
     from tmpguard.core.version import __version__
 

@@ -7,13 +7,20 @@ fixture needs it. See docs/pytest.md.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     from tmpguard.testing.fixture import TmpGuard
     from tmpguard.testing.plugin import Plugin
+
+
+class Worker(Protocol):
+    """A worker of pytest-xdist. It has no ``workeroutput`` if it crashed."""
+
+    config: pytest.Config
+
 
 #: name, type, help. A type of None is a string.
 _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] = (
@@ -29,7 +36,7 @@ _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] =
     ("tmpguard_children", None, "allow (default), refuse or contain: how child processes are treated"),
     ("tmpguard_ignore", None, "the file that lists what is not in the bundle, or none"),
     ("tmpguard_bundle", None, "the project directory, relative to the ini file's directory, or none"),
-    ("tmpguard_writable", "paths", "directories outside /tmp that are writable"),
+    ("tmpguard_writable", "paths", "directories and files outside /tmp that are writable"),
     ("tmpguard_writable_tmp_path", "bool", "make pytest's temporary directories (tmp_path) writable"),
     ("tmpguard_max_files", None, "how many files, directories and links /tmp may hold"),
     ("tmpguard_scratch_root", None, "where the private directories behind /tmp are created"),
@@ -41,6 +48,7 @@ _INI: tuple[tuple[str, Literal["bool", "paths", "linelist"] | None, str], ...] =
     ("tmpguard_late_writes", None, "report (default) or fail: how late writes are treated"),
     ("tmpguard_import", "bool", "also guard imports and start-ups, as --tmpguard-import does"),
     ("tmpguard_report", None, "where to write the report, as with --tmpguard-report"),
+    ("tmpguard_baseline", None, "the file of known findings, as with --tmpguard-baseline"),
 )
 
 #: Each of these is both a command-line option and an ini option.
@@ -58,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--tmpguard",
         action="store_true",
-        help="guard every request that the test clients of Starlette, Flask, Django and httpx make",
+        help="guard every request that the frameworks' test clients make",
     )
     group.addoption(
         "--tmpguard-import",
@@ -70,14 +78,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="write what the guarded requests used and were refused to FILE.json and FILE.html",
     )
+    group.addoption(
+        "--tmpguard-baseline",
+        metavar="FILE",
+        help="the findings that FILE lists are known: they do not fail their tests, new ones do",
+    )
+    group.addoption(
+        "--tmpguard-baseline-write",
+        action="store_true",
+        help="write the findings of this run to the file of known ones, and let no test fail by them",
+    )
     for name, kind, text in _INI:
         parser.addini(name, text, type=kind)
-    parser.addini("tmpguard_enforce", "false: refuse nothing, only report", type="bool", default=True)
+    parser.addini(
+        "tmpguard_enforce", "false: refuse and redirect nothing, only report", type="bool", default=True
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    if any(_is_wanted(config.option, config, name) for name in _SWITCHES):
+    asked = config.option.tmpguard_baseline or config.option.tmpguard_baseline_write
+    if asked or any(_is_wanted(config.option, config, name) for name in _SWITCHES):
         plugin_of(config)
 
 
@@ -97,7 +118,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     (own,) = (one for one in implementations if one.plugin is early_config)
     load = own.function
 
-    def guarded(*args: Any) -> object:
+    def guarded(*args: object) -> object:
         with importing_conftests(early_config):
             return load(*args)
 
@@ -117,11 +138,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
+def pytest_testnodedown(node: Worker) -> None:
     """A pytest-xdist worker has finished: the controller reports its findings."""
-    found = getattr(node, "workeroutput", {}).get("tmpguard")
-    if found:
-        plugin_of(node.config).add(found)
+    output = getattr(node, "workeroutput", None)
+    if output is None or "tmpguard" in output:
+        plugin_of(node.config).add_seen(output)
+    if output and output.get("tmpguard"):
+        plugin_of(node.config).add(output["tmpguard"])
 
 
 def plugin_of(config: pytest.Config) -> Plugin:

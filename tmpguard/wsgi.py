@@ -24,14 +24,17 @@ with ``sendfile`` therefore iterates over the wrapper instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final, NoReturn, Unpack, cast
 
 from tmpguard.core.callers import request_edge
 from tmpguard.core.context import finalizing, set_current
 from tmpguard.core.invocation import Invocation, get_current
 
+from .config.interface import check_wrapped, no_attribute
+from .config.options import Options
 from .guard import Guard, guard_from
+from .reporting import routes
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,65 +48,88 @@ class TmpGuardMiddleware:
     Raises ConfigurationError for an invalid option, or if both a guard and options are given (C3.1).
     """
 
-    def __init__(self, app: WSGIApplication, *, guard: Guard | None = None, **options: Any) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, guard: Guard | None = None, **options: Unpack[Options]
+    ) -> None:
+        check_wrapped(app, "wsgi")
         self.app = app
-        self.guard = guard_from(guard, options)
+        self.guard: Guard = guard_from(guard, options)
+
+    if not TYPE_CHECKING:  # it would hide each misspelled attribute from a type checker
+
+        def __getattr__(self, name: str) -> NoReturn:
+            app = vars(self).get("app")
+            raise no_attribute(self, app, name, "set app.wsgi_app = TmpGuardMiddleware(app.wsgi_app)")
 
     @request_edge
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        invocation = self.guard.invocation()
+        # Each attribute once: they are found slowly, because there is a __getattr__().
+        app, guard = self.app, self.guard
+        invocation = guard.invocation()
         before = get_current()
         set_current(invocation)
         try:
-            iterable = self.app(environ, start_response)
+            iterable = app(environ, start_response)
         except BaseException:
             set_current(before)
+            if guard.on_report is not None:
+                routes.note(invocation.report, routes.of_wsgi, app, environ)
             invocation.end()
             raise
         set_current(before)
+        if guard.on_report is not None:
+            routes.note(invocation.report, routes.of_wsgi, app, environ)
         # A server that sees a body of length 1 derives Content-Length from its only part.
         if hasattr(iterable, "__len__"):
             return _SizedBody(iterable, invocation)
         return _Body(iterable, invocation)
 
 
-class _Body:
+class _Steps:
     """The application's body. Each step runs within the invocation, and :meth:`close` ends the invocation.
 
     The invocation is bound anew for each step: between two steps the server's thread or greenlet may serve
     other requests, and the steps and ``close()`` may be called in different contexts.
     """
 
-    __slots__ = ("_closed", "_invocation", "_iterable", "_next")
+    __slots__ = ("_invocation", "_iterable", "_iterator")
 
     def __init__(self, iterable: Iterable[bytes], invocation: Invocation) -> None:
         self._iterable = iterable
         self._invocation = invocation
-        self._next: Callable[[], bytes] | None = None
-        self._closed = False
+        #: The application's iterator. Created in the first step, to bind the invocation only once for both.
+        self._iterator: Iterator[bytes] | None = None
 
+    @request_edge
     def __iter__(self) -> Iterator[bytes]:
-        # The body is its own iterator, so that a server that keeps only the iterator keeps the body alive.
-        # The application's iterator is created in the first step, to bind the invocation once for both. A
-        # second iter() continues where the first one was, as an iterator's does: httpx calls it midway.
-        if self._next is _exhausted:
-            self._next = None
-        return self
+        # A generator, because its steps and its end cost half as much as a method's. It keeps the body alive
+        # if the server holds only the iterator; the body does not keep the generator alive. A second
+        # generator continues where the first one stopped, like an iterator: httpx asks for one midway.
+        if self._iterator is _EXHAUSTED:
+            self._iterator = None
+        while True:
+            before = get_current()
+            set_current(self._invocation)
+            try:
+                if self._iterator is None:
+                    self._iterator = iter(self._iterable)
+                part = next(self._iterator, _END)
+            finally:
+                set_current(before)
+            if part is _END:
+                self._iterator = None
+                return
+            yield part  # type: ignore[misc]
 
     @request_edge
     def __next__(self) -> bytes:
-        before = get_current()
-        set_current(self._invocation)
-        try:
-            step = self._next
-            if step is None:
-                step = self._next = iter(self._iterable).__next__
-            return step()
-        except StopIteration:
-            self._next = _exhausted
-            raise
-        finally:
-            set_current(before)
+        """The next part, for callers that never call ``iter()``."""
+        if self._iterator is _EXHAUSTED:
+            raise StopIteration
+        for part in self:
+            return part
+        self._iterator = _EXHAUSTED
+        raise StopIteration
 
     @request_edge
     def close(self) -> None:
@@ -111,41 +137,54 @@ class _Body:
 
         Raises what the application's ``close()`` raises; the invocation ends in any case.
         """
-        if self._closed:
+        if type(self) not in _CLOSED:
             return
-        self._closed = True
+        self.__class__ = _CLOSED[type(self)]
         before = get_current()
         set_current(self._invocation)
         try:
             if hasattr(self._iterable, "close"):
                 self._iterable.close()
         finally:
-            self._drop()
+            # Within the invocation: dropping a generator runs its finally clauses, which belong to the
+            # request.
+            self._iterator = None
+            self._iterable = ()
             set_current(before)
-            self._invocation.end()
-
-    def __del__(self) -> None:
-        # The application's close() is not called: it would not have been called without the guard either.
-        if not self._closed:
-            self._closed = True
-            finalizing(self._invocation, self._drop)
             self._invocation.end()
 
     @request_edge
     def _drop(self) -> None:
-        # Runs while the invocation is bound: dropping a generator runs its finally clauses, which belong to
-        # the request.
-        self._next = None
+        self._iterator = None
         self._iterable = ()
 
 
-def _exhausted() -> bytes:
-    """The step of an exhausted iterator."""
-    raise StopIteration
-
-
-class _SizedBody(_Body):
+class _Sized(_Steps):
     __slots__ = ()
 
     def __len__(self) -> int:
         return len(cast("list[bytes]", self._iterable))
+
+
+class _Body(_Steps):
+    """A body that has not been closed."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        # The application's close() is not called: it would not have been called without the guard either.
+        finalizing(self._invocation, self._drop)
+        self._invocation.end()
+
+
+class _SizedBody(_Sized, _Body):
+    __slots__ = ()
+
+
+#: The class of a body after it has been closed: without a finalizer, which would cost time in every request.
+_CLOSED: Final[dict[type[_Steps], type[_Steps]]] = {_Body: _Steps, _SizedBody: _Sized}
+
+_END: Final = object()
+
+#: The iterator of a body that has been read to its end.
+_EXHAUSTED: Final[Iterator[bytes]] = iter(())

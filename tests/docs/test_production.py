@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support import PROJECT
 from tmpguard import metrics
 from tmpguard.core.reports import delivery as reporter
 from tmpguard.core.reports.log import INTERVAL
+from tmpguard.reporting import file, tally
 
 PAGE = (PROJECT / "docs" / "production.md").read_text()
 
@@ -26,7 +28,8 @@ def rows(name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("source", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-def test_each_block_runs(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_block_runs(source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "json.tool", raising=False)
     exec(compile(source, "production.md", "exec"), {"__name__": "production"})
 
@@ -59,3 +62,5 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert f"At most {reporter.WAITING:,} reports wait" in PAGE
     assert f"For the next {INTERVAL:.0f} seconds" in " ".join(PAGE.split())
     assert f"for {reporter._PATIENCE} seconds at most" in " ".join(PAGE.split())
+    assert f"at most every {file.INTERVAL / 60:.0f} minutes (`interval={file.INTERVAL:.0f}`" in PAGE
+    assert f"the first {tally.ROUTES} routes and {tally.ALL_FINDINGS:,} findings" in PAGE

@@ -1,10 +1,11 @@
-"""README.md and docs/surface.md say what is the case."""
+"""README.md and the pages that it leads to say what is the case."""
 
 from __future__ import annotations
 
 import _thread
 import asyncio
 import concurrent.futures
+import contextvars
 import importlib.metadata
 import inspect
 import multiprocessing
@@ -15,6 +16,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import tomllib
 from collections.abc import Callable
@@ -30,25 +32,32 @@ from tests.docs import surface as surface_doc
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-WORDS = " ".join(README.split())
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+TROUBLESHOOTING = page("troubleshooting")
+WORDS = " ".join(TROUBLESHOOTING.split())
 """The text without its line breaks, in which quoted messages are looked for."""
 
 
-def section(name: str) -> list[list[str]]:
+def section(text: str, name: str) -> list[list[str]]:
     """The cells of the table between two comments of that name, without its head."""
-    text = README.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    table = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 # --- options and interface -----------------------------------------------------------------------------
 
 
 def test_the_table_of_options_has_the_names_and_defaults_of_the_guard() -> None:
-    documented = {row[0].strip("`"): row[1].strip("`") for row in section("options")}
+    documented = {row[0].strip("`"): row[1].strip("`") for row in section(page("options"), "options")}
     parameters = inspect.signature(tmpguard.Guard).parameters.values()
     actual = {p.name: repr(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert documented == actual
@@ -64,13 +73,17 @@ def test_the_attributes_of_the_report_are_those_that_it_has() -> None:
             "violations",
             "late_writes",
             "leftovers",
+            "lookups",
+            "elsewhere",
+            "unguarded_children",
             "cold_start",
+            "route",
             "wipe_seconds",
         ):
-            assert f"`{name}`" in README
+            assert f"`{name}`" in page("report")
             assert getattr(invocation.report, name) is not None
     for name in tmpguard.Violation._fields:
-        assert f"`{name}`" in README
+        assert f"`{name}`" in page("report")
 
 
 def test_the_versions_agree() -> None:
@@ -88,34 +101,45 @@ def test_the_list_of_intercepted_callables_is_the_table_in_the_code() -> None:
 
 
 def test_the_checks_run_the_very_command_for_the_tests() -> None:
-    commands = [command.strip() for command in blocks("sh")]
+    commands = [command.strip() for command in blocks(README, "sh")]
     assert len(commands) == 2
     assert all("\n" not in command for command in commands)
     tests = commands[1].rpartition("&& .venv/bin/")[2]
-    assert tests == "python -m pytest --cov"
+    assert tests == "python -m pytest -n auto"
     assert f"\n{tests}\n" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_benchmarks_are_those_that_are_measured() -> None:
-    documented = {row[0]: row[4] for row in section("benchmarks") if len(row) == 6}
+    documented = {row[0]: row[4] for row in section(page("costs"), "benchmarks") if len(row) == 6}
     assert documented == {row.name: bound_of(row) for row in ROWS}
+
+
+def test_the_command_that_measures_them_begins_without_tmpguard() -> None:
+    """Its plain sides are forked from it."""
+    script = "import sys, tests.benchmarks.__main__; sys.exit('tmpguard' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 # --- the code blocks -----------------------------------------------------------------------------------
 
 
-def block_with(text: str) -> dict[str, Any]:
-    """Run the one Python block that has ``text`` in it; returns its names."""
-    (source,) = [block for block in blocks("python") if text in block]
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(source, "README.md", "exec"), names)
+def block_with(text: str, page: str, **given: object) -> dict[str, Any]:
+    """Run the one Python block of ``page`` that has ``text`` in it, with the names ``given``; its names."""
+    (source,) = [block for block in blocks(page, "python") if text in block]
+    names: dict[str, Any] = {"__name__": "readme", **given}
+    exec(compile(source, "page.md", "exec"), names)
     return names
 
 
-def test_the_fastapi_lines_guard_an_application() -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("text", [README, page("fastapi")], ids=["README", "fastapi"])
+def test_the_fastapi_lines_guard_an_application(text: str) -> None:
     from starlette.testclient import TestClient
 
-    app = block_with("FastAPI()")["app"]
+    app = block_with("FastAPI()", text)["app"]
 
     @app.get("/")
     def disk() -> int:
@@ -125,8 +149,9 @@ def test_the_fastapi_lines_guard_an_application() -> None:
         assert client.get("/").json() == 64 * 1_048_576
 
 
-def test_the_flask_lines_guard_an_application() -> None:
-    app = block_with("Flask(")["app"]
+@pytest.mark.parametrize("text", [README, page("flask")], ids=["README", "flask"])
+def test_the_flask_lines_guard_an_application(text: str) -> None:
+    app = block_with("Flask(", text)["app"]
 
     @app.get("/")
     def disk() -> str:
@@ -136,8 +161,9 @@ def test_the_flask_lines_guard_an_application() -> None:
         assert response.text == str(64 * 1_048_576)
 
 
-def test_the_django_settings_are_right() -> None:
-    settings = block_with("TMPGUARD = ")
+@pytest.mark.parametrize("text", [README, page("django")], ids=["README", "django"])
+def test_the_django_settings_are_right(text: str) -> None:
+    settings = block_with("TMPGUARD = ", text, INSTALLED_APPS=[], MIDDLEWARE=[])
     script = "\n".join(
         [
             "import django, tmpguard.django",
@@ -152,10 +178,26 @@ def test_the_django_settings_are_right() -> None:
 
 
 def test_the_plain_block_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    block_with("import tmpguard\n")
+    block_with("gone after the block", README)
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == ["[Errno 30] Read-only file system: 'report.txt'", "4096"]
-    assert printed[2].startswith("README.md:7 ")
+    assert printed[2].startswith("page.md:7 ")
+    block_with("gone after the block", page("first-steps"))
+    assert capsys.readouterr().out.splitlines() == printed[:2]
+
+
+def test_the_handler_of_lambda_is_guarded() -> None:
+    handler = block_with("def handler", page("aws-lambda"))["handler"]
+    assert handler({}, None) == {"statusCode": 200}
+    assert not os.path.exists("/tmp/result.json")
+
+
+def test_the_cold_start_prints_its_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    (source,) = [block for block in blocks(page("first-steps"), "python") if "cold_start" in block]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:  # since nothing is refused
+        source = source.replace("import json.tool", f"open('{directory}/new', 'w').close()")
+        exec(compile(source, "first-steps.md", "exec"), {})
+    assert "only /tmp is writable, and what the start writes there is gone" in capsys.readouterr().out
 
 
 # --- work that is handed on ----------------------------------------------------------------------------
@@ -282,7 +324,27 @@ HANDED_ON: dict[str, Callable[[Pools], bool]] = {
     "`os.fork`": lambda _: in_a_fork(),
     "a pool of processes": lambda pools: bool(pools[2].submit(inside).result()),
     "`subprocess`": lambda _: in_a_child(),
+    "a new context": lambda _: in_a_new_context(),
+    "`InterpreterPoolExecutor": lambda _: in_a_subinterpreter(),
 }
+
+
+def in_a_new_context() -> bool:
+    async def ask() -> bool:
+        return inside()
+
+    async def main() -> bool:
+        return await asyncio.create_task(ask(), context=contextvars.Context())
+
+    return contextvars.Context().run(inside) or asyncio.run(main())
+
+
+def in_a_subinterpreter() -> bool:
+    if sys.version_info < (3, 14):
+        pytest.skip("only Python 3.14 has these pools")
+    Path("/tmp/only-in-the-request").touch()
+    with concurrent.futures.InterpreterPoolExecutor(1) as interpreters:
+        return interpreters.submit(os.path.exists, "/tmp/only-in-the-request").result()
 
 
 def in_new_pool() -> bool:
@@ -291,13 +353,13 @@ def in_new_pool() -> bool:
 
 
 def test_each_row_of_the_table_of_handed_on_work_is_tried() -> None:
-    for (how, _), start in zip(section("handed on"), HANDED_ON, strict=True):
+    for (how, _), start in zip(section(page("coverage"), "handed on"), HANDED_ON, strict=True):
         assert how.startswith(start)
 
 
 @pytest.mark.parametrize("start", HANDED_ON)
 def test_handed_on_work_belongs_to_the_request_where_the_table_says_so(start: str) -> None:
-    (answer,) = [answer for how, answer in section("handed on") if how.startswith(start)]
+    (answer,) = [answer for how, answer in section(page("coverage"), "handed on") if how.startswith(start)]
     assert answer in ("the request's", "**the real one**")
     if start == "`gevent":
         pytest.importorskip("gevent")  # before the first invocation, as a server does
@@ -390,4 +452,4 @@ def test_a_file_moves_between_tmp_and_a_writable_directory_by_copy_alone(tmp_pat
     ids=str,
 )
 def test_the_quoted_configuration_errors_are_those_that_are_raised(options: dict[str, Any]) -> None:
-    assert f"- `{message_of(lambda: tmpguard.Guard(**options))[0]}`" in README
+    assert f"- `{message_of(lambda: tmpguard.Guard(**options))[0]}`" in TROUBLESHOOTING

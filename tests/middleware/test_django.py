@@ -172,9 +172,35 @@ def make() -> tmpguard.Guard:
     return TmpGuardMiddleware(lambda request: HttpResponse()).guard
 
 
+FIRST = "tmpguard.django.TmpGuardMiddleware"
+
+
 def test_without_settings_the_defaults_hold() -> None:
     assert (make().storage_size, make().plan, make().enforce) == (128, "free", True)
-    assert check_settings() == []
+    with override_settings(MIDDLEWARE=[FIRST, "django.middleware.common.CommonMiddleware"]):
+        assert check_settings() == []
+
+
+def warnings_with(**changes: Any) -> dict[str, str]:
+    """The warnings of the checks by their ids, with their hints."""
+    with override_settings(**changes):
+        return {str(one.id): str(one.hint) for one in run_checks() if str(one.id).startswith("tmpguard.W")}
+
+
+def test_a_middleware_without_effect_is_a_warning() -> None:
+    hint = warnings_with(MIDDLEWARE=["django.middleware.common.CommonMiddleware"])["tmpguard.W001"]
+    assert hint.startswith(f'No request is guarded. Put "{FIRST}" first in MIDDLEWARE')
+    hint = warnings_with(MIDDLEWARE=["django.middleware.common.CommonMiddleware", FIRST])["tmpguard.W002"]
+    assert hint == f"The middlewares before it are not guarded. Put '{FIRST}' first."
+    assert warnings_with(MIDDLEWARE=[FIRST]) == {}
+
+
+def test_a_misspelled_setting_is_a_warning(options: dict[str, Any]) -> None:
+    found = warnings_with(MIDDLEWARE=[FIRST], TMP_GUARD=options)
+    assert found == {"tmpguard.W003": "The setting is named TMPGUARD."}
+    with override_settings(TMPGUARD={"STORAGE_SIZE": 64}):
+        (error,) = [one for one in run_checks() if one.id == "tmpguard.E001"]
+    assert "did you mean storage_size=?" in error.msg
 
 
 def test_the_settings_are_the_guards_options(options: dict[str, Any]) -> None:
@@ -220,10 +246,11 @@ def test_a_wrong_setting_stops_the_middleware(wrong: Any, told: str) -> None:
         make()
 
 
-def test_as_an_installed_app_it_registers_its_check() -> None:
+@pytest.mark.parametrize("app", ["tmpguard", "tmpguard.django"])
+def test_as_an_installed_app_it_registers_its_check(app: str) -> None:
     code = (
         "import django; from django.conf import settings; from django.core.management import call_command\n"
-        "settings.configure(INSTALLED_APPS=['tmpguard.django'], TMPGUARD={'storage_size': -1})\n"
+        f"settings.configure(INSTALLED_APPS=[{app!r}], TMPGUARD={{'storage_size': -1}})\n"
         "django.setup(); call_command('check')"
     )
     project = Path(tmpguard.__file__).parents[1]

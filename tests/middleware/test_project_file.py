@@ -79,7 +79,7 @@ def test_the_file_gives_the_size(size: Callable[..., int], project: Path) -> Non
 
 
 @SIZES
-def test_a_size_over_the_plan_is_told_with_file_and_line(size: Callable[..., int], project: Path) -> None:
+def test_a_size_over_the_plan_is_an_error_with_file_and_line(size: Callable[..., int], project: Path) -> None:
     written(project, project_files.FLASK.replace("storageSize: 64", "storageSize: 256"))
     with pytest.raises(tmpguard.ConfigurationError, match=r"^genezio\.yaml:21: backend\.functions\[0\]"):
         size()

@@ -206,7 +206,10 @@ def test_a_body_at_its_end_stays_there_until_it_is_iterated_anew(guard: tmpguard
     assert list(iterator) == [b"a"]
     assert next(iterator, None) is None
     assert list(body) == [b"a"]
+    assert [next(body), next(body, None), next(body, None)] == [b"a", None, None]
+    assert list(body) == [b"a"]
     body.close()
+    assert list(body) == []
 
 
 def test_a_server_still_derives_the_content_length(guard: tmpguard.Guard, tmp_path: Path) -> None:
