@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,33 @@ import tmpguard
 from tmpguard.core import originals
 from tmpguard.core.reports import log
 from tmpguard.core.storage.claims import PREFIX
+
+
+def pytest_configure() -> None:
+    # A shell starts what runs in the background with SIGINT ignored, and child processes inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.version_info < (3, 12):
+        sys.settrace = _until_alone(sys.settrace)
+
+
+def _until_alone(settrace: Callable[[Any], None]) -> Callable[[Any], None]:
+    """``settrace``, repeated while another thread is in the middle of the same call.
+
+    Python 3.11 refuses the second of two such calls, and an audit hook in Python lets another thread run in
+    the first. Each new thread begins with such a call under coverage, and never runs if it fails. tmpguard
+    itself cannot do this: trace functions would see the wrapper.
+    """
+
+    def until_alone(function: Any, /) -> None:
+        while True:
+            try:
+                return settrace(function)
+            except RuntimeError as exc:
+                if "another" not in str(exc):
+                    raise
+
+    return until_alone
 
 
 def _scratch_directories() -> set[str]:

@@ -107,8 +107,10 @@ def python(code: str, *arguments: object) -> list[str]:
 
 
 def grows_by_a_page(directory: Path) -> bool:
-    """Does the file system there allocate the page in which a file ended, when the file is made longer? btrfs
-    does, even where that page is a hole."""
+    """True if the file system there allocates the page in which a file ended, when the file becomes longer.
+
+    btrfs does, even if that page is a hole.
+    """
     probe = directory / "grows-by-a-page"
     with open(probe, "wb") as file:
         os.ftruncate(file.fileno(), 1000)

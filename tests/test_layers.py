@@ -14,10 +14,11 @@ from tests.support import PROJECT
 
 #: From the top down. What stands in one line does not import from each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("pytest_plugin",),
+    ("__main__",),
+    ("pytest_plugin", "emulator"),
     ("testing",),
-    ("__init__", "__main__", "asgi", "wsgi", "django", "metrics"),
-    ("guard",),
+    ("__init__", "asgi", "wsgi", "django", "metrics", "apps", "fastapi", "flask", "starlette"),
+    ("guard", "reporting"),
     ("interpose",),
     ("config", "kernel"),
     ("core",),

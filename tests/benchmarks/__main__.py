@@ -1,4 +1,8 @@
-"""The command: measures all rows and prints them as a table in Markdown."""
+"""The command: measures all rows and prints them as a table in Markdown.
+
+``python -m tests.benchmarks servers`` measures whole requests on real servers instead, ``python -m
+tests.benchmarks plot`` draws what a request costs by the number of its files.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import platform
 import sys
 import tempfile
 
+from . import cold
 from .measure import Measured, Row, Samples, alternate, calibrate
 from .rows import ROWS
 from .workers import Worker
@@ -19,6 +24,15 @@ FLAT_BYTES = 64 * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["servers"]:
+        from . import servers
+
+        return servers.main(arguments[1:])
+    if arguments[:1] == ["plot"]:
+        from . import plot
+
+        return plot.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 if a row is beyond its bound")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that everything runs")
@@ -29,9 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [row for row in ROWS if options.only in row.name]
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        passed = _ratios(rows, pairs, options.quick, directory)
+        passed = not rows or _ratios(rows, pairs, options.quick, directory)
         if options.only in "leaks":
             passed = _leaks(options.quick, directory) and passed
+    if options.only in cold.NAME:
+        passed = _cold_start(3 if options.quick else 15) and passed
     return 0 if passed or not options.check else 1
 
 
@@ -96,6 +112,14 @@ def _time(seconds: float) -> str:
         if seconds * factor >= 1:
             return f"{seconds * factor:.2f} {unit}"
     return f"{seconds * 1e6:.2f} µs"
+
+
+def _cold_start(rounds: int) -> bool:
+    row, passed = cold.line(cold.starts(rounds))
+    print("\n| measured | FastAPI | tmpguard | ratio (middle half) | bound | |")
+    print("|---|---:|---:|---:|---:|---|")
+    print(row)
+    return passed
 
 
 def _leaks(quick: bool, directory: str) -> bool:

@@ -217,7 +217,7 @@ ROWS = (
     Row("request without files: Flask, called as WSGI", None, _wsgi("/hello")),
     Row(
         "request without files: Flask, through its test client",
-        1.03,
+        1.06,
         _wsgi_client("/hello"),
         seconds=0.04,
         rounds=40,

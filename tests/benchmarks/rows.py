@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from . import bundles, inside, outside, requests, rewrite
+from . import around, bundles, inside, outside, requests, rewrite
 from .measure import Row
 
-ROWS: tuple[Row, ...] = (*outside.ROWS, *requests.ROWS, *inside.ROWS, *rewrite.ROWS, *bundles.ROWS)
+ROWS: tuple[Row, ...] = (
+    *outside.ROWS,
+    *requests.ROWS,
+    *inside.ROWS,
+    *around.ROWS,
+    *rewrite.ROWS,
+    *bundles.ROWS,
+)

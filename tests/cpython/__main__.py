@@ -1,9 +1,9 @@
-"""``python -m tests.cpython``: runs CPython's own tests, natively and inside an invocation.
+"""``python -m tests.cpython`` runs CPython's own tests, natively and inside an invocation.
 
-With the interpreter that runs it. Every test that passes natively has to pass inside, but for those that a
-read-only root refuses, which is tried on the kernel's own, and those of the table in
-tests/cpython/known.py. Ends with 1 where one does not or the table is stale, with 69 where this interpreter
-comes without CPython's tests, and with 77 where the machine permits no mount namespaces.
+It uses the interpreter that runs it. Every test that passes natively has to pass inside, unless it also fails
+on the kernel's own read-only root, or tests/cpython/known.py lists it. The exit code is 1 if a test fails or
+the list is out of date, 69 if this interpreter comes without CPython's tests, and 77 if mount namespaces are
+not permitted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNAVAILABLE = 69
 
 
 class Totals:
-    """Counts the tests of all modules and remembers what is wrong."""
+    """Counts the tests of all modules, and collects what differs."""
 
     def __init__(self, verbose: bool) -> None:
         self.natively = self.inside = self.refused = self.listed = self.wrong = 0
@@ -74,12 +74,18 @@ def _indented(message: str) -> str:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cpython", description=__doc__)
-    parser.add_argument("--modules", default=",".join(MODULES), help="only these, with commas between them")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at the same time")
-    parser.add_argument("--verbose", action="store_true", help="tell of the listed differences, too")
+    parser.add_argument(
+        "--modules", default=",".join(MODULES), help="only these modules, separated by commas"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="the number of modules to run at the same time"
+    )
+    parser.add_argument("--verbose", action="store_true", help="report the listed differences, too")
     options = parser.parse_args(arguments)
     if not runs.has_tests():
-        print(f"{sys.executable} comes without CPython's tests: take one that has the package `test`")
+        print(
+            f"{sys.executable} comes without CPython's tests: use an interpreter that has the package `test`"
+        )
         return UNAVAILABLE
     modules = [module for module in options.modules.split(",") if runs.has_module(module)]
     totals = Totals(options.verbose)
@@ -88,12 +94,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
             for result in pool.map(runs.compare, modules):
                 totals.add(result)
         except runs.NotPermitted as exc:
-            print(f"this machine permits no mount namespace: {exc}")
+            print(f"this machine does not permit mount namespaces: {exc}")
             pool.shutdown(cancel_futures=True)
             return runs.NOT_PERMITTED
     stale = known.stale(totals.differing, modules)
     for pattern in stale:
-        print(f"listed in tests/cpython/known.py, but there is no such difference: {pattern}")
+        print(f"listed in tests/cpython/known.py, but no test differs: {pattern}")
     print(totals)
     return 1 if totals.wrong or stale else 0
 

@@ -1,9 +1,9 @@
 """The child process that runs one module of CPython's tests in one of three places.
 
-``natively``; ``inside`` an invocation; and ``read-only``, on the kernel's own read-only root, which is what
-an invocation is to be like. Each has a mount namespace of its own, with a tmpfs on ``/tmp`` and a new
-directory in it as the working directory. So the machine's ``/tmp`` is not touched, and what a run leaves
-there goes with the process.
+The places are ``natively``, ``inside`` (an invocation), and ``read-only`` (the kernel's own read-only root,
+the model of an invocation). Each child has its own mount namespace, with a tmpfs on ``/tmp`` and a new
+directory in it as the working directory. So a run does not touch the machine's ``/tmp``, and its files
+disappear with the process.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.cpython.modules import LEFT_OUT, STAND_INS
+from tests.cpython.modules import LEFT_OUT, STAND_INS, is_of
 from tests.parity import mounting
 
-#: The size of either ``/tmp``, in MB: more than any test fills.
+#: The size of ``/tmp`` in MB: more than any test needs.
 SIZE = 2048
 
-#: What the tests are allowed to use besides: no network, no hours, no gigabytes.
+#: The resources that the tests may use: no network, no hours, no gigabytes.
 RESOURCES = ("subprocess", "cpu")
 
 
 class Recorder(unittest.TestResult):
-    """Writes what becomes of each test as a line of JSON, at once: the process may not live to the end."""
+    """Writes the outcome of each test as a line of JSON at once, because the process may crash."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class Recorder(unittest.TestResult):
 
     def tell(self, test: Any, outcome: str, message: str = "") -> None:
         if os.getpid() != self._process:
-            return  # a forked child that came out of its test
+            return  # a forked child that left its test
         if isinstance(test, unittest.case._SubTest):
             test = test.test_case
         told = {
-            "id": type(test).id(test),  # some tests have an attribute of that name
+            "id": type(test).id(test),  # some tests have an attribute `id`
             "outcome": outcome,
             "message": message,
             "seconds": round(time.monotonic() - self._began, 3),
@@ -85,7 +85,7 @@ class Recorder(unittest.TestResult):
 
 
 def run(module: str, wanted: list[str], result: Recorder) -> None:
-    """Run ``test.<module>`` in a new directory below ``/tmp``; only the tests ``wanted`` if there are any."""
+    """Run ``test.<module>`` in a new directory below ``/tmp``; only the tests ``wanted``, if any."""
     from test import support
     from test.support import os_helper
 
@@ -98,18 +98,20 @@ def run(module: str, wanted: list[str], result: Recorder) -> None:
         with _standing_in(*STAND_INS.get(module, ("unittest", "unittest"))):
             suite = unittest.TestLoader().loadTestsFromName(f"test.{module}")
     except unittest.SkipTest:
-        return  # this interpreter or this machine lacks what is to be tested
-    unittest.TestSuite(test for test in _flat(suite) if _is_to_run(test, wanted)).run(result)
+        return  # this interpreter or this machine lacks the feature
+    unittest.TestSuite(test for test in _flat(suite) if _is_to_run(module, test, wanted)).run(result)
 
 
-def _is_to_run(test: unittest.TestCase, wanted: list[str]) -> bool:
+def _is_to_run(module: str, test: unittest.TestCase, wanted: list[str]) -> bool:
     name = type(test).id(test)
-    return name in wanted if wanted else not any(fnmatchcase(name, pattern) for pattern in LEFT_OUT)
+    if wanted:
+        return name in wanted
+    return is_of(module, name) and not any(fnmatchcase(name, pattern) for pattern in LEFT_OUT)
 
 
 @contextlib.contextmanager
 def _standing_in(name: str, other: str) -> Iterator[None]:
-    """Have imports of the module ``name`` give the module ``other``."""
+    """Make imports of the module ``name`` return the module ``other``."""
     before = sys.modules[name]
     sys.modules[name] = sys.modules[other]
     try:
@@ -126,13 +128,18 @@ def _flat(suite: Any) -> Iterator[unittest.TestCase]:
             yield test
 
 
+#: They are about subinterpreters, which ``children="contain"`` refuses.
+SUBINTERPRETERS = ("test__interpreters", "test__xxsubinterpreters", "test_interpreters")
+
+
 @contextlib.contextmanager
-def invocation() -> Iterator[None]:
-    """An invocation whose child processes have the same ``/tmp``."""
+def invocation(module: str) -> Iterator[None]:
+    """An invocation for the tests of ``module``. Its child processes see the same ``/tmp``."""
     import tmpguard
 
-    logging.getLogger("tmpguard").disabled = True  # a warning for each of many refusals
-    guard = tmpguard.Guard(storage_size=SIZE, plan="enterprise", bundle=None, children="contain")
+    logging.getLogger("tmpguard").disabled = True  # it would warn of many refusals
+    children = "allow" if module.startswith(SUBINTERPRETERS) else "contain"
+    guard = tmpguard.Guard(storage_size=SIZE, plan="enterprise", bundle=None, children=children)
     with guard.invocation():
         yield
     tmpguard.drain()
@@ -140,25 +147,24 @@ def invocation() -> Iterator[None]:
 
 def main() -> None:
     job = json.loads(sys.argv.pop())
-    # Out of the way of tests that want descriptors in a row.
+    # Some tests need consecutive descriptors.
     descriptor = fcntl.fcntl(job["descriptor"], fcntl.F_DUPFD_CLOEXEC, 500)
     os.close(job["descriptor"])
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a shell runs this in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     mounting.enter_namespace()
     if job["place"] == "read-only":
         mounting.make_read_only()
-    mounting.Tmp((SIZE + 512) << 20, "").make()  # the guard, and not the tmpfs, is to say what fits
+    mounting.Tmp((SIZE + 512) << 20, "").make()  # the guard is to enforce the limit, not the tmpfs
+    os.chdir("/tmp")  # where native code writes relative names: os.chdir in an invocation does not affect it
     result = Recorder(descriptor)
-    # What unpickles or starts processes looks there.
+    # Used by pickle and by modules that start processes.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    with invocation() if job["place"] == "inside" else contextlib.nullcontext():
+    with invocation(job["module"]) if job["place"] == "inside" else contextlib.nullcontext():
         run(job["module"], job["wanted"], result)
     left = [name for name in os.listdir("/tmp") if not name.startswith("tmpguard-")]
     os.write(descriptor, json.dumps({"left": left}).encode() + b"\n")
     sys.stdout.flush()
-    os._exit(0)  # in spite of threads that a test left behind
+    os._exit(0)  # even if tests left threads behind
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command that runs CPython's own tests works, finds what differs, and is held to its list."""
+"""The command that runs CPython's own tests works, finds differences, and compares them with its list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.cpython import __main__ as command
 from tests.cpython import known, runs
-from tests.cpython.modules import LEFT_OUT, MODULES, STAND_INS
+from tests.cpython.modules import LEFT_OUT, MODULES, STAND_INS, is_of
 from tests.docs import cpython_tests as cpython_doc
 
 needs_tests = pytest.mark.skipif(
@@ -132,6 +132,12 @@ def test_the_modules_are_named_once_and_in_order() -> None:
     assert sorted(set(MODULES)) == MODULES
     assert set(STAND_INS) <= set(MODULES)
     assert all(pattern.split(".")[1] in MODULES for pattern in LEFT_OUT)
+
+
+def test_a_part_of_a_package_is_run_by_itself_where_it_gets_another_module() -> None:
+    assert not is_of("test_os", "test.test_os.test_posix.PosixTester.test_access")
+    assert is_of("test_os.test_posix", "test.test_os.test_posix.PosixTester.test_access")
+    assert is_of("test_os", "test.test_os.test_os.FileTests.test_access")
 
 
 def test_each_reason_says_something_about_modules_that_are_run() -> None:

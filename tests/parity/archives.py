@@ -1,4 +1,4 @@
-"""Calls of the scripts that make or take apart whole archives, databases and temporary files.
+"""Calls that make or unpack archives, databases and temporary files.
 
 Standard library only: the child process gets this file as text.
 """
@@ -71,7 +71,7 @@ def extract_tar(s: Session, target: Any, members: list[str], filter: str, size: 
 
 @call("path", "path", "archive_format")
 def make_archive(s: Session, base: Any, root: Any, kind: str) -> Any:
-    """Made, looked into and removed: the times in it are the moment's."""
+    """Make an archive, look into it and remove it, because it contains the current time."""
     base = s.spelled(base)
     if not isinstance(base, str) or not base:
         raise NotTried("text is wanted")
@@ -88,7 +88,7 @@ def make_archive(s: Session, base: Any, root: Any, kind: str) -> Any:
 
 @call("path", "size")
 def in_place(s: Session, path: Any, size: int) -> Any:
-    """Rewritten line by line, by way of a backup."""
+    """Rewrite a file line by line, with a backup."""
     path = s.opened(path)
     if isinstance(path, int):
         raise NotTried("no name")
@@ -136,7 +136,7 @@ def make_and_forget(s: Session, how: str, place: Any) -> Any:
     return made
 
 
-#: What the kinds of arguments that only these calls have are drawn from.
+#: The values of the kinds of arguments that only these calls have.
 KINDS: dict[str, list[Any]] = {
     "archive_mode": ["w", "a", "a", "x"],
     "members": [[one, other] for one in MEMBERS for other in MEMBERS],

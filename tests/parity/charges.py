@@ -1,4 +1,4 @@
-"""Random work on a small /tmp, and what is in use after each step of it.
+"""Random work on a small /tmp, and the space in use after each step.
 
 Standard library only: the child process gets this file as text.
 """
@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-#: Each step: what it did, what it gave, the bytes in use and the length of the file that it was about.
+#: Each step: its name, its result, the bytes in use, and the length of its file.
 Step = list[Any]
 
 PAGE = 4096
@@ -21,10 +21,11 @@ NAMES = 5
 
 
 class Worker:
-    """Makes the same choices wherever it runs, as long as what it sees is the same."""
+    """Makes the same choices in both places, as long as it sees the same."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, whole: bool) -> None:
         self.choose = random.Random(seed)
+        self.whole = whole
         self.handles: list[int] = []
 
     # --- the steps -------------------------------------------------------------------------------------
@@ -53,17 +54,17 @@ class Worker:
             return file.write(bytes(self.size()))
 
     def truncate(self, path: str) -> None:
-        os.truncate(path, self.offset())
+        os.truncate(path, self.length(self.offset()))
 
     def extend(self, path: str) -> None:
-        os.truncate(path, os.path.getsize(path) + self.offset())
+        os.truncate(path, self.length(os.path.getsize(path) + self.offset()))
 
     def allocate(self, path: str) -> None:
         self.by_descriptor(path, lambda fd: os.posix_fallocate(fd, self.offset(), self.size()))
 
     def map(self, path: str) -> None:
         def change(fd: int) -> None:
-            # Only what is allocated: past the end of the space the kernel would send a signal.
+            # Only allocated pages: the kernel would send a signal when the space runs out.
             os.posix_fallocate(fd, 0, max(1, os.fstat(fd).st_size))
             with mmap.mmap(fd, 0) as mapping:
                 mapping[:] = bytes(len(mapping))
@@ -81,7 +82,7 @@ class Worker:
         def copied(target: int) -> int:
             with open(self.path(), "rb") as source:
                 if os.path.samestat(os.fstat(source.fileno()), os.fstat(target)):
-                    return 0  # overlapping ranges are no matter of space
+                    return 0  # overlapping ranges have nothing to do with space
                 return os.copy_file_range(source.fileno(), target, 1 << 20, 0, self.choose.randrange(9000))
 
         return self.by_descriptor(path, copied)
@@ -135,6 +136,10 @@ class Worker:
     def offset(self) -> int:
         return self.choose.choice([0, 1, PAGE, 10 * PAGE - 1, 100_000, 300_000])
 
+    def length(self, size: int) -> int:
+        """A file that ends in a hole ends at the end of a page where that is to be."""
+        return -(-size // PAGE) * PAGE if self.whole else size
+
     def by_descriptor(self, path: str, call: Callable[[int], Any]) -> Any:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -152,9 +157,12 @@ STEPS: tuple[Callable[[Worker, str], Any], ...] = (
 )
 
 
-def work(seed: int, steps: int) -> list[Step]:
-    """Do ``steps`` random steps; what each of them did and what was in use after it."""
-    worker = Worker(seed)
+def work(seed: int, steps: int, whole: bool) -> list[Step]:
+    """Do ``steps`` random steps and return their records.
+
+    With ``whole``, only whole pages are given to files as their length.
+    """
+    worker = Worker(seed, whole)
     done: list[Step] = []
     for _ in range(steps):
         path = worker.path()
@@ -175,11 +183,11 @@ def work(seed: int, steps: int) -> list[Step]:
     return done
 
 
-def works(seeds: list[int], steps: int) -> list[list[Step]]:
-    """The same for several seeds, each from an empty /tmp."""
+def works(seeds: list[int], steps: int, whole: bool) -> list[list[Step]]:
+    """The same for several seeds, each in an empty /tmp."""
     found = []
     for seed in seeds:
-        found.append(work(seed, steps))
+        found.append(work(seed, steps, whole))
         for name in os.listdir("/tmp"):
             path = f"/tmp/{name}"
             if os.path.isdir(path):

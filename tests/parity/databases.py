@@ -1,4 +1,4 @@
-"""What SQLite does on a full and on a read-only disk, written down operation by operation.
+"""Records what SQLite does on a full and on a read-only disk, operation by operation.
 
 Standard library only: the child process gets this file as text.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) SELECT i FROM n"
 
-#: Statements by the names that the tests show, with their parameters; "" stands for a commit.
+#: Statements and their parameters, by the names that the tests show; "" stands for a commit.
 AFTERWARDS: list[tuple[str, tuple[Any, ...]]] = [
     ("UPDATE t SET b = b || b WHERE a % 2", ()),
     ("DELETE FROM t WHERE a % 2 = 0", ()),
@@ -51,7 +51,7 @@ def free() -> int:
 
 
 def attempt(change: Callable[[], Any]) -> Any:
-    """What it returns, or the error, with what /tmp holds afterwards."""
+    """Its result or its error, and the contents of /tmp afterwards."""
     try:
         result = change()
         if isinstance(result, sqlite3.Cursor):
@@ -62,7 +62,7 @@ def attempt(change: Callable[[], Any]) -> Any:
 
 
 def fill(connection: sqlite3.Connection, size: int) -> Any:
-    """Insert until it is full, without looking at the disk in between."""
+    """Insert until the disk is full, without looking at it in between."""
     written = 0
     try:
         while True:
@@ -74,7 +74,7 @@ def fill(connection: sqlite3.Connection, size: int) -> Any:
 
 
 def in_mode(mode: str) -> list[Any]:
-    """A database in the journal mode ``mode``: filled, looked through, emptied, and all else."""
+    """Fill, read, empty and otherwise use a database in the journal mode ``mode``."""
     told: list[Any] = []
     with contextlib.closing(sqlite3.connect("/tmp/a.db")) as connection:
         told.append(attempt(lambda: connection.execute(f"PRAGMA journal_mode={mode}")))
@@ -99,7 +99,7 @@ def in_mode(mode: str) -> list[Any]:
 
 
 def outside(project: str) -> list[Any]:
-    """Databases of a read-only disk."""
+    """Use databases on a read-only disk."""
     os.chdir(project)
     told: list[Any] = []
     for database, uri in (

@@ -1,4 +1,4 @@
-"""Runs scripts in both places and tells where they differ."""
+"""Runs scripts in both places and reports where their outcomes differ."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.parity import archives, further, handles, kernel, names, places, scripts, session, trees
+from tests.parity import archives, further, handles, kernel, names, newer, places, scripts, session, trees
 from tests.parity.scripts import Call, Outcome
 
-#: Scripts that differed once, one on each line, each with the setting in which it did.
+#: Scripts whose outcomes differed once, one per line, each with its setting.
 KEPT = Path(__file__).with_name("kept_scripts.jsonl")
 
-#: What is not compared, and why it cannot be equal. Everything else is.
+#: What is not compared, and why it cannot be equal. Everything else is compared.
 NORMALISED = {
     "numbers of inodes, descriptors and devices": "they are given by each kernel and process as they come",
     "times but those set by a call": "the two runs happen at different times",
@@ -32,12 +32,14 @@ NORMALISED = {
     "entries of a listing, once a link on the way to it is gone": "they are looked up where they were listed",
     "which of its two names a copy of a bundled file's descriptor has": "both have one file and one mount "
     "behind them, and the kernel tells nobody of which descriptor another is a copy",
+    "ETXTBSY for the program of a running process": "where its whole file system is read-only, the "
+    "kernel says EROFS, too",
     "random names of tempfile": "replaced by counted ones",
 }
 
 
 class Difference(NamedTuple):
-    """The first call at which a script's outcomes differ."""
+    """The first call of a script whose outcomes differ."""
 
     script: list[Call]
     number: int
@@ -46,7 +48,7 @@ class Difference(NamedTuple):
 
     @property
     def bucket(self) -> str:
-        """Differences that are probably the same one have the same."""
+        """The same for differences that probably have the same cause."""
         call = self.script[self.number][0] if self.number < len(self.script) else "end"
         shown = [str(told).split(" ")[:2] for told, *_ in (self.kernel, self.guard)]
         usage = self.kernel[0] == self.guard[0]
@@ -62,22 +64,25 @@ class Difference(NamedTuple):
 
 
 def _only(one: Any, other: Any) -> list[Any]:
-    """The outcome, or of a tree only what the other one has not."""
+    """The outcome; for a tree, only the entries that the other one lacks."""
     if isinstance(one[0], list):
         return [entry for entry in one[0] if entry not in other[0]] + [one[1]]
     return [one]
 
 
 class Setting(NamedTuple):
-    """What both places have in common: how many files ``/tmp`` holds (0: any number), and as which user the
-    scripts run (0: this one)."""
+    """What both places have in common.
+
+    ``files`` is the number of files that fit into ``/tmp`` (0: no limit). ``user`` is the id of the user that
+    runs the scripts (0: the current one).
+    """
 
     files: int = 0
     user: int = 0
 
 
 class Pair:
-    """A child on the kernel's set-up and one with the guard, with the same project."""
+    """A child process on the kernel's set-up and one with a guard. Both have the same project."""
 
     def __init__(self, place: str, setting: Setting) -> None:
         self.setting = setting
@@ -93,7 +98,7 @@ class Pair:
         self._start()
 
     def _start(self) -> None:
-        modules = (places, session, handles, names, trees, further, archives, scripts)
+        modules = (places, session, handles, names, trees, further, archives, newer, scripts)
         self.kernel = kernel.child(modules, self.project, *self.setting)
         job = {
             "project": self.project,
@@ -110,7 +115,7 @@ class Pair:
         return self.kernel.answer(), self.guard.answer()
 
     def difference(self, script: list[Call], watched: bool = True) -> Difference | None:
-        """Where the outcomes differ for the first time."""
+        """The first difference of the outcomes, if there is any."""
         try:
             kernels, guards = self.outcomes(script, watched)
         except kernel.NoAnswer as exc:
@@ -123,7 +128,7 @@ class Pair:
         return None
 
     def shrunk(self, difference: Difference, watched: bool) -> Difference:
-        """A script of fewer calls that differs in the same way."""
+        """A script with fewer calls that differs in the same way."""
         best = difference
         end = min(len(best.script), best.number + 1)
         tail = self.difference(best.script[:end], watched)
@@ -144,11 +149,30 @@ class Pair:
         self.guard.close()
 
 
+class WatchedPair(Pair):
+    """A child process without a guard, and one with a guard that only watches (C2.5).
+
+    The project is writable.
+    """
+
+    def _start(self) -> None:
+        with open(os.path.join(os.path.dirname(self.project), "ignore"), "w") as ignore:
+            ignore.write("tree/\nfile\n")
+        job = {
+            "project": self.project,
+            "scratch": os.path.join(self._place, "scratch"),
+            "size": kernel.TMPFS_BYTES,
+        }
+        command = ["-X", "utf8", "-m", "tests.parity.watched"]
+        self.kernel = kernel.Child(command, {**job, "watches": False})
+        self.guard = kernel.Child(command, {**job, "watches": True})
+
+
 @contextlib.contextmanager
-def pair(setting: Setting) -> Iterator[Pair]:
+def pair(setting: Setting, kind: type[Pair] = Pair) -> Iterator[Pair]:
     # Outside /tmp, which the kernel's set-up covers.
     with tempfile.TemporaryDirectory(prefix="parity-", dir="/var/tmp") as place:
-        made = Pair(place, setting)
+        made = kind(place, setting)
         try:
             yield made
         finally:
@@ -156,7 +180,7 @@ def pair(setting: Setting) -> Iterator[Pair]:
 
 
 def kept() -> list[tuple[Setting, list[Call]]]:
-    """The scripts that differed once, and the setting of each."""
+    """The kept scripts and their settings."""
     found = []
     for line in KEPT.read_text().splitlines():
         row = json.loads(line)
@@ -166,7 +190,7 @@ def kept() -> list[tuple[Setting, list[Call]]]:
 
 
 def keep(found: Sequence[Difference], setting: Setting) -> None:
-    """Add their scripts to those that are always run."""
+    """Add the scripts of the differences to the kept ones."""
     row = {name: value for name, value in setting._asdict().items() if value}
     with KEPT.open("a") as file:
         file.writelines(json.dumps({**row, "script": difference.script}) + "\n" for difference in found)

@@ -1,4 +1,4 @@
-"""Calls of the scripts that are less usual: odd ways to open and to write, locks, archives, sockets.
+"""Less common calls: unusual ways to open and to write files, locks, sockets, trees.
 
 Standard library only: the child process gets this file as text.
 """
@@ -31,7 +31,7 @@ from tests.parity.session import NotTried, Session, told_name, told_status
 
 
 class Derived(io.FileIO):
-    """A class of an application's own."""
+    """A class that an application derives."""
 
 
 OPENERS: dict[str, Callable[[Any, int], int]] = {
@@ -86,7 +86,7 @@ def open_otherwise(s: Session, slot: int, path: Any, way: str) -> Any:
 
 @call("slot", "path", "raw_mode")
 def open_again(s: Session, slot: int, path: Any, mode: str) -> Any:
-    """A raw file is opened a second time, as another one."""
+    """Open a raw file a second time, with another path."""
     file = s.file(slot)
     if not isinstance(file, io.FileIO) or slot in s.detached:
         raise NotTried("not opened as a raw file")
@@ -98,7 +98,7 @@ def open_again(s: Session, slot: int, path: Any, mode: str) -> Any:
     try:
         file.__init__(path, mode)  # type: ignore[misc]
     except BaseException:
-        s.detached.add(slot)  # what CPython keeps of the mode in vain is not to be tried any further
+        s.detached.add(slot)  # CPython keeps parts of the old mode after an error: not compared any further
         raise
     s.mark(slot, path)
     return told_name(file.name), file.mode, file.closed
@@ -111,7 +111,7 @@ def inheritable(s: Session, slot: int) -> Any:
 
 @call("slot", "slot")
 def duplicate(s: Session, slot: int, source: int) -> None:
-    """A copy of a descriptor by ``fcntl``, past ``os.dup``."""
+    """Copy a descriptor with ``fcntl``, which bypasses ``os.dup``."""
     s.keep(slot, fcntl.fcntl(s.descriptor(source), fcntl.F_DUPFD_CLOEXEC, 0))
     s.mark_as(slot, source)
 
@@ -166,6 +166,13 @@ def write_buffer(s: Session, slot: int, buffer: str, writer: str, size: int) -> 
 def pwritev_with(s: Session, slot: int, sizes: list[int], offset: int, flags: str) -> Any:
     bits = getattr(os, flags) if flags else 0
     return os.pwritev(s.descriptor(slot), [s.data(size) for size in sizes], offset, bits)
+
+
+@call("slot", "sizes", "offset", "read_flags")
+def preadv_with(s: Session, slot: int, sizes: list[int], offset: int, flags: str) -> Any:
+    buffers = [bytearray(size) for size in sizes]
+    read = os.preadv(s.descriptor(slot), buffers, offset, getattr(os, flags))
+    return read, shown(b"".join(buffers)[:read])
 
 
 @call("slot", "sizes", "offset?")
@@ -241,7 +248,7 @@ def lock(s: Session, slot: int, lock: str) -> Any:
 
 @call("slot", "size", "access_mode")
 def map_again(s: Session, slot: int, size: int, mode: str) -> Any:
-    """A mapping that only reads, one of its own, or one that grows."""
+    """Make a read-only mapping, a private one, or one that grows."""
     descriptor = s.descriptor(slot)
     if mode != "resize":
         status = os.fstat(descriptor)
@@ -294,7 +301,7 @@ def chmod_nofollow(s: Session, path: Any, mode: int, directory: int | None = Non
 
 @call("path", "path")
 def scandir_late(s: Session, path: Any, gone: Any) -> Any:
-    """What entries tell when one of them is gone by then."""
+    """Ask the entries of a listing after one of them was removed."""
     with os.scandir(s.tree(path)) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     if os.path.islink(s.spelled(gone)):
@@ -312,7 +319,7 @@ def scandir_late(s: Session, path: Any, gone: Any) -> Any:
 
 @call("path", "look")
 def within(s: Session, path: Any, look: str) -> Any:
-    """In another working directory for a while."""
+    """Look in another working directory for a while."""
     with contextlib.chdir(s.spelled(path)):
         return os.getcwd(), os.path.exists("file"), len(sorted(pathlib.Path().iterdir())) < 50
 
@@ -354,7 +361,7 @@ TREES: _Trees = {
 def _walk(source: Any) -> Iterator[Any]:
     path = pathlib.Path(source)
     for step in path.walk() if hasattr(path, "walk") else os.walk(source):
-        step[1].sort()  # the order in which they come is every file system's own affair
+        step[1].sort()  # each file system has an order of its own
         yield step
 
 
@@ -375,7 +382,7 @@ def tree(s: Session, how: str, source: Any, target: Any) -> Any:
 
 @call("path", "left")
 def fill(s: Session, path: Any, left: int) -> Any:
-    """Use all of the space but some."""
+    """Fill ``/tmp``, except for ``left`` bytes."""
     path = s.opened(path)
     with open(path, "wb", buffering=0) as file:
         return file.write(bytes(max(0, shutil.disk_usage("/tmp").free - left)))
@@ -392,12 +399,16 @@ def make_many(s: Session, directory: Any, count: int, size: int) -> Any:
     return count
 
 
+#: Flags that not every file system supports.
+_SUPPORTED = [name for name in ("RWF_NOWAIT", "RWF_ATOMIC", "RWF_DONTCACHE") if hasattr(os, name)]
+
 KINDS: dict[str, list[Any]] = {
     "opener": sorted(OPENERS),
     "way": sorted(WAYS),
     "buffer": sorted(BUFFERS),
     "writer": sorted(WRITERS),
-    "write_flags": ["", "", "RWF_APPEND", "RWF_DSYNC", "RWF_HIPRI"],
+    "write_flags": ["", "", "RWF_APPEND", "RWF_DSYNC", "RWF_HIPRI", *_SUPPORTED],
+    "read_flags": ["RWF_HIPRI", *_SUPPORTED],
     "reader": sorted(READERS),
     "lock": sorted(LOCKS),
     "access_mode": ["ACCESS_READ", "ACCESS_COPY", "resize", "resize"],

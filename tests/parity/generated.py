@@ -1,7 +1,7 @@
-"""Makes the scripts: lists of calls, a call a list of its name and its arguments, all of it JSON.
+"""Generates scripts. A script is a list of calls; a call is a list of its name and its arguments, as JSON.
 
-Hypothesis gives the source of randomness, and with it the seed. It does not choose each argument by itself:
-it likes to vary what it has, and here much has to be different.
+Hypothesis provides the source of randomness and the seed. It does not choose the arguments: it tends to vary
+earlier examples, and these scripts have to be different from each other.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.parity import archives, further, handles, names, operations, trees
+from tests.parity import archives, further, handles, names, newer, operations, trees
 
 words = operations.words
 
-#: Names that meet each other often: those of ``places.make_tmp`` and a few new ones.
+#: A small set of names, so that calls often share one: those of ``places.make_tmp`` and a few new ones.
 _TMP = words(
     "file file dir dir/inner empty new new other dir/new empty/new new/new to-file to-dir a a/b a/b/c"
 )
@@ -25,8 +25,11 @@ _TMP_ODD = words(
     "to-file/ to-dir/ dangling dangling/ loop loop/new up up/tmp/new up/new out-file out-dir out-dir/inner "
     " out-dir/new out-dir/../file out-missing out-and-back package package/ package/file "
     "package/dir package/dir/inner package/new package/.. package/../file package/into-tmp-file "
-    "package/to-file name1 name2 {256} {255}"
+    "package/to-file name1 name2 {256} {255} link link/ link/inner link/new link/. link2 link2/ file/. new/. "
+    "dir//inner dir///new ./dir/./inner dir/./.././file /file //new <1000>file <2039>file <2050>file "
+    "dir/<1000>inner dir/<2050>inner {255}/new up/./tmp/.//file dangling/. loop/ loop/. to-file/. to-dir/."
 )
+_TMP_ODD += ["name\udcff", "name\udcff/new", "n\udfff", "dir/\udfff", "\u00e9\u4e2d"]
 _PROJECT = words(
     "P P/ P/file P/dir P/new P/dir/inner P/dir/new P/tree P/empty P/to-file P/to-dir P/dangling P/loop "
     "P/into-tmp-file P/into-tmp-missing P/into-tmp-dir P/into-tmp-dir/new P/into-tmp-dir/.. P/file/ "
@@ -38,8 +41,10 @@ _SPELLED = words(
     "/tmp/../tmp/new /tmp/../P/file /./tmp/./dir /tmp/../P/new /tmp//dir//new /tmp/dir/../../tmp/file "
     "b:/tmp/file b:/tmp/new b:/tmp/dir b:P/file b:file b:/tmp/package b:/tmp/dir/../new p:/tmp/file "
     "p:/tmp/new p:P/file p:/tmp/dir p:P/new p:new p:P/into-tmp-missing fd:0 fd:1 fd:2 proc:0 proc:1 "
-    "proc:2 proc:0/new proc:1/file proc:0/.. proc:0/../new"
+    "proc:2 proc:0/new proc:1/file proc:0/.. proc:0/../new proc:0/ proc:1/. b:/tmp/link b:/tmp/link/ "
+    "p:/tmp/link b:/tmp/to-dir/new b:/tmp//dir/./inner <1000>file"
 )
+_SPELLED += ["b:/tmp/name\udcff", "b:name\udcff", "p:/tmp/name\udcff", "\udfff", "P/\udfff", "p:/tmp/\udfff"]
 _PLACES = words(
     "/tmp /tmp/ /tmp/. /tmp/.. / /usr /usr/new /proc/self/cwd /proc/self/cwd/file /proc/self/cwd/new"
 )
@@ -54,6 +59,7 @@ _PLACES += [
 
 PATHS = (
     [f"/tmp/{name}" for name in _TMP] * 8
+    + ["/tmp/link", "/tmp/link/", "/tmp/link2", "/tmp/link/new"] * 4
     + [f"/tmp/{name}" for name in _TMP_ODD] * 2
     + _PROJECT * 2
     + _SPELLED * 2
@@ -65,6 +71,16 @@ TARGETS = words(
     "{127} {128} {300} {4095} nowhere/at/all /tmp/loop to-file to-dir dir/.. /proc/self/cwd"
 )
 TARGETS += ["", "/tmp/"]
+#: Texts of links that test the look-up: endings that require a directory, components without effect, and
+#: links in /proc.
+TARGETS += words(
+    "file/ dir/ new/ to-file/ to-dir/ dangling/ loop/ link/ link link/inner file/. dir/. new/. link/. "
+    "file/.. dir/../file/ ./file .//dir/./ dir//inner //tmp//file/ /tmp/./dir/./inner ./. .. ../ /./tmp/ "
+    "P/file/ P/dir/ P/to-file P/into-tmp-file/ /tmp/link/ /tmp/file/ /tmp/new/ /tmp/package/ "
+    "package/to-dir/ /proc/self/cwd/ /proc/self/cwd/file /proc/self/root/tmp/file /proc/self/root "
+    "/proc/thread-self/cwd/dir /dev/null /dev/null/ <1000>file <2040>file <2050>file"
+)
+TARGETS += ["b:file\udcff", "name\udcff/", "\udfff"]
 PATTERNS = words(
     "/tmp/* /tmp/*/* /tmp/** /tmp/**/* P/* P/*/* * */* ** /tmp/package/* b:/tmp/* /tmp/d*/i* /tmp/[nf]* "
     "/tmp/to-dir/* /tmp/.* P/into-tmp-dir/* p:/tmp/* /tmp/dir/ /tmp/*/ /tmp/file new* /tmp/package/**"
@@ -91,7 +107,7 @@ SIZES += [(1 << 20) - PAGE, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2_000_000]
 OFFSETS = [0, 0, 1, 100, PAGE - 1, PAGE, PAGE + 1, 10 * PAGE - 1, 100_000, 300_000, 1 << 20, 3_000_000, -1]
 MODES = words("r w a x r+ w+ a+ x+ rb wb ab xb rb+ wb+ ab+ xb+ " * 3 + "rt wt+ bad rw U rbt wbb")
 
-#: What each kind of argument may be.
+#: The values of each kind of argument.
 KINDS: dict[str, Sequence[Any]] = {
     "slot": [0, 0, 0, 1, 1, 2],
     "path": PATHS,
@@ -121,11 +137,13 @@ KINDS: dict[str, Sequence[Any]] = {
     "method": sorted(trees.METHODS),
     "maker": sorted(trees.MAKERS),
     "pattern": PATTERNS,
+    **names.KINDS,
     **further.KINDS,
     **archives.KINDS,
+    **newer.KINDS,
 }
 
-#: What a script is about: more often than the others.
+#: Calls that are chosen more often than the others.
 _FREQUENT = {
     "open_": 12,
     "write": 10,
@@ -147,16 +165,17 @@ _FREQUENT = {
     "flush": 2,
 }
 
-#: Put a handle into a slot, all but the last three from nothing.
+#: Calls that put a handle into a slot. All but the last three need no other handle.
 _OPENING = words("open_ os_open file_io make_temporary open_by_opener open_otherwise fdopen dup duplicate")
 
 
 def _chosen(*, holding: bool) -> list[str]:
-    """Calls that need a handle are chosen where there may be one."""
+    """The calls that this interpreter has; those that need a handle only if ``holding``."""
     return [
         name
         for name, (_, kinds) in sorted(handles.CALLS.items())
         for _ in range(_FREQUENT.get(name, 1))
+        if name not in newer.LACKING
         if holding or "slot" not in kinds or name in _OPENING[:6]
     ]
 
@@ -165,7 +184,7 @@ _ANY_CALL = _chosen(holding=True)
 _FIRST_CALL = _chosen(holding=False)
 _LENGTHS = [2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25]
 
-#: Ways to a handle that are sure to work as long as nothing is in the way.
+#: Calls that open something and succeed unless an earlier call prevents it.
 _SURE = (
     ["open_", "/tmp/new", "wb", 0],
     ["open_", "/tmp/file", "rb+", -1],
@@ -186,7 +205,7 @@ _SURE = (
     ["make_temporary", "TemporaryDirectory", "/tmp"],
 )
 
-#: Most scripts start from a ``/tmp`` that has something in it, with or without links.
+#: Most scripts start with files in ``/tmp``, with or without links.
 _STARTS: tuple[list[list[Any]], ...] = (
     [],
     *[[["make", False]], [["make", True]], [["make", True]]] * 2,
@@ -196,7 +215,7 @@ _STARTS: tuple[list[list[Any]], ...] = (
 
 
 class _Maker:
-    """Makes one script: calls that have to do with each other."""
+    """Generates one script, whose calls share paths and handles."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -229,7 +248,7 @@ class _Maker:
         if kind == "slot" and self._held and not fresh:
             return choose(self._held)
         if kind == "path" and self._named and self._random.random() < 0.3:
-            return choose(self._named)  # one that was spoken of before
+            return choose(self._named)  # one that was used before
         chosen = choose(KINDS[kind])
         if kind == "path" and chosen.startswith(("/tmp/", "P/")):
             self._named.append(chosen)

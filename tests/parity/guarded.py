@@ -1,7 +1,7 @@
-"""The child process that runs scripts within invocations.
+"""The child process that runs scripts in invocations.
 
-It has a mount namespace of its own, in which all but one throw-away directory is read-only: so a guard that
-lets something through harms nobody. The project lies in that directory, and can be written there.
+It has its own mount namespace, in which everything is read-only except for one temporary directory, so a
+fault in the guard does no damage. The project is in that directory, and really is writable.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from tests.parity import mounting, scripts
 from tmpguard import Guard
 from tmpguard.config import options
 
-#: Calls that look first, catch errors and try again: a refusal within need not be what comes out.
-COMPOSED = ("makedirs", "renames", "removedirs", "copy", "copytree", "move", "rmtree", "path_method", "name_")
+#: Calls that catch errors and try again: their own error need not be the refusal.
+COMPOSED = (
+    *("makedirs", "renames", "removedirs", "copy", "copytree", "move", "rmtree", "path_method", "name_"),
+    *("path_copied", "mkdir_parents"),
+)
 
 
 class Runner:
@@ -26,7 +29,7 @@ class Runner:
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.project: str = job["project"]
-        # An environment below /tmp would be seen there (C1.5), and the kernel set-up has none.
+        # An environment below /tmp would be visible there (C1.5). The kernel set-up has none.
         options.pinned = lambda *more: []
         self.guard = Guard(
             storage_size=job["size"] >> 20,
@@ -37,7 +40,7 @@ class Runner:
         self._before = self._tree()
 
     def run(self, script: list[scripts.Call], project: str, watched: bool) -> list[scripts.Outcome]:
-        """The outcomes, and in place of what a refusal must leave on the report, what is wrong about it."""
+        """The outcomes. Faults of the report and of the credit are appended to them."""
         with self.guard.invocation() as invocation:
             outcomes = scripts.run(script, project, watched, lambda: _state(invocation))
         seen = 0
@@ -56,7 +59,7 @@ class Runner:
         return outcomes
 
     def _tree(self) -> list[Any]:
-        """The project as it really is: a guard that leaks shows here."""
+        """The real state of the project, which must not change."""
         found = []
         for parent, directories, files in os.walk(self.project):
             for name in [".", *directories, *files]:
@@ -68,12 +71,12 @@ class Runner:
 
 
 def _state(invocation: Any) -> tuple[int, int]:
-    """How many violations it has, and how many bytes more than there are free it takes for free."""
+    """The number of violations, and the number of bytes by which the credit exceeds the free space."""
     excess = 0
     if invocation.mounted.directory is not None:
         quota = invocation.quota
         with quota.lock:
-            excess = quota.balance + invocation.volume.measure().bytes - quota.limit
+            excess = quota.balance + invocation.volume.measure()[0].bytes - quota.limit
     return len(invocation.report.violations), max(excess, 0)
 
 
@@ -84,9 +87,9 @@ def main() -> None:
     scripts.load()
     if job["user"]:
         mounting.become(job["user"])
-    logging.getLogger("tmpguard").disabled = True  # a warning for each of many thousand refusals
+    logging.getLogger("tmpguard").disabled = True  # it would warn of thousands of refusals
     runner = Runner(job)
-    runner.guard.invocation().__enter__().__exit__(None, None, None)  # puts the patched layer in place
+    runner.guard.invocation().__enter__().__exit__(None, None, None)  # installs the patched layer
     scripts.prepare()
     mounting.answer(lambda: None, {"run": runner.run})
 

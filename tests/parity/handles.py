@@ -1,4 +1,4 @@
-"""The calls of the scripts that open files and work on what is open.
+"""Calls that open files and use open files.
 
 Standard library only: the child process gets this file as text.
 """
@@ -18,7 +18,7 @@ from tests.parity.session import NotTried, Session, told_name, told_status
 
 Function = Callable[..., Any]
 
-#: Each call by its name: the function of a session and the arguments, and the kind of each argument.
+#: The calls by name: a function that takes the session and the arguments, and the kind of each argument.
 CALLS: dict[str, tuple[Function, tuple[str, ...]]] = {}
 
 
@@ -31,7 +31,7 @@ def call(*kinds: str) -> Callable[[Function], Function]:
 
 
 def shown(data: Any) -> Any:
-    """What was read, in short."""
+    """A short form of data that was read."""
     if isinstance(data, str):
         data = data.encode()
     return (len(data), f"{zlib.crc32(data):08x}") if isinstance(data, bytes) else data
@@ -81,7 +81,7 @@ def os_open(s: Session, slot: int, path: Any, flags: str, mode: int, directory: 
 
 @call("slot")
 def describe(s: Session, slot: int) -> Any:
-    """What the kernel tells of a descriptor."""
+    """What the kernel reports about a descriptor."""
     descriptor = s.descriptor(slot)
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     named = 3 | os.O_APPEND | os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -103,7 +103,7 @@ def fdopen(s: Session, slot: int, source: int, mode: str, buffering: int) -> Any
 
 @call("slot", "raw_mode", "size")
 def open_descriptor(s: Session, slot: int, mode: str, size: int) -> Any:
-    """Opened, written and closed without closing the descriptor."""
+    """Open a descriptor, write, and close the file but not the descriptor."""
     with open(s.descriptor(slot), mode + "b", closefd=False) as file:
         return file.write(s.data(size))
 
@@ -193,7 +193,7 @@ def ask_file(s: Session, slot: int) -> Any:
 
 @call("slot")
 def detach(s: Session, slot: int) -> Any:
-    """The raw file takes the place of the buffered one."""
+    """Replace a buffered file by its raw file."""
     file = s.file(slot)
     raw = file.detach()
     s.slots[slot] = raw
@@ -262,7 +262,7 @@ def fsync(s: Session, slot: int, data: bool) -> None:
 
 @call("slot", "size", "offset")
 def map_(s: Session, slot: int, size: int, offset: int) -> Any:
-    """Written through a mapping, where all of it is allocated: past that the kernel would send a signal."""
+    """Write through a mapping of allocated pages. For others, the kernel may send a signal."""
     descriptor = s.descriptor(slot)
     s.has_allocated = True
     os.posix_fallocate(descriptor, 0, max(1, os.fstat(descriptor).st_size))
@@ -290,7 +290,7 @@ def copy_file_range(
 @call("slot", "size", "size", "offset?")
 def splice(s: Session, slot: int, filled: int, size: int, offset: int | None) -> Any:
     descriptor = s.descriptor(slot)
-    os.fstat(descriptor)  # one that was closed must not be the pipe's by then
+    os.fstat(descriptor)  # the pipe must not get the number of a closed descriptor
     out, into = os.pipe()
     try:
         os.set_blocking(out, False)
@@ -338,6 +338,6 @@ def fchdir(s: Session, slot: int) -> str:
 
 @call("slot", "path", "bool")
 def name_descriptor(s: Session, slot: int, path: Any, follow: bool) -> None:
-    """Give a nameless file a name, as its manual page says."""
+    """Give a nameless file a name, as the manual page of open(2) describes."""
     source = f"/proc/self/fd/{s.descriptor(slot)}"
     os.link(source, s.spelled(path), src_dir_fd=0, follow_symlinks=follow)

@@ -1,4 +1,4 @@
-"""The part of the parity table in which files are missing, as where a bundle is deployed without them.
+"""The part of the parity table in which files of the project are not deployed.
 
 Standard library only: the child process gets this file as text.
 """
@@ -17,14 +17,14 @@ RULES = "# not deployed\nmissing\n"
 
 
 def deploy(project: str) -> None:
-    """What is deployed of the project besides what :func:`tests.parity.places.make_project` makes."""
+    """The project files that are deployed besides those of :func:`tests.parity.places.make_project`."""
     os.symlink("dir/missing", f"{project}/to-ignored")
     with open(f"{project}/.genezioignore", "w") as file:
         file.write(RULES)
 
 
 def add_ignored(project: str, directories: bool) -> None:
-    """Files or directories of the names that the other side of the table does not have."""
+    """Files or directories with the names that are missing on the other side."""
     for path in (f"{project}/missing", f"{project}/dir/missing", f"{project}/tree/missing"):
         if directories:
             os.makedirs(f"{path}/new")
@@ -40,12 +40,12 @@ def _is_concerned(operation: str, name: str) -> bool:
 
 
 def _is_in_share(row: str, directories: bool) -> bool:
-    """One in so many, and others with files than with directories."""
+    """A share of the rows, different ones for files and for directories."""
     return zlib.crc32(f"{row} {directories}".encode("utf-8", "surrogateescape")) % SHARE == 0
 
 
 def outcomes(project: str, directories: bool, start: Callable[[], Any]) -> Iterator[tuple[str, Outcome]]:
-    """The outcomes by operation and path; ``start`` gives an empty ``/tmp``."""
+    """The outcomes by operation and path; ``start`` provides an empty ``/tmp``."""
     named = paths(project)
     for root, spelled in (("P", project), ("/tmp/package", "/tmp/package")):
         for name in ("to-ignored", "missing/", "dir/missing", "tree/missing/new", "tree/missing/.."):

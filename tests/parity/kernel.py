@@ -1,10 +1,10 @@
-"""Runs functions on the kernel set-up that the contract takes as its reference.
+"""Runs functions on the kernel set-up that is the reference of the contract.
 
-That is a process in a mount namespace of its own: everything read-only, by ``mount_setattr(2)``, and a tmpfs
-of 1 MiB on ``/tmp``. The child is the same interpreter. It imports what it needs before ``/tmp`` is covered,
-since the interpreter may lie there, and gets the code to run as text on its standard input.
+This is a child process in its own mount namespace: everything is read-only (``mount_setattr(2)``), with a
+tmpfs of 1 MiB on ``/tmp``. The child runs the same interpreter. It imports all modules before ``/tmp`` is
+covered, because the interpreter may be there, and receives the code to run as text on its standard input.
 
-Linux only. Where namespaces are not permitted the tests that need them are skipped, with the reason.
+Linux only. If namespaces are not permitted, the tests that need them are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.parity import mounting
 
 TMPFS_BYTES = 1 << 20
 
-#: How long one call may take, in seconds: far more than any does, so that one that hangs is told.
+#: The time limit of one call in seconds. It only serves to report calls that hang.
 PATIENCE = 30
 
 CHILD = r"""
@@ -52,7 +52,7 @@ class NoAnswer(AssertionError):
 
 
 class Child:
-    """An interpreter that answers calls. ``job`` is the first line that it gets."""
+    """An interpreter that answers calls. ``job`` is the first line of its input."""
 
     def __init__(self, arguments: Sequence[str], job: dict[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile("w+")
@@ -67,16 +67,16 @@ class Child:
 
     def _send(self, what: Any) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # what it died of is told when the answer is missing
+        with contextlib.suppress(BrokenPipeError):  # answer() reports why it died
             self._process.stdin.write(json.dumps(what) + "\n")
             self._process.stdin.flush()
 
     def ask(self, function: str, *arguments: object) -> None:
-        """Have ``function(*arguments)`` called, from a fresh ``/tmp``."""
+        """Request a call of ``function(*arguments)`` with a fresh ``/tmp``."""
         self._send([function, arguments])
 
     def answer(self) -> Any:
-        """What the call gave, from JSON. Skips the test where the machine permits no namespace."""
+        """The result of the call. Skips the test if namespaces are not permitted."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
             raise NoAnswer(f"no answer within {PATIENCE} seconds")
@@ -101,11 +101,12 @@ class Child:
 
 
 def child(modules: Sequence[ModuleType], bundle: str = "", files: int = 0, user: int = 0) -> Child:
-    """A child on the kernel's set-up that answers calls of the functions of the last of ``modules``.
+    """A child on the kernel's set-up. It answers calls of the functions in the last of ``modules``.
 
-    The modules may import the standard library and those before them. ``bundle`` is mounted on
-    ``/tmp/package``. A function ``prepare`` of theirs is called at first. Each call starts from an empty
-    ``/tmp``, which holds as many ``files`` (0: any number). It runs as ``user``, if that is not 0.
+    Each module may import the standard library and the modules before it. The function ``prepare``, if the
+    last one has it, is called once. ``bundle`` is mounted on ``/tmp/package``. Each call starts with an empty
+    ``/tmp`` that has room for ``files`` files (0: no limit). ``user`` is the user id to run as (0: the
+    current one).
     """
     job = {
         "modules": [(module.__name__, inspect.getsource(module)) for module in (mounting, *modules)],

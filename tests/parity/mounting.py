@@ -1,4 +1,4 @@
-"""Mount namespaces, and a loop that answers calls within one.
+"""Mount namespaces, and a loop that answers calls in one.
 
 Standard library only: the child process gets this file as text.
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: What a child ends with where the machine does not permit a step, which is then on its standard error.
+#: The exit code of a child for which the machine did not permit a step. Its standard error names the step.
 NOT_PERMITTED = 77
 
 _NEWNS, _NEWUSER = 0x20000, 0x10000000
@@ -39,7 +39,7 @@ def _give(path: str, text: str) -> None:
 
 
 def enter_namespace() -> None:
-    """Take a mount namespace of our own, in a user namespace where this is not root."""
+    """Enter a new mount namespace, inside a new user namespace if this is not root."""
     uid, gid = os.getuid(), os.getgid()
     _check(_libc.unshare(_NEWNS if uid == 0 else _NEWNS | _NEWUSER), "unshare")
     if uid:
@@ -50,24 +50,23 @@ def enter_namespace() -> None:
 
 
 def bind(source: str, target: str) -> None:
-    """Mount what ``source`` is, a directory or a file, on ``target``."""
+    """Mount the directory or file ``source`` on ``target``."""
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _BIND, None), f"a mount on {target}")
 
 
 def mount_tmpfs(target: str, size: int, files: int = 0) -> None:
-    """A tmpfs of ``size`` bytes on ``target``, of ``files`` inodes or without a limit."""
+    """Mount a tmpfs of ``size`` bytes and ``files`` inodes (0: no limit) on ``target``."""
     options = b"size=%d,nr_inodes=%d,mode=1777" % (size, files)
     _check(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", _NOSUID_NODEV, options), "a tmpfs")
 
 
 def unmount(target: str) -> None:
-    """Take away what is mounted on ``target``."""
+    """Unmount ``target``."""
     _check(_libc.umount2(os.fsencode(target), _DETACH), f"unmounting {target}")
 
 
 def make_read_only(*writable: str) -> None:
-    """Make everything read-only but the directories ``writable``. Shared memory and the like need no care:
-    whatever is mounted becomes read-only."""
+    """Make all mounts read-only, except for the directories ``writable``."""
     for path in writable:
         _check(_libc.mount(os.fsencode(path), os.fsencode(path), None, _BIND, None), f"a mount on {path}")
     _set(b"/", _AT_RECURSIVE, _RDONLY, 0)
@@ -83,7 +82,7 @@ def _set(path: bytes, flags: int, add: int, clear: int) -> None:
 
 
 def become(user: int) -> None:
-    """Go on as ``user``, to whom modes matter; of root's rights only that to mount is kept."""
+    """Become ``user``, who is subject to file modes. Of root's capabilities, only CAP_SYS_ADMIN is kept."""
     _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "keeping rights")
     os.setgroups([])
     os.setresgid(user, user, user)
@@ -97,7 +96,7 @@ def become(user: int) -> None:
 class Tmp:
     """A tmpfs of ``size`` bytes on ``/tmp``, with the directory ``bundle`` on ``/tmp/package``.
 
-    ``files`` are its inodes but for those of the root and of the mount point; 0 for no limit.
+    ``files`` is the number of its inodes, not counting the root and the mount point (0: no limit).
     """
 
     def __init__(self, size: int, bundle: str, files: int = 0) -> None:
@@ -107,7 +106,7 @@ class Tmp:
         self._is_mounted = False
 
     def make(self) -> None:
-        """Mount it, or put a new, empty one in its place."""
+        """Mount it, or replace it by a new, empty one."""
         if self._is_mounted:
             os.chdir("/")
             _check(_libc.umount2(b"/tmp", _DETACH), "unmounting /tmp")
@@ -121,7 +120,7 @@ class Tmp:
 
 
 def answer(before: Callable[[], None], functions: dict[str, Callable[..., Any]]) -> None:
-    """Answer the calls that come on the standard input, one on each line: ``[function, arguments]``."""
+    """Answer the calls on the standard input, one per line: ``[function, arguments]``."""
     for line in sys.stdin:
         name, arguments = json.loads(line)
         before()

@@ -1,4 +1,4 @@
-"""The calls of the scripts that make, remove, alter and look at directory entries.
+"""Calls that create, remove, alter and inspect directory entries.
 
 Standard library only: the child process gets this file as text.
 """
@@ -71,6 +71,16 @@ def link(s: Session, source: Any, target: Any, follow: bool, there: int | None, 
 @call("target", "path", "directory")
 def symlink(s: Session, target: Any, path: Any, directory: int | None) -> None:
     os.symlink(s.spelled(target), s.spelled(path), dir_fd=s.directory(directory))
+
+
+@call("target", "length_of_chain", "path")
+def chain(s: Session, target: Any, length: int, path: Any) -> Any:
+    """Make a chain of links to ``target``, and follow it. The kernel follows up to forty links."""
+    os.symlink(s.spelled(target), "/tmp/link0")
+    for number in range(1, length):
+        os.symlink(f"link{number - 1}", f"/tmp/link{number}")
+    os.symlink(f"link{length - 1}", s.spelled(path))
+    return told_status(os.stat(f"/tmp/link{length - 1}"))
 
 
 @call("path", "permissions", "directory")
@@ -253,3 +263,7 @@ def os_path(s: Session, look: str, path: Any) -> Any:
 @call("path", "path")
 def samefile(s: Session, one: Any, other: Any) -> Any:
     return os.path.samefile(s.spelled(one), s.spelled(other))
+
+
+#: The values of the kinds of arguments that only these calls have.
+KINDS: dict[str, list[Any]] = {"length_of_chain": [2, 3, 38, 39, 40, 41]}

@@ -1,7 +1,7 @@
-"""The operations of the parity tests, and how an outcome is written down.
+"""The operations of the parity tests, and how outcomes are recorded.
 
-Runs in both places: within an invocation, and in a child process on the kernel's set-up, which gets this
-file as text, so it imports nothing but the standard library and the places. Each row starts from the same
+This runs in both places: in an invocation, and in a child process on the kernel's set-up. The child receives
+this file as text, so it only imports the standard library and ``places``. Each row starts with the same
 project and ``/tmp``.
 """
 
@@ -44,7 +44,7 @@ def _descriptor(path: Any, *flags: str, **options: Any) -> Any:
 
 def _status(status: os.stat_result) -> Any:
     regular = stat.S_ISREG(status.st_mode)
-    # What a directory's size and links tell is every file system's own affair.
+    # The size and the link count of a directory differ between file systems.
     return oct(status.st_mode), (status.st_size, status.st_nlink) if regular else ()
 
 
@@ -263,7 +263,7 @@ OPERATIONS: dict[str, Operation] = {
     **_by_directory(),
 }
 
-#: Where the text of a path may be enough to go by, which it is while there are no links in ``/tmp``.
+#: Operations for which tmpguard only looks at the text of a path, as long as there are no links in ``/tmp``.
 WITHOUT_LINKS = [
     *(
         "open r",
@@ -281,18 +281,18 @@ WITHOUT_LINKS = [
     *("os.path.realpath", "os.path.exists", "os.statvfs", *_making()),
 ]
 
-#: Change nothing but, perhaps, the working directory.
+#: Operations that change nothing, except for the working directory.
 _QUIET = frozenset(_looking()) - {"shutil.copytree from", "os.chdir"} | {
     "open r",
     "os.open O_RDONLY|O_DIRECTORY",
 }
 
-#: Would walk or copy the whole machine.
+#: Operations that would walk or copy the whole machine.
 _NOT_FOR_THE_ROOT = ("os.walk", "shutil.copytree from")
 
 
 def is_row(operation: str, path: Any, name: str) -> bool:
-    """Is it sensible to try ``operation`` on the path called ``name``?"""
+    """True if ``operation`` makes sense for the path called ``name``."""
     if operation in _NOT_FOR_THE_ROOT:
         return name.startswith(("P/", "/tmp/")) and not re.search(r"\.\.|/\.?$|up|into-tmp|out-", name)
     if " in " in operation:
@@ -306,7 +306,7 @@ Outcome = list[str]
 
 
 def told_of(operation: str, path: Any) -> str:
-    """What ``operation`` on ``path`` gives or raises."""
+    """The result or the error of ``operation`` on ``path``."""
     try:
         return "gives " + _told(OPERATIONS[operation](path))
     except OSError as exc:
@@ -317,14 +317,14 @@ def told_of(operation: str, path: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    # Numbers of descriptors and of nameless inodes differ from process to process.
+    # The numbers of descriptors and nameless inodes differ between processes.
     if type(value) is int and 2 < value < 9999:
         return "a descriptor"
     return re.sub(r"/#\d+", "/#N", re.sub(r"/fd/\d+", "/fd/N", repr(value)))
 
 
 def entries() -> set[str]:
-    """What can be changed: the working directory, ``/tmp`` and all that is in it but the bundle."""
+    """What can change: the working directory, ``/tmp``, and everything in it except for the bundle."""
     found = {f"working directory {os.getcwd()}", f"/tmp {os.lstat('/tmp').st_mode:o}"}
     pending = ["/tmp"]
     while pending:
@@ -339,11 +339,11 @@ def entries() -> set[str]:
                 elif stat.S_ISDIR(status.st_mode) and entry.path != "/tmp/package":
                     pending.append(entry.path)
                 found.add(shown)
-    # It is mounted, not made: in a listing, not on the disk.
+    # The bundle is mounted: it is in the listing, but not on the disk.
     return {shown for shown in found if not shown.startswith("/tmp/package ")}
 
 
-#: One in so many outcomes is looked at, always the same ones; 1 for the whole table of some 26,000.
+#: One in SHARE outcomes is compared, always the same ones. With 1, all of about 26,000 are.
 SHARE = int(os.environ.get("TMPGUARD_PARITY_SHARE", "8"))
 
 
@@ -354,9 +354,9 @@ def _is_in_share(operation: str, name: str, links: bool) -> bool:
 def outcomes(
     operation: str, project: str, *, links: bool, start: Callable[[], Any]
 ) -> Iterator[tuple[str, Outcome]]:
-    """The outcomes of ``operation``: the name of the path, and what it gave with what it changed.
+    """The outcomes of ``operation``: the name of the path, the result, and the changes.
 
-    ``start`` gives an empty ``/tmp``; it is called again after each row that changed something.
+    ``start`` provides an empty ``/tmp``. It is called again after each row that changed something.
     """
     before: set[str] = set()
     for name, path in paths(project).items():
@@ -380,14 +380,14 @@ def _signed(sign: str, entries: set[str]) -> list[str]:
 
 
 def rows() -> list[tuple[str, str, bool]]:
-    """The rows of the table: name, operation, and whether there are links in ``/tmp``."""
+    """The rows of the table: the name, the operation, and whether there are links in ``/tmp``."""
     linked = [(operation, operation, True) for operation in OPERATIONS]
     plain = [(f"{operation} without links", operation, False) for operation in WITHOUT_LINKS]
     return linked + plain
 
 
 def table(project: str) -> dict[str, dict[str, Outcome]]:
-    """Every row's outcome on the kernel's set-up: by the name of the row, and by the name of its path."""
+    """The outcomes on the kernel's set-up, by the names of the row and of the path."""
     os.umask(0o022)
     return {
         row: dict(outcomes(operation, project, links=links, start=empty_tmp))

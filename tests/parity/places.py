@@ -15,7 +15,7 @@ TEXT = "text\n"
 
 
 def make_project(project: str) -> None:
-    """What the project directory holds; never changed by a row, since it is read-only."""
+    """Fill the project directory. No row changes it, because it is read-only."""
     for name in ("file", "dir/inner", "tree/branch/leaf"):
         path = os.path.join(project, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -36,7 +36,7 @@ def make_project(project: str) -> None:
 
 
 def make_tmp(project: str, *, links: bool) -> None:
-    """What ``/tmp`` holds when a row starts; without links tmpguard goes by the text of a path alone."""
+    """Fill ``/tmp`` for a row. Without ``links``, tmpguard only looks at the text of a path."""
     os.chdir(project)
     for directory in ("/tmp/dir", "/tmp/empty"):
         os.mkdir(directory)
@@ -59,7 +59,7 @@ def make_tmp(project: str, *, links: bool) -> None:
 
 
 def empty_tmp() -> None:
-    """Take it all away again, but for the bundle that is mounted there."""
+    """Empty ``/tmp``, except for the bundle that is mounted there."""
     os.chdir("/")
     for name in os.listdir("/tmp"):
         path = f"/tmp/{name}"
@@ -78,7 +78,7 @@ def empty_tmp() -> None:
 
 
 def words(text: str) -> list[str]:
-    """One word for each entry, to keep long lists readable."""
+    """The words of ``text``, to keep long lists readable."""
     return text.split()
 
 
@@ -101,7 +101,7 @@ _IN_TMP = words(
 
 
 def paths(project: str) -> dict[str, Any]:
-    """The paths of the table by the names that the tests show: ``P`` stands for the project."""
+    """The paths of the table, by the names that the tests show. ``P`` is the project."""
     written = [
         *(f"P/{name}" for name in [*_NAMES, *_IN_PROJECT]),
         *(f"/tmp/{name}" for name in [*_NAMES, *_IN_TMP]),

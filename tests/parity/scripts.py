@@ -1,7 +1,7 @@
-"""Runs a script: a list of calls as data, each with the number of its slot, its paths and sizes.
+"""Runs a script: a list of calls with their slots, paths and sizes.
 
-Runs in both places: within an invocation, and in a child process on the kernel's set-up, which gets this
-file as text, so it imports nothing but the standard library and the other files that it gets.
+This runs in both places: in an invocation, and in a child process on the kernel's set-up. The child receives
+this file as text, so it only imports the standard library and the other files that the child receives.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tests.parity.archives import MEMBERS  # noqa: F401 - adds its calls
 from tests.parity.further import TREES  # noqa: F401 - adds its calls
 from tests.parity.handles import CALLS
 from tests.parity.names import LOOKS  # noqa: F401 - adds its calls
+from tests.parity.newer import INFOS  # noqa: F401 - adds its calls
 from tests.parity.places import make_tmp
 from tests.parity.session import NotTried, Session, told, told_error, told_tree
 from tests.parity.trees import METHODS  # noqa: F401 - adds its calls
@@ -26,7 +27,7 @@ from tests.parity.trees import METHODS  # noqa: F401 - adds its calls
 #: One call: its name and its arguments.
 Call = list[Any]
 
-#: What a call gave or raised, and what was in use and free after it.
+#: The result or the error of a call, and the space in use and free afterwards.
 Outcome = list[Any]
 
 
@@ -45,7 +46,7 @@ class _Names:
 
 
 def load() -> None:
-    """Import what is imported on demand: a user to be may not read it."""
+    """Import now what is otherwise imported on demand: another user may not be able to read it."""
     for encoding in ("ascii", "latin-1", "utf-8"):
         codecs.lookup(encoding)
     for module in ("grp", "pwd", "zlib", "bz2", "lzma"):
@@ -53,7 +54,7 @@ def load() -> None:
 
 
 def prepare() -> None:
-    """Sort listings: their order is every file system's own affair, what is made of them in it is not."""
+    """Sort listings. Their order differs between file systems, but results may depend on it."""
     load()
     warnings.simplefilter("ignore")
     list_directory, scan_directory = os.listdir, os.scandir
@@ -62,7 +63,7 @@ def prepare() -> None:
 
 
 class _Sorted:
-    """An iterator as :func:`os.scandir` gives it."""
+    """An iterator like the one that :func:`os.scandir` returns."""
 
     def __init__(self, entries: Any) -> None:
         self._entries = entries
@@ -89,15 +90,15 @@ class _Sorted:
 def run(
     script: list[Call], project: str, watched: bool, observe: Callable[[], Any] | None = None
 ) -> list[Outcome]:
-    """The outcomes of the calls of ``script``, of closing what it left open, and what ``/tmp`` is then.
+    """The outcomes of the calls of ``script`` and of closing open files, and the final contents of ``/tmp``.
 
-    ``watched`` says whether the space in use is asked for after each call or only at the end: being asked
-    has the guard measure it anew. What ``observe`` gives after each call is added to its outcome.
+    With ``watched``, the space in use is recorded after each call, which makes the guard measure it, and
+    otherwise only at the end. The result of ``observe`` after each call is added to its outcome.
     """
     os.umask(0o022)
     os.chdir(project)
     tempfile._name_sequence = _Names()  # type: ignore[attr-defined]
-    tempfile.tempdir = "/tmp"  # found once in a process, as a rule before /tmp is full
+    tempfile.tempdir = "/tmp"  # it is determined once per process, usually before /tmp is full
     session = Session(project)
     outcomes: list[Outcome] = []
 
@@ -124,7 +125,7 @@ def _told_of(session: Session, name: str, arguments: list[Any]) -> str:
         if name == "make":
             make_tmp(session.project, links=arguments[0])
             return "made"
-        if name == "pid":  # differs between any two processes: for the test of the comparison itself
+        if name == "pid":  # differs between processes: tests the comparison itself
             return str(os.getpid())
         function, _ = CALLS[name]
         return "gives " + told(function(session, *arguments))

@@ -1,4 +1,4 @@
-"""Runs many random scripts, and keeps of their differences one of each kind."""
+"""Runs many random scripts, and keeps one difference of each kind."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tests.parity.differences import Difference, Pair
 from tests.parity.generated import scripts
 from tests.parity.scripts import Call
 
-#: Scripts that are chosen in one go: Hypothesis remembers all of them.
+#: The number of scripts in one run of Hypothesis, which remembers all of them.
 BATCH = 500
 
-#: Left out where files are limited: what a tmpfs charges as inodes, and tmpguard does not.
+#: Calls that are omitted if the number of files is limited: a tmpfs charges inodes for them, tmpguard does
+#: not.
 CHARGED_AS_FILES = ("setxattr", "chdir", "fchdir")
 
 
 class Search:
-    """What was run so far, and the differences that were found, one of each kind."""
+    """Counts what was run so far, and holds one difference of each kind."""
 
     def __init__(self, pair: Pair, most: int, say: Callable[[str], None]) -> None:
         self.pair = pair
@@ -31,7 +32,7 @@ class Search:
     def run(self, script: list[Call]) -> None:
         if self.pair.setting.files:
             script = [call for call in script if call[0] not in CHARGED_AS_FILES]
-        # Each other script is asked for its space at the end only: being asked has the guard measure anew.
+        # In every second script, the space is only asked for at the end: asking makes the guard measure it.
         watched = self.count % 2 == 0
         self.count += 1
         self.calls += len(script)
@@ -45,7 +46,7 @@ class Search:
             self.say(f"\n{difference.bucket}\n{shrunk}")
 
     def run_batch(self, seed: int, number: int, size: int) -> None:
-        """Run ``size`` scripts of those of ``seed`` from the one with the ``number`` on."""
+        """Run ``size`` scripts of ``seed``, starting with the script ``number``."""
 
         @hypothesis.seed(seed * 1_000_003 + number)
         @hypothesis.settings(

@@ -1,4 +1,4 @@
-"""What a script of calls runs on: its open files, its spelling of paths, and how outcomes are written down.
+"""The state of a running script: its open files, the spelling of paths, and how outcomes are recorded.
 
 Standard library only: the child process gets this file as text.
 """
@@ -15,30 +15,30 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-#: Files above this are not read: some have holes as large as a number can say.
+#: Larger files are not read: some have enormous holes.
 READABLE = 8 << 20
 
-#: A time above this is that of the test, which differs by moments; one below was set by a call.
+#: A time above this is that of the test, which differs. A time below was set by a call.
 LONG_AGO = 10**18
 
 
 class NotTried(Exception):
-    """This call makes no sense at this point of the script: no such handle, a FIFO that would block."""
+    """The call makes no sense at this point: no such handle, or a FIFO that would block."""
 
 
 class Session:
-    """The state of one script: what it holds open by the numbers of its slots."""
+    """The state of one script: its open handles, by their slots."""
 
     def __init__(self, project: str) -> None:
         self.project = project
         self.slots: dict[int, Any] = {}
         self.step = 0
-        #: Was space allocated that was not written?
+        #: True once space was allocated without being written.
         self.has_allocated = False
-        #: Slots whose files were opened in the bundle's mount, and those that hold copies of them.
+        #: Slots whose files were opened in the bundle's mount, and slots that hold copies of them.
         self._bundled: set[int] = set()
         self._copied: set[int] = set()
-        #: Slots whose raw files were under a buffer.
+        #: Slots whose raw files were detached from a buffer.
         self.detached: set[int] = set()
 
     # --- handles ---------------------------------------------------------------------------------------
@@ -69,19 +69,19 @@ class Session:
         return None if slot is None else self.place(slot)
 
     def place(self, slot: int) -> int:
-        """The descriptor in ``slot``, for calls to which it matters where its file is."""
+        """The descriptor in ``slot``, for calls whose result depends on the location of its file."""
         descriptor = self.descriptor(slot)
         if slot in self._copied:
             raise NotTried("a copy")
         return descriptor
 
     def name(self, slot: int) -> str:
-        """The name that the kernel has for the descriptor in ``slot``."""
+        """The kernel's name of the descriptor in ``slot``."""
         name = os.readlink(f"/proc/self/fd/{self.descriptor(slot)}")
         return name.replace("/tmp/package", self.project) if slot in self._copied else name
 
     def keep(self, slot: int, handle: Any) -> None:
-        """Put ``handle`` into ``slot``; what was there is closed, and what that raises is this call's."""
+        """Put ``handle`` into ``slot``. Closes the old handle; its errors count as errors of this call."""
         old = self.slots.pop(slot, None)
         self.slots[slot] = handle
         self._forget(slot)
@@ -93,7 +93,7 @@ class Session:
         self._copied.discard(slot)
 
     def mark(self, slot: int, path: Any, directory: int | None = None) -> None:
-        """Note whether what was opened by ``path`` is in the bundle's mount."""
+        """Record whether the file at ``path`` is in the bundle's mount."""
         if isinstance(path, int):
             return
         name = os.fsdecode(path)
@@ -103,7 +103,7 @@ class Session:
             self._bundled.add(slot)
 
     def mark_as(self, slot: int, source: int) -> None:
-        """The same for a copy of what is in ``source``: of its two names nobody tells a copy's."""
+        """The same for a copy of ``source``. Which of its two names a copy has is unknown."""
         if source in self._bundled:
             self._bundled.add(slot)
             self._copied.add(slot)
@@ -118,10 +118,11 @@ class Session:
     # --- values ----------------------------------------------------------------------------------------
 
     def spelled(self, path: Any) -> Any:
-        """A path from the way a script writes it.
+        """The path that a script writes as ``path``.
 
-        ``P/..`` is in the project, ``b:`` makes it bytes and ``p:`` a PathLike, ``fd:N`` is the descriptor
-        in slot N and ``proc:N/..`` a path by way of it; ``{256}`` are so many letters.
+        ``P/x`` is in the project. ``b:`` makes bytes, and ``p:`` a PathLike. ``fd:N`` is the descriptor in
+        slot N, and ``proc:N/x`` a path through it. ``{256}`` stands for 256 letters, and ``<1000>`` for 1000
+        times ``./``.
         """
         if not isinstance(path, str):
             return path
@@ -140,13 +141,14 @@ class Session:
             path = "/tmp/.." + self.project + path.removeprefix("/tmp/../P")
         elif path and not path.startswith("/") and _is_locked_in():
             raise NotTried("tmpguard goes to the working directory by its path")
+        path = re.sub(r"<(\d+)>", lambda match: "./" * int(match[1]), path)
         return re.sub(r"\{(\d+)\}", lambda match: "n" * int(match[1]), path)
 
     def opened(self, path: Any, directory: int | None = None) -> Any:
-        """The same, for calls that open it: not if that would wait for the other end of a FIFO."""
+        """The same for calls that open the path. Raises NotTried for a FIFO, which would block."""
         spelled = self.spelled(path)
         try:
-            # A Path has no slash at its end, whatever it is made of.
+            # A Path never ends in a slash.
             named = spelled if isinstance(spelled, int) else pathlib.PurePosixPath(os.fsdecode(spelled))
             blocks = stat.S_ISFIFO(os.stat(named, dir_fd=self.directory(directory)).st_mode)
         except (OSError, ValueError, TypeError):
@@ -156,7 +158,7 @@ class Session:
         return spelled
 
     def tree(self, path: Any) -> Any:
-        """The same, for calls that go through a tree: none but those of ``/tmp`` and the project."""
+        """The same for calls that walk a tree. Raises NotTried outside ``/tmp`` and the project."""
         spelled = self.spelled(path)
         try:
             real = os.path.realpath(os.fsdecode(spelled)) + "/"
@@ -167,13 +169,13 @@ class Session:
         return spelled
 
     def data(self, size: int) -> bytes:
-        """Lines that tell which call wrote them."""
+        """Lines that identify the call that wrote them."""
         line = bytes([97 + self.step % 26]) * 63 + b"\n"
         return (line * (size // 64 + 1))[:size]
 
 
 def _is_locked_in() -> bool:
-    """May the directories that lead to the working directory no more be searched?"""
+    """True if a directory above the working directory may no longer be searched."""
     try:
         os.stat(os.getcwd())
     except PermissionError:
@@ -196,7 +198,7 @@ def close(handle: Any) -> None:
 
 
 def told(value: Any) -> str:
-    """``value`` as text, without the numbers that differ from process to process (see NORMALISED)."""
+    """``value`` as text, without numbers that differ between processes (see NORMALISED)."""
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"/fd/\d+", "/fd/N", text)
     text = re.sub(r"/proc/\d+", "/proc/N", text)
@@ -204,7 +206,7 @@ def told(value: Any) -> str:
 
 
 def told_error(exc: Exception) -> str:
-    """An exception: its class and, of an OSError, errno and names, otherwise the message."""
+    """The class of an exception and its message; for an OSError, also its errno and names."""
     name = type(exc).__qualname__
     if isinstance(exc, shutil.Error):
         return told(f"{name} {sorted(map(repr, exc.args[0])) if isinstance(exc.args[0], list) else exc}")
@@ -217,12 +219,12 @@ def told_error(exc: Exception) -> str:
 
 
 def told_name(name: Any) -> str:
-    """What a file or an error has for a name: a path, or a descriptor's number."""
+    """The name of a file or of an error: a path, or a descriptor."""
     return "a descriptor" if isinstance(name, int) else repr(name)
 
 
 def told_status(status: os.stat_result) -> list[Any]:
-    """What a status tells but for what is the file system's own affair (see NORMALISED)."""
+    """The parts of a status that do not depend on the file system (see NORMALISED)."""
     mode = status.st_mode
     size = "" if stat.S_ISDIR(mode) else status.st_size
     links = "" if stat.S_ISDIR(mode) else status.st_nlink
@@ -231,7 +233,7 @@ def told_status(status: os.stat_result) -> list[Any]:
 
 
 def told_tree() -> list[str]:
-    """All that lies in ``/tmp``, but for what is in the bundle's mount, with the content of files."""
+    """The entries of ``/tmp`` and the contents of its files, without the bundle."""
     return sorted(_entries("/tmp"))
 
 
@@ -251,7 +253,7 @@ def _entries(directory: str) -> Iterator[str]:
             shown += told_status(status)
             if stat.S_ISLNK(status.st_mode):
                 text = told(os.readlink(path))
-                shown[2] = len(text)  # the number of an inode in it has more digits here than there
+                shown[2] = len(text)  # an inode number in it may have more digits in one place
                 shown.append(text)
             elif stat.S_ISREG(status.st_mode):
                 shown += [content(path, status.st_size), sorted(os.listxattr(path))]
@@ -264,7 +266,7 @@ def _entries(directory: str) -> Iterator[str]:
 
 
 def content(path: Any, size: int) -> str:
-    """A file's content in short."""
+    """A short form of a file's content."""
     if size > READABLE:
         return "large"
     with open(path, "rb") as file:

@@ -1,6 +1,6 @@
-"""What .genezioignore names is as absent as where the bundle was deployed without it (C5.2).
+"""Files that .genezioignore names are as absent as in a bundle that was deployed without them (C5.2).
 
-The kernel's side reads a project without the files, tmpguard's side the same one with them and the rules.
+The kernel's side uses a project without these files. tmpguard's side uses one with the files and the rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An invocation looks, call for call, like a process on a read-only root with a tmpfs on /tmp (C1, C2).
+"""Every call in an invocation behaves as on a read-only root with a tmpfs on /tmp (C1, C2).
 
-Every operation of the table is tried on every path in both places. What it gives or raises has to be the
-same, with errno, ``filename`` and ``filename2``, and so has what it leaves behind.
+Each operation of the table is tried on each path in both places. The results, the errors (errno, ``filename``
+and ``filename2``) and the changes have to be equal.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Table = dict[str, dict[str, Outcome]]
 
 ROWS = [row for row, _, _ in operations.rows()]
 
-#: Calls of the library that look first, catch errors and try again.
+#: Library calls that catch errors and try again.
 COMPOSED = re.compile(r"(shutil|Path|os\.makedirs)\b.*")
 
 
 @pytest.fixture(scope="session")
 def project() -> Iterator[str]:
-    """A project directory outside /tmp: what lies below it is covered by the kernel set-up's tmpfs."""
+    """A project directory outside /tmp, which the tmpfs of the kernel set-up covers."""
     with tempfile.TemporaryDirectory(prefix="parity-", dir="/var/tmp") as parent:
-        directory = os.path.join(parent, "project")  # so that nobody else is busy in its ".."
+        directory = os.path.join(parent, "project")  # so that nobody else changes its parent directory
         os.mkdir(directory)
         places.make_project(directory)
         yield directory
@@ -40,12 +40,12 @@ def project() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def by_kernel(project: str) -> Table:
-    """The whole table's outcomes on the kernel set-up."""
+    """The outcomes of the whole table on the kernel set-up."""
     return kernel.run([places, operations], "table", project, bundle=project)  # type: ignore[no-any-return]
 
 
 class Guarded(NamedTuple):
-    """The whole table's outcomes within invocations, and the errnos of the violations of each row."""
+    """The outcomes of the whole table in invocations, and the errnos of each row's violations."""
 
     outcomes: Table
     violations: dict[tuple[str, str], list[int]]
@@ -53,9 +53,9 @@ class Guarded(NamedTuple):
 
 @pytest.fixture(scope="session")
 def by_guard(project: str, tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    """Only the first row's invocation installs the patched layer, which keeps this quick."""
+    """Keep the patched layer installed, so that only the first row pays for it."""
     logger = logging.getLogger("tmpguard")
-    logger.disabled = True  # a warning for each of many thousand refusals, captured for each test
+    logger.disabled = True  # it would warn of thousands of refusals
     umask = os.umask(0o022)
     scratch = tmp_path_factory.mktemp("scratch")
     guard = tmpguard.Guard(storage_size=1, bundle=project, scratch_root=scratch)
@@ -128,7 +128,7 @@ def test_refusals_and_nothing_else_are_violations(row: str, by_guard: Guarded) -
 def test_project_is_as_it_was(
     project: str, by_guard: Guarded, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """C1.1: after some ten thousand attempts to change it."""
+    """C1.1: after about ten thousand attempts to change it."""
     fresh = str(tmp_path_factory.mktemp("fresh"))
     places.make_project(fresh)
     assert _tree(project) == _tree(fresh)

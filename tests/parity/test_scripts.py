@@ -1,6 +1,6 @@
-"""Whatever is done in whatever order: call for call the same as on a read-only root with a tmpfs on /tmp.
+"""Random scripts behave, call by call, as on a read-only root with a tmpfs on /tmp.
 
-``python -m tests.parity`` runs many more scripts, from a seed of one's own.
+``python -m tests.parity`` runs many more of them, with any seed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SEED = 1
 SCRIPTS = 200
 
 
-#: As root, who may do anything; as somebody to whom modes matter; with few files in /tmp.
+#: As root, as a user who is subject to file modes, and with few files in /tmp.
 SETTINGS = {"any": Setting(), "user": Setting(user=1234), "files": Setting(files=16)}
 
 
 @pytest.fixture(scope="module")
 def pairs() -> Iterator[Callable[[Setting], Pair]]:
-    """Gives the pair of a setting, which is made once."""
+    """Returns the pair of a setting, and makes it on first use."""
     made: dict[Setting, Pair] = {}
     with contextlib.ExitStack() as stack:
 
@@ -52,6 +52,17 @@ def test_random_scripts_give_what_they_give_on_a_read_only_root(
     assert not search.differing, f"of seed {SEED}:" + "\n".join(said)
 
 
+def test_random_scripts_give_what_they_give_without_a_guard_that_only_watches() -> None:
+    """C2.5: call by call, with a project that can be written to, and with ignored files."""
+    said: list[str] = []
+    with differences.pair(Setting(), differences.WatchedPair) as pair:
+        search = Search(pair, 3, said.append)
+        search.run_batch(SEED, 0, SCRIPTS)
+        for _, script in differences.kept():
+            search.run(script)
+    assert not search.differing, f"of seed {SEED}:" + "\n".join(said)
+
+
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
 @pytest.mark.parametrize(("setting", "script"), differences.kept())
 def test_script_that_differed_once(
@@ -62,7 +73,7 @@ def test_script_that_differed_once(
 
 
 def test_difference_is_found_and_shrunk(pairs: Callable[[Setting], Pair]) -> None:
-    """The comparison itself: a call that no two processes answer alike."""
+    """Tests the comparison with a call whose result differs between processes."""
     pair = pairs(Setting())
     script = [["make", False], ["getcwd", True], ["pid"], ["close", 0]]
     difference = pair.difference(script)

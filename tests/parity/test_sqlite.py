@@ -1,4 +1,4 @@
-"""SQLite does the same in an invocation and on the kernel's set-up, to the byte (C1.1, C3.4, C3.5)."""
+"""SQLite behaves the same in an invocation and on the kernel's set-up, to the byte (C1.1, C3.4, C3.5)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_database_that_is_filled_does_the_same_on_a_real_tmpfs(scratch_root: Pat
 
 @pytest.fixture
 def project() -> Iterator[Path]:
-    """A directory outside /tmp, with databases of all sorts."""
+    """A directory outside /tmp with different kinds of databases."""
     with tempfile.TemporaryDirectory(prefix="parity-", dir="/var/tmp") as name:
         make_databases(Path(name))
         yield Path(name)
@@ -48,7 +48,7 @@ def make_databases(directory: Path) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("CREATE TABLE items (a)")
             connection.commit()
-            if name == "hot.db":  # a journal that a crash left behind
+            if name == "hot.db":  # a journal after a crash
                 connection.execute("PRAGMA cache_size=1")
                 connection.execute("INSERT INTO items VALUES (zeroblob(100000))")
                 for found in ("hot.db", "hot.db-journal"):

@@ -1,4 +1,4 @@
-"""The calls of the scripts that are libraries' own: shutil, pathlib, tempfile, glob and walking trees.
+"""Calls of the standard library: shutil, pathlib, tempfile, glob and os.walk.
 
 Standard library only: the child process gets this file as text.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from tests.parity.handles import call
 from tests.parity.session import NotTried, Session, content, told_status
 
-#: Directories of one walk: where links are followed there are loops.
+#: The maximal number of directories in one walk, because links may form loops.
 STEPS = 40
 
 
@@ -65,7 +65,7 @@ def glob(s: Session, pattern: Any, recursive: bool, root: Any) -> Any:
     root = None if root is None else s.tree(root)
     spelled = s.spelled(pattern)
     if recursive and "**" in os.fsdecode(spelled) and any(_links_to_directories("/tmp")):
-        raise NotTried("links")  # they are followed, each of a loop forty times
+        raise NotTried("links")  # they are followed, a loop forty times
     return sorted(globbing.glob(spelled, root_dir=root, recursive=recursive))
 
 
@@ -97,7 +97,7 @@ def copytree(s: Session, source: Any, target: Any, symlinks: bool, exist_ok: boo
 
 
 def _check_apart(source: Any, target: Any) -> None:
-    """A copy into itself would go on for ever."""
+    """Raises NotTried for a copy into itself, which would never end."""
     source, target = (os.path.realpath(os.fsdecode(path)) + "/" for path in (source, target))
     if target.startswith(source):
         raise NotTried("into itself")

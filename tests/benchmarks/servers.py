@@ -1,0 +1,194 @@
+"""Whole requests on real servers, guarded and plain: ``python -m tests.benchmarks servers``.
+
+All servers are up at once, on one core; the client is on another one. A round asks the plain and the guarded
+server for one row, one after the other. Its cost is plain requests a second over guarded ones; the table has
+the median over the rounds and the middle half. The last column is the same by the processor time that a
+request took in the server's process, which other work on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.support import PROJECT
+
+from . import load
+from .served import PATHS, set_up
+
+#: How each server is started, by its name in the table; ``PORT`` stands for the port.
+SERVERS: Final = {
+    "uvicorn, Starlette": (
+        *("-m", "uvicorn", "--factory", "--host", "127.0.0.1", "--port", "PORT"),
+        *("--log-level", "warning", "tests.benchmarks.served:asgi"),
+    ),
+    "gunicorn gthread, Flask": (
+        *("-m", "gunicorn", "--worker-class", "gthread", "--threads", "4", "--bind", "127.0.0.1:PORT"),
+        *("--log-level", "warning", "tests.benchmarks.served:wsgi()"),
+    ),
+}
+
+#: The largest cost that is allowed, by server and row.
+BOUNDS: Final = {
+    "uvicorn, Starlette": (1.03, 0.75, 1.05, 1.05, 1.05),
+    "gunicorn gthread, Flask": (1.03, 0.90, 1.05, 1.05, 1.05),
+}
+
+#: Seconds until a server has to answer.
+_PATIENCE: Final = 30
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, command: tuple[str, ...], *, guarded: bool, place: str, core: int | None) -> None:
+        self.port = _free_port()
+        os.mkdir(place)
+        set_up(place)
+        environment = {**os.environ, "BENCHMARK_GUARDED": str(int(guarded)), "BENCHMARK_PLACE": place}
+        arguments = [argument.replace("PORT", str(self.port)) for argument in command]
+        self._process = subprocess.Popen([sys.executable, *arguments], cwd=PROJECT, env=environment)
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})
+        self._clock = _processor_clock(self._find_process())
+
+    def _find_process(self) -> int:
+        """The number of the process that answers. Raises OSError if none does in time."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/process") as answer:
+                    return int(json.load(answer)["answer"])
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+
+    def put(self, path: str, seconds: int, core: int | None) -> Rate:
+        """Put requests for ``path`` to it."""
+        before = time.clock_gettime(self._clock)
+        rate = load.put(self.port, path, seconds, core)
+        used = time.clock_gettime(self._clock) - before
+        return Rate(rate, used / (rate * seconds))
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(_PATIENCE)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a server did: requests a second, and processor seconds for one request."""
+
+    requests: float
+    processor: float
+
+
+@dataclass
+class Costs:
+    """The rounds of one row on one server."""
+
+    plain: list[Rate] = field(default_factory=list)
+    guarded: list[Rate] = field(default_factory=list)
+
+    def by_requests(self) -> list[float]:
+        pairs = zip(self.plain, self.guarded, strict=True)
+        return [plain.requests / guarded.requests for plain, guarded in pairs]
+
+    def by_processor(self) -> list[float]:
+        pairs = zip(self.plain, self.guarded, strict=True)
+        return [guarded.processor / plain.processor for plain, guarded in pairs]
+
+
+def _processor_clock(process: int) -> int:
+    """The clock of the processor time of ``process`` with all of its threads: see clock_getcpuclockid(3)."""
+    return ~process << 3 | 2
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _running(directory: str, names: list[str], core: int | None) -> Iterator[dict[tuple[str, bool], Server]]:
+    """The servers by their names and whether they are guarded."""
+    with ExitStack() as stack:
+        servers = {}
+        for number, name in enumerate(names):
+            for guarded in (False, True):
+                place = f"{directory}/{number}-{int(guarded)}"
+                server = Server(SERVERS[name], guarded=guarded, place=place, core=core)
+                stack.callback(server.stop)
+                servers[name, guarded] = server
+        yield servers
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks servers", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a row is beyond its bound")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds for each row: 15")
+    parser.add_argument("--seconds", type=int, default=1, metavar="N", help="seconds for each side: 1")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only servers or rows that contain TEXT")
+    options = parser.parse_args(arguments)
+    wanted = [(name, row) for name in SERVERS for row in PATHS if options.only in name or options.only in row]
+    cores = sorted(os.sched_getaffinity(0))
+    serving, asking = (cores[-1], cores[0]) if len(cores) > 1 else (None, None)
+    costs = {which: Costs() for which in wanted}
+    names = list(dict.fromkeys(name for name, _ in wanted))
+    with (
+        # A project below the real /tmp is for tests only: each request has to make mount points for it.
+        tempfile.TemporaryDirectory(prefix="benchmark-", dir="/var/tmp") as directory,
+        _running(directory, names, serving) as servers,
+    ):
+        for number in range(-1, options.rounds):
+            for name, row in wanted:
+                rates = {}
+                for guarded in (False, True) if number % 2 else (True, False):
+                    rates[guarded] = servers[name, guarded].put(PATHS[row], options.seconds, asking)
+                if number >= 0:  # the one before is there to warm up
+                    costs[name, row].plain.append(rates[False])
+                    costs[name, row].guarded.append(rates[True])
+            print(f"round {number + 1} of {options.rounds} done", file=sys.stderr)
+    passed = _print_table(costs)
+    return 0 if passed or not options.check else 1
+
+
+def _print_table(costs: dict[tuple[str, str], Costs]) -> bool:
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    print(f"Python {platform.python_version()}, {machine}, requests by {load.program()}\n")
+    print("| server | request | plain | guarded | cost (middle half) | bound | | by processor time |")
+    print("|---|---|---:|---:|---:|---:|---|---:|")
+    passed = True
+    for (name, row), found in costs.items():
+        bound = BOUNDS[name][list(PATHS).index(row)]
+        cost = statistics.median(found.by_requests())
+        passed = passed and cost <= bound
+        plain, guarded = (
+            f"{statistics.median(rate.requests for rate in side):,.0f}/s"
+            for side in (found.plain, found.guarded)
+        )
+        print(
+            f"| {name} | {row} | {plain} | {guarded} | {_spread(found.by_requests())} | {bound:.2f} "
+            f"| {'ok' if cost <= bound else '**beyond**'} | {_spread(found.by_processor())} |"
+        )
+    return passed
+
+
+def _spread(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios * 2, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
