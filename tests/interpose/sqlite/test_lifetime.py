@@ -205,3 +205,28 @@ def test_what_a_signal_handler_raises_comes_in_the_place_of_sqlite_s_error(
         connection.execute("CREATE TABLE t (x)")
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
             connection.execute("CREATE TABLE t (x)")
+
+
+def test_kept_error_of_a_closed_database_leaves_the_accounting_of_the_next_alone(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3.5: its traceback holds what was known of a file whose inode the next file may get."""
+    from tmpguard.interpose.sqlite.pages import Pages
+
+    def interrupted(self: Pages, offset: int, size: int) -> list[int]:
+        self.add(offset, size)
+        raise TimeoutError
+
+    kept = []
+    for number in range(20):
+        with (
+            guard.invocation() as invocation,
+            contextlib.closing(sqlite3.connect("/tmp/data.sqlite")) as connection,
+        ):
+            connection.execute("CREATE TABLE t (x)")
+            assert invocation.report.used_bytes == 8192, number
+            with monkeypatch.context() as patch:
+                patch.setattr(Pages, "new", interrupted)
+                with pytest.raises(TimeoutError) as error:
+                    connection.execute("CREATE TABLE more (x)")
+            kept.append(error)

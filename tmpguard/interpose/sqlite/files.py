@@ -13,7 +13,6 @@ from collections.abc import Callable
 from ctypes import c_void_p
 from errno import ENOSPC
 from typing import Final
-from weakref import WeakValueDictionary
 
 from tmpguard.core import originals, real
 from tmpguard.core.storage.charging import Full
@@ -78,22 +77,32 @@ class Opened:
 _methods: Final[dict[int, Methods]] = {}
 _opened: Final[dict[int, Opened]] = {}
 #: The allocated pages of open charged files, by device and inode. Each file has one entry, however many
-#: connections and invocations of an instance have it open; the last of them takes the entry with it.
-_pages: Final[WeakValueDictionary[tuple[int, int], Pages]] = WeakValueDictionary()
+#: connections and invocations of an instance have it open. The last user removes the entry, because its inode
+#: may be another file's from then on. A weak reference would not do: a traceback may keep the pages alive.
+_pages: Final[dict[tuple[int, int], Pages]] = {}
 _lock: Final = real.RLock()
 
 
-def pages_at(real: str) -> Pages:
-    """The allocated pages of the charged file at ``real``, which was just opened."""
+def pages_at(real: str, file: int) -> Pages:
+    """The allocated pages of the charged file at ``real``, which was just opened as ``file``."""
     with _lock:
         status = originals.lstat(real)
         key = status.st_dev, status.st_ino
         pages = _pages.get(key)
         if pages is None:
-            pages = Pages(status.st_ino)
+            pages = Pages(key)
             pages.look(real, status)
             _pages[key] = pages
+        pages.users.add(file)
         return pages
+
+
+def _release(pages: Pages, file: int) -> None:
+    """``file`` is about to be closed. May be called again, after a signal handler raised."""
+    with _lock:
+        pages.users.discard(file)
+        if not pages.users and _pages.get(pages.key) is pages:
+            del _pages[pages.key]
 
 
 def known_bytes(status: os.stat_result, real: str) -> int:
@@ -105,7 +114,7 @@ def known_bytes(status: os.stat_result, real: str) -> int:
 def _shrunk(inode: int) -> None:
     """The file with this ``inode`` was truncated by code other than SQLite."""
     with _lock:
-        for pages in _pages.values():
+        for pages in list(_pages.values()):
             if pages.inode == inode:
                 pages.forget()
 
@@ -146,6 +155,8 @@ def _x_close(file: int) -> int:
         if c_void_p.from_address(file).value:  # a signal handler raised before SQLite had closed it
             c_void_p.from_address(file).value = opened.methods.address
             opened.methods.close(file)
+        if opened.pages is not None:
+            _release(opened.pages, file)
 
 
 def _close(opened: Opened, file: int) -> int:
@@ -157,6 +168,7 @@ def _close(opened: Opened, file: int) -> int:
 
     if pages is None:
         return change()
+    _release(pages, file)  # before: once it is closed, another file may get its inode
     if pages.nameless and not invocation.ended:
         # With the lock: a measurement in between would give the bytes back twice.
         return settled(invocation.quota, change, lambda: invocation.quota.freed(pages.bytes))

@@ -15,12 +15,14 @@ class Pages:
     part from the start, and ``_islands`` holds the numbers of pages written beyond a hole.
     """
 
-    __slots__ = ("__weakref__", "_islands", "end", "inode", "nameless")
+    __slots__ = ("_islands", "end", "key", "nameless", "users")
 
-    def __init__(self, inode: int = 0, *, nameless: bool = False) -> None:
+    def __init__(self, key: tuple[int, int] = (0, 0), *, nameless: bool = False) -> None:
         self.end = 0
-        #: 0 if it is not needed.
-        self.inode = inode
+        #: The file's device and inode; zeros if they are not needed.
+        self.key = key
+        #: The addresses of the open files that share these pages.
+        self.users: set[int] = set()
         #: True if the file was unlinked when it was opened, so that only SQLite can have it open.
         self.nameless = nameless
         self._islands: set[int] = set()
@@ -41,6 +43,11 @@ class Pages:
         """Other code has truncated the file: its pages are charged again when they are written again."""
         self.end = 0
         self._islands = set()
+
+    @property
+    def inode(self) -> int:
+        """The file's inode; 0 if it is not needed."""
+        return self.key[1]
 
     @property
     def bytes(self) -> int:

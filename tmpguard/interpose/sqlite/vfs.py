@@ -155,7 +155,7 @@ def _x_open(vfs: int, name: int | None, file: int, flags: int, out: int | None) 
         view.missing(where.virtual, making=creating)
     pages = None
     if where.mount.charged and code == codes.SQLITE_OK:
-        pages = Pages(nameless=True) if flags & abi.OPEN_DELETEONCLOSE else pages_at(where.real)
+        pages = Pages(nameless=True) if flags & abi.OPEN_DELETEONCLOSE else pages_at(where.real, file)
     adopt(view, where.virtual, where.real, file, buffer=buffer, pages=pages)
     return code
 
