@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +32,23 @@ PAGE = 4096
 PROJECT = Path(__file__).parent.parent
 NOBODY = 65534
 """A user without any rights, which a test run by root can become."""
+
+
+def free_port(count: int = 1) -> str:
+    """A port, as text, on which nothing listens; nor on those after it, ``count`` in all.
+
+    It is below the ports that the kernel gives to connections and to tests that ask for any port.
+    """
+    while True:
+        port = random.randrange(16_384, 32_000)
+        try:
+            for one in range(port, port + count):
+                socket.create_server(("127.0.0.1", one)).close()
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return str(port)
 
 
 @contextmanager

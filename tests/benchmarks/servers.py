@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.support import PROJECT
+from tests.support import PROJECT, free_port
 
 from . import load
 from .served import PATHS, set_up
@@ -56,7 +55,7 @@ class Server:
     """One running server."""
 
     def __init__(self, command: tuple[str, ...], *, guarded: bool, place: str, core: int | None) -> None:
-        self.port = _free_port()
+        self.port = int(free_port())
         os.mkdir(place)
         set_up(place)
         environment = {**os.environ, "BENCHMARK_GUARDED": str(int(guarded)), "BENCHMARK_PLACE": place}
@@ -117,11 +116,6 @@ class Costs:
 def _processor_clock(process: int) -> int:
     """The clock of the processor time of ``process`` with all of its threads: see clock_getcpuclockid(3)."""
     return ~process << 3 | 2
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ pytest.importorskip("rich")
 
 from click.testing import CliRunner, Result
 
+from tests.support import free_port
 from tmpguard.config.exports.command import export
 from tmpguard.config.exports.deployment import dns_label
 from tmpguard.config.exports.servers import interface_of
@@ -294,12 +294,6 @@ def test_the_container_s_command_serves_on_a_read_only_root(source: str, project
     with run_command("--port", free_port(), "--", *command, directory=project / "server") as run:
         run.listen()
         assert run.get("/").json() == {"/tmp/x": 0, "x": "EROFS", "/dev/shm/x": 0}
-
-
-def free_port() -> str:
-    """A port on which nothing listens, as text."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 # --- errors --------------------------------------------------------------------------------------------

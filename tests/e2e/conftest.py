@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import eventually
+from tests.support import eventually, free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +22,7 @@ class Server:
     """A server that is running, and the directory where its scratch directories are made."""
 
     def __init__(self, command: list[str], log: Path, scratch: Path) -> None:
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self.scratch = scratch
         self._log = log
         environment = {
@@ -82,12 +81,6 @@ class Server:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ to a second, strict implementation. :class:`Outside` runs a command as a plain p
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -16,6 +15,7 @@ from typing import Any
 
 import h11
 
+from tests.support import free_port
 from tmpguard.core.reports.report import Violation
 from tmpguard.emulator.http.framing import Refused
 from tmpguard.emulator.http.local import Local
@@ -194,8 +194,7 @@ class Outside:
 
     def __init__(self, number: int, command: list[str], **options: Any) -> None:
         self.number = number
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = ("127.0.0.1", probe.getsockname()[1])
+        self.address = ("127.0.0.1", int(free_port()))
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._command = [sys.executable, *(one.replace("PORT", str(self.address[1])) for one in command)]
         self._options = options

@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 from tests.emulator.command_line import PATIENCE, run_command
-from tests.emulator.test_run import free_port
-from tests.support import PROJECT, eventually
+from tests.support import PROJECT, eventually, free_port
 
 MB = 1_048_576
 

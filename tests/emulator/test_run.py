@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.emulator.command_line import PATIENCE, run_command
-from tests.support import PROJECT, eventually
+from tests.support import PROJECT, eventually, free_port
 
 MB = 1_048_576
 
@@ -160,11 +160,6 @@ def place() -> Iterator[Path]:
     """An empty directory that does not lie below /tmp, where it would be seen (C1.5)."""
     with TemporaryDirectory(prefix="run-", dir="/var/tmp") as directory:
         yield Path(directory)
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 def needs(name: str) -> tuple[str, ...]:
@@ -464,7 +459,7 @@ def test_the_functions_of_a_project_are_served_each_on_its_own_port(project: Pat
     (place / "server").mkdir()
     for name in ("actions.py", "wsgi_app.py", "asgi_app.py"):
         shutil.copy(project / name, place / "server")
-    with run_command("--port", free_port(), directory=place) as one:
+    with run_command("--port", free_port(2), directory=place) as one:
         note = one.wait_for("message")["text"]
         assert note == "job is no server: run it once by tmpguard invoke actions.py:act"
         urls = {

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from random import Random
 from typing import Any, Final
 
 from tests.soak.growth import growth
-from tests.support import PROJECT, eventually
+from tests.support import PROJECT, eventually, free_port
 
 MB: Final = 1_048_576
 CLIENTS: Final = 8
@@ -109,7 +108,7 @@ class Run:
 
     async def start(self) -> None:
         command = (sys.executable, "-m", "uvicorn", "app:app", "--lifespan", "off", "--log-level", "warning")
-        limits = ("--storage-size", "1", "--instances", str(INSTANCES), "--json", "--port", _free_port())
+        limits = ("--storage-size", "1", "--instances", str(INSTANCES), "--json", "--port", free_port())
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tmpguard", "run", *limits, "--", *command),
             cwd=self._project,
@@ -204,11 +203,6 @@ async def _answer(reader: asyncio.StreamReader) -> str:
     length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     body = (await reader.readexactly(length)).decode()
     return body if head.startswith("http/1.1 200 ") else f"{head}{body}"
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 def processes_of(supervisor: int) -> list[int]:

@@ -7,13 +7,12 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support import PROJECT
+from tests.support import PROJECT, free_port
 
 #: The size of a small disk for the scratch directories, in bytes: less than two requests may fill.
 SMALL = 1_200_000
@@ -85,7 +84,7 @@ class Server:
 
     def __init__(self, name: str, place: Path) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = int(free_port())
         #: May requests fail since the disk is full?
         self.is_small = name.endswith("small-disk")
         self._directory = place / "scratch"
@@ -171,9 +170,3 @@ def _locked_files() -> set[int]:
     """The inodes that some process holds a lock of."""
     lines = Path("/proc/locks").read_text().splitlines()
     return {int(line.split()[-3].rpartition(":")[2]) for line in lines}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -448,6 +448,7 @@ def test_django_s_live_server(pytester: pytest.Pytester, run: Run) -> None:
         @SETTINGS
         class TestPages(LiveServerTestCase):
             databases = ()
+            host = "127.0.0.1"  # some containers do not resolve "localhost"
 
             def test_violation(self):
                 assert httpx.get(f"{self.live_server_url}/items/one").text == "no"

@@ -1,7 +1,7 @@
 """A signal handler or a finalizer may use files in the middle of tmpguard's own code (DESIGN, decision 10).
 
 One is called, or raises, at the lines of tmpguard's that an operation passes, once for each line. Afterwards
-the figures are those of the disk, and the end leaves nothing. Every twentieth line is tried; all of them with
+the figures are those of the disk, and the end leaves nothing. Every fiftieth line is tried; all of them with
 ``TMPGUARD_EVERY_LINE=1``, which takes some minutes.
 """
 
@@ -29,7 +29,7 @@ from tmpguard.core.context import unguarded
 from tmpguard.core.layout import SOURCE_ROOT
 
 MB = 1 << 20
-STRIDE = 1 if os.environ.get("TMPGUARD_EVERY_LINE") else 20
+STRIDE = 1 if os.environ.get("TMPGUARD_EVERY_LINE") else 50
 PAGE = 4096
 
 

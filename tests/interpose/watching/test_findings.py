@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dbm
 import gc
 import io
 import os
@@ -696,13 +695,15 @@ def test_temporary_files_in_the_environments_directory_count_as_in_tmp(
     assert watched.report.peak_bytes == 4096
 
 
-def test_dbm(project: Path) -> None:
+@pytest.mark.parametrize("kind", ["dbm.gnu", "dbm.ndbm"])
+def test_databases_of_dbm(project: Path, kind: str) -> None:
+    module = pytest.importorskip(kind, exc_type=ImportError)
     with tmpguard.invocation(bundle=project, enforce=False) as watched:
-        for kind in ("dbm.gnu", "dbm.ndbm"):
-            if kind in dbm._names and (module := pytest.importorskip(kind)):  # type: ignore[attr-defined]
-                with module.open(str(project / kind), "c") as database:
-                    database[b"key"] = b"value"
-    assert {one.operation for one in watched.report.violations} <= {"dbm.gnu.open", "dbm.ndbm.open"}
+        with module.open(str(project / "database"), "c") as database:
+            database[b"key"] = b"value"
+        with module.open(str(project / "database"), "r") as database:
+            assert database[b"key"] == b"value"
+    assert [(one.operation, one.errno) for one in watched.report.violations] == [(f"{kind}.open", EROFS)]
 
 
 def test_a_judge_that_fails_is_logged_and_disturbs_nothing(
