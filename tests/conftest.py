@@ -1,4 +1,4 @@
-"""Every test leaves the process as it found it: nothing patched, nothing on disk, no invocation bound."""
+"""Every test leaves nothing on disk and no invocation bound, and every module of tests nothing patched."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.version_info < (3, 12):
         sys.settrace = _until_alone(sys.settrace)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """``-n auto``: two for each core, because many tests wait for a server or a child process."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return 2 * len(os.sched_getaffinity(0))
 
 
 def _until_alone(settrace: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -68,11 +76,27 @@ def leaves_nothing_behind() -> Iterator[None]:
     assert tmpguard.current() is None, "an invocation is still bound"
     assert tmpguard.drain(timeout=30), "the background thread is stuck"
     log.restart()  # nothing to sum up at the end of the run
+    left = _scratch_directories() - before
+    assert not left, f"scratch directories are left: {left}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def leaves_nothing_patched() -> Iterator[None]:
+    """Once for each module: to search all modules for references takes as long as most tests."""
+    yield
+    _uninstall()
+
+
+@pytest.fixture
+def uninstalled() -> None:
+    """The layer is not installed when the test begins, so that it finds what the test takes before."""
+    _uninstall()
+
+
+def _uninstall() -> None:
     tmpguard.uninstall()
     for function in (os.stat, os.lstat, os.mkdir, os.open, os.unlink, open):
         assert type(function).__name__ == "builtin_function_or_method", f"{function} is still patched"
-    left = _scratch_directories() - before
-    assert not left, f"scratch directories are left: {left}"
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -9,6 +9,8 @@ from tests.support import run_python
 
 need("gevent")
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 PATCH = "from gevent import monkey; monkey.patch_all()"
 IMPORT = "import tmpguard.wsgi"
 APP = """

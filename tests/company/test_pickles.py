@@ -16,6 +16,8 @@ import pytest
 import tmpguard
 from tests.support import run_python
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 FUNCTIONS: list[tuple[str, str]] = [
     *(("io", "open"), ("os", "stat"), ("os", "lstat"), ("os", "listdir"), ("os", "mkdir"), ("os", "statvfs")),
     *(("os", "waitpid"), ("os", "walk"), ("sqlite3", "connect"), ("fcntl", "ioctl"), ("io", "open_code")),

@@ -20,6 +20,8 @@ import tmpguard
 from tests.support import run_python
 from tmpguard.asgi import TmpGuardMiddleware
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

@@ -24,6 +24,8 @@ import pytest
 import tmpguard
 from tests.support import case
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 # --- handles kept past the end -------------------------------------------------------------------------
 
 WAYS_TO_OPEN: dict[str, Callable[[], Any]] = {

@@ -14,6 +14,8 @@ import pytest
 
 import tmpguard
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 posix: Any = __import__("posix")
 
 

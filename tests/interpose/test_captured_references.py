@@ -25,6 +25,8 @@ import pytest
 import tmpguard
 from tmpguard.core import originals
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 READ_ONLY = "Read-only file system"
 
 SOURCE = """

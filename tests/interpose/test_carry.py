@@ -23,6 +23,8 @@ import pytest
 import tmpguard
 from tests.support import case, python
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 THREAD_START = threading.Thread.start
 
 

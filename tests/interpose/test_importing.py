@@ -23,6 +23,8 @@ import pytest
 import tmpguard
 from tests.support import PROJECT
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 SOURCE = "def answer():\n    return {}\n\ndef fail():\n    raise LookupError('told')\n"
 
 

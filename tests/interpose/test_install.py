@@ -43,6 +43,8 @@ from tests.support import in_threads, run_python
 from tmpguard.core import originals
 from tmpguard.interpose.surface import TABLE
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 MODULES = [bz2, concurrent.futures, concurrent.futures.thread, dbm, fcntl, fileinput, glob, gzip, io, lzma]
 MODULES += [mailbox, logging, logging.handlers, mmap, os, pathlib, posixpath, shelve, shutil, socket, sqlite3]
 MODULES += [tarfile, tempfile, threading, tokenize, zipfile]

@@ -15,6 +15,8 @@ from tests.support import run_python
 from tmpguard.interpose import late
 from tmpguard.interpose.surface import LATE_MODULES
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 CODE = """
 import contextlib, sys
 import tmpguard

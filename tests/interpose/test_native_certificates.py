@@ -11,6 +11,8 @@ import pytest
 
 import tmpguard
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 
 def test_certificates_in_tmp_are_those_of_the_invocation(guard: tmpguard.Guard) -> None:
     outside = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

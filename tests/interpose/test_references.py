@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import run_python
 
+pytestmark = pytest.mark.usefixtures("uninstalled")
+
 #: Installs the layer and prints whether that took a search in depth.
 ASK = """
 import gc
