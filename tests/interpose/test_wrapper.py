@@ -30,8 +30,6 @@ import pytest
 import tmpguard
 from tmpguard.core import originals
 
-pytestmark = pytest.mark.usefixtures("uninstalled")
-
 #: The patched built-in functions of ``os`` with their originals: a list, whose entries nobody replaces.
 OS_NAMES = sorted(
     name
