@@ -90,9 +90,7 @@ def leaves_nothing_patched() -> Iterator[None]:
 @pytest.fixture
 def uninstalled() -> None:
     """The layer is not installed when the test begins, so that it finds what the test takes before."""
-    assert tmpguard.current() is None, (
-        "another fixture came first, and the test would write to the real files"
-    )
+    assert tmpguard.current() is None, "a fixture that came first has an invocation"
     _uninstall()
 
 
