@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
+import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 
-# What the runs import is imported here, as each of them forgets what it was the first to import.
+# What the runs import is imported here, as each of them forgets what it was the first to import. Of tmpguard,
+# a second copy of a module would come about, which the functions that are in use do not belong to.
 import anyio.pytest_plugin
 import httpx
 import pytest
 import trio
 
-import tmpguard.testing.client
-import tmpguard.testing.plugin
+import tmpguard
 from tests.support import Run
 from tmpguard.testing import patches, records
 
-IMPORTED = (anyio.pytest_plugin, httpx, trio, tmpguard.testing.client)
+IMPORTED = (anyio.pytest_plugin, httpx, trio)
+for found in pkgutil.walk_packages(tmpguard.__path__, "tmpguard."):
+    with suppress(ImportError):  # of an extra that is not installed
+        importlib.import_module(found.name)
 
 #: What the runs have in common: nothing of this project's own options.
 ARGUMENTS = (
