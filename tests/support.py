@@ -39,8 +39,9 @@ def free_port(count: int = 1) -> str:
 
     It is below the ports that the kernel gives to connections and to tests that ask for any port.
     """
+    chance = random.SystemRandom()  # pytest-randomly seeds the other one alike in all workers
     while True:
-        port = random.randrange(16_384, 32_000)
+        port = chance.randrange(16_384, 32_000)
         try:
             for one in range(port, port + count):
                 socket.create_server(("127.0.0.1", one)).close()

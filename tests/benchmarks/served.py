@@ -27,9 +27,10 @@ PATHS = {
 _GUARDED = os.environ.get("BENCHMARK_GUARDED") == "1"
 _PLACE = os.environ.get("BENCHMARK_PLACE", "")
 _PROJECT = _PLACE + "/project"
+_SCRATCH = _PLACE + "/scratch"  # beside the project, as a path through a scratch root is walked each time
 _STATIC = _PROJECT + "/static"
 _TEMPLATES = _PROJECT + "/templates"
-_OPTIONS: dict[str, Any] = {"scratch_root": _PLACE, "bundle": _PROJECT, "storage_size": 64}
+_OPTIONS: dict[str, Any] = {"scratch_root": _SCRATCH, "bundle": _PROJECT, "storage_size": 64}
 
 
 def set_up(place: str) -> None:
@@ -44,6 +45,7 @@ def set_up(place: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(content)
+    os.mkdir(place + "/scratch")
 
 
 def _written_by_hand() -> int:

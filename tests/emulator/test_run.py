@@ -396,6 +396,22 @@ def test_a_port_that_is_taken(project: Path) -> None:
         assert failed["way_out"] == "give another port with --port"
 
 
+def test_a_port_that_another_process_takes_meanwhile(project: Path) -> None:
+    """Two may have it bound at the same time, and the first that listens has it."""
+    source = "print('starting', flush=True); import time; time.sleep(1); from http.server import *; "
+    source += "HTTPServer(('127.0.0.1', 8000), BaseHTTPRequestHandler).serve_forever()"
+    port = free_port()
+    with run_command("--port", port, "--", "python", "-c", source, directory=project) as one:
+        one.wait_for("output", line="starting")
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", int(port)))
+            other.listen()
+            failed = one.wait_for("start failed")
+    assert failed["reason"] == f"127.0.0.1:{port}: Address already in use"
+    assert failed["way_out"] == "give another port with --port"
+
+
 def printed(*arguments: str, directory: Path) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "tmpguard", *arguments],

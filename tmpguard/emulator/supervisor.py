@@ -42,6 +42,11 @@ def kernel_instance(function: Function, number: int, on_output: Callable[[str, s
     return KernelInstance(replace(function.settings, number=number, on_output=on_output))
 
 
+def _not_listening(host: str, port: int | None, exc: OSError) -> StartFailed:
+    reason = os.strerror(exc.errno) if exc.errno else str(exc)
+    return StartFailed("listen", f"{host}:{port}: {reason}", "give another port with --port")
+
+
 class Service:
     """One function: its instances, and the port on which it is served."""
 
@@ -99,11 +104,15 @@ class Service:
         """Start the first instance and listen. Raises StartFailed."""
         port = self.function.port
         if port is not None:
-            self._server = await self._listen(host, port)
+            self._server = await self._bind(host, port)
         instance = await self.pool.start()
         if self._server is None:
-            self._server = await self._listen(host, instance.address[1])
-        await self._server.start_serving()
+            port = instance.address[1]
+            self._server = await self._bind(host, port)
+        try:
+            await self._server.start_serving()
+        except OSError as exc:  # another process has bound it too, and listened first
+            raise _not_listening(host, port, exc) from None
         self.proxy.start()
         address = self._server.sockets[0].getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
@@ -111,16 +120,12 @@ class Service:
             self.name, f"http://{shown}:{address[1]}", self.function.command, self._about()
         )
 
-    async def _listen(self, host: str, port: int) -> asyncio.Server:
+    async def _bind(self, host: str, port: int) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         try:
             return await loop.create_server(self.proxy.client, host, port, backlog=1024, start_serving=False)
         except OSError as exc:
-            raise StartFailed(
-                "listen",
-                f"{host}:{port}: {os.strerror(exc.errno) if exc.errno else exc}",
-                "give another port with --port",
-            ) from None
+            raise _not_listening(host, port, exc) from None
 
     def _status(self) -> dict[str, Any]:
         """For the dashboard."""
