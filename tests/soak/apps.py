@@ -60,7 +60,7 @@ def check(report: tmpguard.Report) -> None:
     """A report is final."""
     claims = getattr(report, "claims", None)
     # Without a descriptor nobody can tell what a wiped directory held.
-    if claims is not None and claims.began > operations.released:
+    if claims is not None and not operations.were_short(claims):
         wrong = claims.wrong(report, "afterwards")
         if wrong:
             complain(wrong)
