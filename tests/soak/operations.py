@@ -33,7 +33,7 @@ class Interrupted(Exception):
     """Raised by the signal handler, in the middle of whatever runs."""
 
 
-#: Since when there are descriptors again, by the monotonic clock; never while one of the requests hoards them.
+#: Since when there are descriptors again, by the monotonic clock, unless a request hoards them.
 released = -float("inf")
 _hoarding: Final[set[object]] = set()
 #: Seconds until the connections that waited for a descriptor meanwhile are served.
