@@ -27,7 +27,7 @@ PATHS = {
 _GUARDED = os.environ.get("BENCHMARK_GUARDED") == "1"
 _PLACE = os.environ.get("BENCHMARK_PLACE", "")
 _PROJECT = _PLACE + "/project"
-_SCRATCH = _PLACE + "/scratch"  # beside the project, as a path through a scratch root is walked each time
+_SCRATCH = _PLACE + "/scratch"  # beside the project: a path through a scratch root is walked each time
 _STATIC = _PROJECT + "/static"
 _TEMPLATES = _PROJECT + "/templates"
 _OPTIONS: dict[str, Any] = {"scratch_root": _SCRATCH, "bundle": _PROJECT, "storage_size": 64}
@@ -142,6 +142,6 @@ def wsgi() -> Any:
 def _checked(app: Any) -> Any:
     """``app``, for which a plain server must not have imported what it is compared with."""
     if not _GUARDED:
-        tempfile.tempdir = _PLACE
+        tempfile.tempdir = _SCRATCH
         assert "tmpguard" not in sys.modules
     return app
