@@ -35,10 +35,12 @@ class Peak:
 
     def sample(self, tmp: int) -> None:
         """Note how much of the file system of the descriptor ``tmp`` is in use. For the janitor."""
+        number = (
+            self.period()
+        )  # before looking: if the next period begins meanwhile, what is seen is not its own
         status = os.fstatvfs(tmp)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        number = _period.unpack_from(self._memory)[0]
-        if number != self._number or used > self._highest:
+        if number > self._number or (number == self._number and used > self._highest):
             self._number, self._highest = number, used
             _seen.pack_into(self._memory, _SEEN_AT, number, used)
 
