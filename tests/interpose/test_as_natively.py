@@ -323,6 +323,8 @@ BY_NUMBER: dict[str, Callable[[Any, Any], object]] = {
     "getxattr": lambda file, _: os.getxattr(file, "user.name"),
     "removexattr": lambda file, _: os.removexattr(file, "user.name"),
     "mkdir": lambda _, directory: os.mkdir("inner", dir_fd=directory),
+    # btrfs lists what was there when the directory was opened.
+    "lseek": lambda _, directory: os.lseek(directory, 0, os.SEEK_SET),
     "listdir": lambda _, directory: os.listdir(directory),
     "scandir": lambda _, directory: [entry.name for entry in os.scandir(directory)],
     "chdir": lambda _, directory: os.chdir(directory),
