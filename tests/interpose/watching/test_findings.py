@@ -375,6 +375,16 @@ def test_removed_files_free_their_space(watching: tmpguard.Guard, name: str) -> 
     assert watched.report.peak_bytes == MB // 2
 
 
+def test_closed_temporary_files_are_in_no_later_peak(watching: tmpguard.Guard, name: str) -> None:
+    with watching.invocation() as watched:
+        Path(name).touch()  # so that it is another inode
+        for _ in range(3):
+            with tempfile.TemporaryFile() as file:
+                file.write(bytes(MB // 4))
+        Path(name).write_bytes(bytes(MB // 4))
+    assert watched.report.peak_bytes == MB // 4
+
+
 def test_holes_cost_nothing(watching: tmpguard.Guard, name: str) -> None:
     with watching.invocation() as watched:
         with open(name, "wb") as file:

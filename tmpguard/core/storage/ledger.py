@@ -132,6 +132,8 @@ class Ledger:
     def wrote(self, status: os.stat_result, written: int) -> int:
         """``written`` bytes were written to a file that now has ``status``. Returns the bytes in use."""
         with self._lock:
+            if not status.st_nlink:
+                self._doubtful = True  # it gives its space back when it is closed, of which nothing is heard
             return self._update(key_of(status), pages(status.st_size), pages(written) + PAGE)
 
     def _update(self, key: Key, size: int, most: int) -> int:
@@ -197,7 +199,6 @@ class Ledger:
             else:
                 del self._entries[key]
         self._total = sum(entry.bytes for entry in self._entries.values())
-        # A file without a name gives its space back when it is closed, of which nothing is heard.
         self._doubtful = held is not None and any(key in held for key in self._entries)
 
     def left(self) -> Iterator[Leaving]:
