@@ -66,7 +66,8 @@ class Server:
         for process in self.scratch.glob("tmpguard-*"):
             with suppress(FileNotFoundError):
                 for path in process.iterdir():
-                    with suppress(FileNotFoundError):
+                    # A file is moved here for a moment before it is removed.
+                    with suppress(FileNotFoundError, NotADirectoryError):
                         found += [path] if any(path.iterdir()) else []
         return sorted(f"{path.parent.name}/{path.name}" for path in found)
 
