@@ -35,9 +35,8 @@ class Peak:
 
     def sample(self, tmp: int) -> None:
         """Note how much of the file system of the descriptor ``tmp`` is in use. For the janitor."""
-        number = (
-            self.period()
-        )  # before looking: if the next period begins meanwhile, what is seen is not its own
+        # Before looking: if the next period begins meanwhile, what is seen is not its own.
+        number = self.period()
         status = os.fstatvfs(tmp)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
         if number > self._number or (number == self._number and used > self._highest):
