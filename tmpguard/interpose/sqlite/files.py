@@ -16,6 +16,7 @@ from typing import Final
 
 from tmpguard.core import originals, real
 from tmpguard.core.storage.charging import Full
+from tmpguard.core.storage.ledger import Key, key_of
 from tmpguard.core.storage.pages import PAGE, allocated
 from tmpguard.core.storage.quota import Quota
 from tmpguard.interpose.files.charge import full_remedy, too_many
@@ -79,7 +80,7 @@ _opened: Final[dict[int, Opened]] = {}
 #: The allocated pages of open charged files, by device and inode. Each file has one entry, however many
 #: connections and invocations of an instance have it open. The last user removes the entry, because its inode
 #: may be another file's from then on. A weak reference would not do: a traceback may keep the pages alive.
-_pages: Final[dict[tuple[int, int], Pages]] = {}
+_pages: Final[dict[Key, Pages]] = {}
 _lock: Final = real.RLock()
 
 
@@ -87,7 +88,7 @@ def pages_at(real: str, file: int) -> Pages:
     """The allocated pages of the charged file at ``real``, which was just opened as ``file``."""
     with _lock:
         status = originals.lstat(real)
-        key = status.st_dev, status.st_ino
+        key = key_of(status)
         pages = _pages.get(key)
         if pages is None:
             pages = Pages(key)
@@ -107,7 +108,7 @@ def _release(pages: Pages, file: int) -> None:
 
 def known_bytes(status: os.stat_result, real: str) -> int:
     """The charged size in bytes of the file with this ``status``."""
-    pages = _pages.get((status.st_dev, status.st_ino))
+    pages = _pages.get(key_of(status))
     return pages.bytes if pages is not None else allocated(status, real)
 
 
