@@ -10,26 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.support import PROJECT
+from tests.docs.commands import served
+from tests.support import PROJECT, free_port
 from tests.testing.test_plugin_deployments import ALONE, BLOCK, pattern_of, timeless
 
 PAGE = (PROJECT / "docs" / "adopting.md").read_text()
 
-#: Makes the requests of the week in which the page serves the application.
-WEEK = """
-from shop import app
-
-client = app.test_client()
-for number in (17, 18):
-    client.post(f"/invoices/{number}").close()
-client.get("/export").close()
-"""
-
 #: The commands of the page, with the interpreter and the plugin of these tests.
 COMMANDS = {
-    "gunicorn shop:app": [sys.executable, "-c", WEEK],
     "tmpguard": [sys.executable, "-m", "tmpguard"],
     "python -m pytest": [sys.executable, "-m", "pytest", *ALONE],
 }
@@ -57,6 +48,16 @@ def run(tmp_path: Path) -> Callable[[str], str]:
     return run
 
 
+def serve_a_week(line: str, directory: Path) -> None:
+    """Start the server of the page, and make the requests of a week."""
+    port = free_port()
+    with served(line, directory, port, GUNICORN_CMD_ARGS=f"--bind 127.0.0.1:{port}") as server:
+        for number in (17, 18):
+            httpx.post(f"{server.url}/invoices/{number}", timeout=60).raise_for_status()
+        httpx.get(f"{server.url}/export", timeout=60).raise_for_status()
+        server.stop()
+
+
 def test_the_page_works_as_written(
     tmp_path: Path, run: Callable[[str], str], request: pytest.FixtureRequest
 ) -> None:
@@ -69,8 +70,10 @@ def test_the_page_works_as_written(
             continue
         assert step["language"] == "console", step["text"]
         command, _, shown = step["text"].partition("\n")
+        if "gunicorn" in command:
+            serve_a_week(command.removeprefix("$ "), tmp_path)
+            (tmp_path / "invoices.csv").unlink()  # production's, and the tests run elsewhere
+            continue
         printed = timeless(run(command.removeprefix("$ "))).replace(f"{tmp_path}/", ".../")
         if shown:
             assert pattern_of(shown).fullmatch(printed), printed
-        if "gunicorn" in command:
-            (tmp_path / "invoices.csv").unlink()  # production's, and the tests run elsewhere
