@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support import run_python
+import pytest
+
+from tests.support import PROJECT, run_python
 
 #: Slow to import, and for rare cases or for others.
 RARE = (
@@ -16,7 +18,10 @@ RARE = (
 )
 
 
-def test_the_first_invocation_imports_nothing_that_it_does_not_need(scratch_root: Path) -> None:
+def test_the_first_invocation_imports_nothing_that_it_does_not_need(
+    scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)  # the bundle, in which the scratch root must not be
     code = """
 import logging, sys  # every server has that, and since 3.14 it imports some of these
 before = set(sys.modules)

@@ -380,7 +380,7 @@ def test_refused_logging_handler_does_not_recurse(guard: tmpguard.Guard) -> None
     finally:
         logger.removeHandler(handler)
         handler.close()
-    assert [violation.path for violation in invocation.report.violations] == ["new", f"{os.getcwd()}/app.log"]
+    assert [violation.path for violation in invocation.report.violations] == ["new", handler.baseFilename]
 
 
 # --- devices, FIFOs and sockets (C1.3) -----------------------------------------------------------------
