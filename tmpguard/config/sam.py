@@ -179,9 +179,10 @@ def chosen(
 ) -> tuple[Options, str | None]:
     """The options for the ``function`` among those that the file or directory ``path`` deploys to AWS."""
     given = overrides.copy()
-    if given.setdefault("platform", PLATFORM.name) != PLATFORM.name:
+    platform = given.setdefault("platform", PLATFORM.name)
+    if platform != PLATFORM.name:
         raise ConfigurationError(
-            f'platform={given["platform"]!r} does not match an AWS template: it is always "{PLATFORM.name}"'
+            f'platform={platform!r} does not match an AWS template: it is always "{PLATFORM.name}"'
         )
     size_from = None
     one = choose(found, function, path)

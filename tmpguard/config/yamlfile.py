@@ -16,7 +16,7 @@ import os
 import re
 import stat as modes
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Any, Final
 
 from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
@@ -87,16 +87,6 @@ def _data(name: str) -> bytes:
     return data
 
 
-class _Mark(Protocol):
-    line: int
-
-
-class _Event(Protocol):
-    """The attribute that all events of PyYAML's parser have in common."""
-
-    start_mark: _Mark
-
-
 class _Builder:
     """Builds nodes from the events of PyYAML's parser, which neither recurses nor constructs objects."""
 
@@ -131,7 +121,7 @@ class _Builder:
             raise ConfigurationError(f"{self.file.path}: is empty")
         return self._top
 
-    def _take(self, event: _Event, yaml: ModuleType) -> None:
+    def _take(self, event: Any, yaml: ModuleType) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
             tag, value = _scalar(event.tag, event.value, event.implicit[0])

@@ -61,7 +61,8 @@ class Abandoned:
 
     def __call__(self, generator: Generator) -> None:
         owner = self.owners.pop(hash(generator), None)
-        self._finalizer(generator if owner is None else _BoundClose(generator, owner[1]))
+        abandoned: Any = generator if owner is None else _BoundClose(generator, owner[1])
+        self._finalizer(abandoned)
 
 
 class _BoundClose:

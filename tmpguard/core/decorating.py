@@ -17,6 +17,7 @@ class Block(AbstractContextManager[Any], Protocol):
 
     def bound(self) -> AbstractContextManager[object]:
         """Make it the current invocation for one step."""
+        ...
 
     def end(self) -> None:
         """End it. Never raises."""

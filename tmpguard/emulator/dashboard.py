@@ -192,7 +192,7 @@ def _send(local: Local, message: Data) -> None:
 
 
 def _file(name: str) -> str:
-    text = resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+    text = resources.files("tmpguard.emulator").joinpath("page", name).read_text(encoding="utf-8")
     if name == "dashboard.css":
         shared = resources.files("tmpguard.reporting").joinpath("page.css").read_text(encoding="utf-8")
         return shared + text

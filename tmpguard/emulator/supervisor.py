@@ -295,10 +295,10 @@ class Supervisor:
             await ended
             return 0
         finally:
-            ended.cancel()
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, ended, return_exceptions=True)
+            tasks: list[asyncio.Task[Any]] = [ended, *starting]
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_signal(self) -> None:
         if self._ending.is_set():

@@ -151,12 +151,16 @@ def uninstall() -> None:
 
 def _remember(made: list[tuple[Any, str, Any, Any]]) -> None:
     """Record each replacement, and its reference count before it is put in place."""
+    _list_replacements(made)
+    listed = Counter(id(call[-1]) for call in made)
+    _references.update((key, count - listed[key]) for key, count in _counted())
+
+
+def _list_replacements(made: list[tuple[Any, str, Any, Any]]) -> None:
+    """In a function of its own, whose variables hold no reference when the references are counted."""
     for owner, _, original, replacement in made:
         if not isinstance(owner, type):
             _replacements.setdefault(id(original), (original, replacement))
-    del original, replacement
-    listed = Counter(id(call[-1]) for call in made)
-    _references.update((key, count - listed[key]) for key, count in _counted())
 
 
 def _still_held() -> list[Any]:

@@ -218,7 +218,9 @@ def sendmsg(original: Method) -> Method:
 
     @functools.wraps(original)
     def sendmsg(self: _Socket, buffers: Iterable[ReadableBuffer], /, *rest: object) -> Any:
-        invocation = _local(self, rest[2]) if len(rest) > 2 else None
+        if len(rest) < 3:
+            return original(self, buffers, *rest)
+        invocation = _local(self, rest[2])
         if invocation is None:
             return original(self, buffers, *rest)
         with _reached(invocation, "socket.sendmsg", rest[2]) as real:

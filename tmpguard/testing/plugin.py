@@ -219,11 +219,12 @@ class Plugin:
         self._entries += self.recorder.data()
         self._is_partial |= bool(session.shouldfail or session.shouldstop)
         baseline = self.settings.baseline
-        if hasattr(self.config, "workeroutput"):
+        of_worker = getattr(self.config, "workeroutput", None)
+        if of_worker is not None:
             # As JSON: execnet takes no path with bytes that are not UTF-8.
-            self.config.workeroutput["tmpguard"] = json.dumps(self._entries)
+            of_worker["tmpguard"] = json.dumps(self._entries)
             if baseline is not None:
-                self.config.workeroutput["tmpguard_baseline"] = (as_text(baseline.seen), self._is_partial)
+                of_worker["tmpguard_baseline"] = (as_text(baseline.seen), self._is_partial)
             return
         if baseline is not None:
             finished = exitstatus in _FINISHED and not self._has_lost_worker

@@ -33,11 +33,13 @@ class Measured(InUse):
 
     def _measured(self) -> Usage:
         self._note_peak()  # what was there before a child process, for example, removed it
-        for _ in range(TRIES):
+        tries = TRIES
+        while True:
             before, stamp = self.credit, self.stamp
             usage, unlinked = self._measure()
             self._doubtful = self.credit != before or self.stamp != stamp
-            if not self._doubtful:
+            tries -= 1
+            if not self._doubtful or not tries:
                 break  # otherwise a finalizer in this thread has written something
         # Nothing is withheld: a signal handler may measure before the step that it interrupts has begun.
         self.credit, self._withheld, self._veiled = self.limit - usage.bytes, 0, False

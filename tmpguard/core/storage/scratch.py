@@ -57,6 +57,7 @@ class Owner(Protocol):
 
     def wipe(self) -> Usage:
         """Discard the directory. Returns what it held."""
+        ...
 
 
 class ScratchRoot:

@@ -53,17 +53,17 @@ class Wiper(Background[WipeJob]):
         jobs, wait = self._jobs, _IDLE
         while True:
             try:
-                item = jobs.get(timeout=wait) if self._roots else jobs.get()
+                job = jobs.get(timeout=wait) if self._roots else jobs.get()
             except real.Empty:
                 wait = self._tidy() or _IDLE
             else:
-                self._do(item)
+                self._do(job)
                 wait = _IDLE
 
-    def _do(self, item: WipeJob) -> None:
-        job, root = item
+    def _do(self, job: WipeJob) -> None:
+        step, root = job
         try:
-            job()
+            step()
         except Exception:
             logger.exception("tmpguard: a step of the wipe failed; the next wipe continues with it")
         if root is not None:

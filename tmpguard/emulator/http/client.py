@@ -7,6 +7,7 @@ import fcntl
 import termios
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
@@ -28,12 +29,11 @@ class Hub(Protocol):
 
     clients: set[Client]
     closing: bool
+    on_refused: Callable[[Refused], None]
 
     def turn(self, client: Client, head: RequestHead) -> Turn:
         """Who answers a request."""
         ...
-
-    def on_refused(self, refused: Refused) -> None: ...
 
 
 class Client(asyncio.Protocol):

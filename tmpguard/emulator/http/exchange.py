@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from ..protocols import Span
@@ -34,6 +35,7 @@ class Hub(Protocol):
     pool: Pool
     active: set[Exchange]
     closing: bool
+    on_done: Callable[[Done], None]
 
     def connect(self, exchange: Exchange) -> None:
         """Make a new connection for ``exchange``."""
@@ -42,8 +44,6 @@ class Hub(Protocol):
     def hold(self, exchange: Exchange) -> None:
         """Have ``exchange`` release the head of its response in a moment."""
         ...
-
-    def on_done(self, done: Done) -> None: ...
 
 
 class Exchange:

@@ -12,10 +12,10 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, AnyStr, Final
 
 from tmpguard.core import originals
-from tmpguard.core.aliases import StrOrBytes, StrOrBytesPath
+from tmpguard.core.aliases import StrOrBytes
 from tmpguard.core.invocation import redirecting
 
 from .listing import open_listing
@@ -28,7 +28,9 @@ _IS_LINK: Final = os.DirEntry.is_symlink
 _IS_DIRECTORY: Final = os.DirEntry.is_dir
 
 
-def _guarded(top: StrOrBytesPath, topdown: bool, onerror: OnError, followlinks: bool) -> Iterator[Visit]:
+def _guarded(
+    top: AnyStr | os.PathLike[AnyStr], topdown: bool, onerror: OnError, followlinks: bool
+) -> Iterator[Visit]:
     if redirecting() is None or not topdown or followlinks:
         return originals.walk(top, topdown, onerror, followlinks)
     sys.audit("os.walk", top, topdown, onerror, followlinks)
@@ -40,7 +42,10 @@ if sys.version_info >= (3, 12):
 
     @functools.wraps(originals.walk)
     def walk(
-        top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+        top: AnyStr | os.PathLike[AnyStr],
+        topdown: bool = True,
+        onerror: OnError = None,
+        followlinks: bool = False,
     ) -> Iterator[Visit]:
         yield from _guarded(top, topdown, onerror, followlinks)
 
@@ -48,7 +53,10 @@ else:
 
     @functools.wraps(originals.walk)
     def walk(
-        top: StrOrBytesPath, topdown: bool = True, onerror: OnError = None, followlinks: bool = False
+        top: AnyStr | os.PathLike[AnyStr],
+        topdown: bool = True,
+        onerror: OnError = None,
+        followlinks: bool = False,
     ) -> Iterator[Visit]:
         return _guarded(top, topdown, onerror, followlinks)
 

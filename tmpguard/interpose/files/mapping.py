@@ -91,9 +91,9 @@ def _allocate_mapped(
         size = operator.index(length) or status.st_size - offset
         refused = offset < 0 or size < 0 or offset + size > status.st_size or offset % _GRANULARITY
     except TypeError:
-        refused = True
+        return False  # refused by the original, with its own words
     if refused:
-        return False  # by the original, with its own words
+        return False  # likewise
     if not size:
         return True
     quota = invocation.quota
