@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno as codes
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from tmpguard.core.mounts.lookup import Namespace
 from tmpguard.core.mounts.table import Place
@@ -24,6 +24,18 @@ _LOOKUPS: Final = frozenset(
     f"os.{name}"
     for name in ("stat", "lstat", "access", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
 )
+
+
+class Details(TypedDict, total=False):
+    """What a refusal knows besides the paths of its error."""
+
+    #: The path to record, if it is not the error's.
+    about: object
+    #: The place that the path leads to. A remedy that is not given is found from it and from the path.
+    where: Place | None
+    remedy: str
+    #: Whether the table of libraries may supply a more specific remedy.
+    advise: bool
 
 
 class RefusalMixin:
@@ -48,25 +60,37 @@ class RefusalMixin:
 
     # --- refusing --------------------------------------------------------------------------------------
 
+    def refusal(
+        self, operation: str, code: int, path: object, second: object = None, **details: Unpack[Details]
+    ) -> OSError:
+        """Record a violation (C2.3). Returns its OSError, with a note that says what to do (C2.4).
+
+        ``path`` and ``second`` go into the error as the caller spelled them.
+        """
+        return _error(code, path, second, self._note(operation, code, path, second, **details))
+
     def refuse(
+        self, operation: str, code: int, path: object, second: object = None, **details: Unpack[Details]
+    ) -> None:
+        """Raise the error of :meth:`refusal`. Only records if the guard only watches: the operation then goes
+        through (C2.5)."""
+        remedy = self._note(operation, code, path, second, **details)
+        if self.guard.enforce:
+            raise _error(code, path, second, remedy)
+
+    def _note(
         self,
         operation: str,
         code: int,
         path: object,
-        second: object = None,
+        second: object,
         *,
         about: object = None,
         where: Place | None = None,
         remedy: str = "",
         advise: bool = True,
-    ) -> None:
-        """Record a violation (C2.3) and raise its OSError with a note that says what to do (C2.4).
-
-        ``path`` and ``second`` go into the error as the caller spelled them. ``about`` is the path to record
-        if it is not the error's. Without a ``remedy``, it is found from the path and from the place ``where``
-        it leads, if that is known. ``advise`` says whether the table of libraries may supply a more specific
-        remedy. Returns if the guard only watches: the operation then goes through (C2.5).
-        """
+    ) -> str:
+        """Record a violation. Returns what to do about it."""
         subject = path if about is None else about
         target = subject if second is None or about is not None else second
         aim = self._shown(target)
@@ -78,8 +102,7 @@ class RefusalMixin:
             remedy = remedy or self._plain_remedy(operation, code, aim, where, caller)
             remedy = self._advice(operation, code, shown, remedy, caller) if advise else remedy
             self._record(Violation(operation, shown, code, *caller.origin, remedy))
-        if self.guard.enforce:
-            raise _error(code, path, second, remedy)
+        return remedy
 
     def absent(self, operation: str, path: object, why: str, *, there: bool = True) -> None:
         """Raise the ENOENT of a path that is not in the bundle, with a note that says ``why`` (C5.2).
@@ -166,7 +189,7 @@ class RefusalMixin:
     ) -> str:
         """Record a violation whose error is raised elsewhere. ``caller`` defaults to that of this call.
 
-        Returns the remedy, for the note of that error. ``remedy`` and ``where`` are as in :meth:`refuse`.
+        Returns the remedy, for the note of that error. ``remedy`` and ``where`` are as in :class:`Details`.
         """
         shown = self._shown(path)
         caller = caller or find_caller(shown, self._directory_or_none())

@@ -127,12 +127,13 @@ def alive_to_read(invocation: Invocation, operation: str, given: Given) -> None:
 
 def refuse(
     invocation: Invocation, operation: str, given: Given, where: Place, second: Given | None = None
-) -> None:
+) -> NoReturn:
     """Refuse a change outside the writable mounts with EROFS (C2.1).
 
     ``where`` is the place of ``second`` for a call that takes two paths.
     """
-    invocation.refuse(operation, EROFS, given.name, None if second is None else second.name, where=where)
+    also = None if second is None else second.name
+    raise invocation.refusal(operation, EROFS, given.name, also, where=where)
 
 
 def raise_or_refuse(
@@ -145,7 +146,7 @@ def raise_or_refuse(
 ) -> None:
     """Raise OSError with the kernel's errno ``code``; 0 raises nothing.
 
-    Only EROFS is a refusal and goes into the report; returns if the guard only watches (C2.5).
+    Only EROFS is a refusal and goes into the report.
     """
     if code:
         check_search(where)  # EACCES comes first

@@ -104,7 +104,7 @@ def bind(original: Method) -> Method:
             code = making_error(where, directory=False)
             if code != EROFS:
                 raise os_error(EADDRINUSE if code == EEXIST else code)
-            invocation.refuse("socket.bind", EROFS, None, about=address, where=where)
+            raise invocation.refusal("socket.bind", EROFS, None, about=address, where=where)
         with _short(where.real) as real:
             bound = _bind(invocation, partial(original, self), address, where, real)
             # getsockname() and the like return the address as it was given, as the kernel does.
@@ -126,8 +126,8 @@ def _bind(invocation: Invocation, bind: Method, address: object, where: Place, r
     try:
         return invocation.quota.making(where.real, make)
     except Full:
-        invocation.refuse("socket.bind", ENOSPC, None, about=address, remedy=too_many(invocation))
-        return make()
+        remedy = too_many(invocation)
+        raise invocation.refusal("socket.bind", ENOSPC, None, about=address, remedy=remedy) from None
 
 
 def _make(bind: Method, path: str, real: str) -> str:

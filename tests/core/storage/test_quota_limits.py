@@ -267,13 +267,13 @@ def test_threads_are_refused_only_when_all_is_used(
 ) -> None:
     """C3.1, C3.4: looked at when each refusal is made, and after each step, while nobody can write."""
     refused: list[int] = []
-    refuse = Invocation.refuse
+    refusal = Invocation.refusal
 
-    def refused_now(self: Any, *args: Any, **options: Any) -> None:
+    def refused_now(self: Any, *args: Any, **options: Any) -> OSError:
         refused.append(pages_in_tmp())
-        refuse(self, *args, **options)
+        return refusal(self, *args, **options)
 
-    monkeypatch.setattr(Invocation, "refuse", refused_now)
+    monkeypatch.setattr(Invocation, "refusal", refused_now)
     with guard.invocation() as invocation:
         lock, most = invocation.quota.lock, [0]
 

@@ -73,9 +73,7 @@ class Children:
         self._last: WatchedChild | None = None
         self._over = False
 
-    def namespace(
-        self, operation: str, program: str, *, shared_memory: bool = False
-    ) -> MountNamespace | None:
+    def namespace(self, operation: str, program: str, *, shared_memory: bool = False) -> MountNamespace:
         """The namespace for a new child.
 
         With ``shared_memory``, the namespace keeps the real /dev/shm, which multiprocessing uses for shared
@@ -88,8 +86,8 @@ class Children:
         try:
             namespace = self.namespaces.get(invocation, shared_memory)
         except NotPermitted as exc:
-            invocation.refuse(operation, EPERM, program, remedy=remedies.not_contained(str(exc)))
-            return None
+            remedy = remedies.not_contained(str(exc))
+            raise invocation.refusal(operation, EPERM, program, remedy=remedy) from None
         if self._is_over():  # another thread ended it in the meantime
             self.namespaces.close(invocation.guard.scratch)
             raise invocation.stale(operation, program)

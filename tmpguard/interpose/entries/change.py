@@ -149,8 +149,8 @@ def _symlink(
         originals.symlink(".", real)  # any other error takes precedence
         originals.unlink(real)
         remedy = full_remedy(invocation)
-        invocation.refuse("os.symlink", ENOSPC, source.name, target.name, about=target.name, remedy=remedy)
-        make()
+        names = source.name, target.name
+        raise invocation.refusal("os.symlink", ENOSPC, *names, about=target.name, remedy=remedy) from None
 
 
 #: True if ``os.link`` follows symlinks by default. Before 3.14 it does so only if it is given a descriptor:
@@ -341,17 +341,16 @@ def _rename_entry(
 
 
 def _stop_rename(invocation: Invocation, operation: str, code: int, source: _End, target: _End) -> None:
-    """Raise OSError with the kernel's errno ``code``. Returns if the guard only watches (C2.5)."""
+    """Raise OSError with the kernel's errno ``code``."""
     check_search(source.where)
     check_search(target.where)
     writable = source.where.parent.writable
-    if code != EXDEV or (writable and target.where.parent.writable):
-        raise_or_refuse(invocation, operation, code, source.given, target.where, target.given)
-        return
-    # Refused because one side is read-only: a violation, although the errno says that the mounts differ.
-    refused = target if writable else source
-    names = source.given.name, target.given.name
-    invocation.refuse(operation, EXDEV, *names, about=refused.given.name, where=refused.where)
+    if code == EXDEV and not (writable and target.where.parent.writable):
+        # Refused because one side is read-only: a violation, although the errno says that the mounts differ.
+        refused = target if writable else source
+        names = source.given.name, target.given.name
+        raise invocation.refusal(operation, EXDEV, *names, about=refused.given.name, where=refused.where)
+    raise_or_refuse(invocation, operation, code, source.given, target.where, target.given)
 
 
 def _rename_charged(

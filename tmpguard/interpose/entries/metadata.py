@@ -80,7 +80,7 @@ def check_descriptor(invocation: Invocation, operation: str, fd: int, name: int 
     table = invocation.guard.mounts
     mount = table.mount_of(invocation.namespace.path_of(fd, real))
     if not mount.writable or mount is table.scratch:  # what is in the real /tmp is hidden behind the scratch
-        invocation.refuse(operation, EROFS, name, about=fd)
+        raise invocation.refusal(operation, EROFS, name, about=fd)
 
 
 def _is_link(invocation: Invocation, path: PathOrDescriptor, dir_fd: int | None) -> bool:

@@ -169,7 +169,8 @@ class Charge:
             self._refused = bytes(memoryview(data).cast("B")[:_COMPARED])
             warned: Any = raw  # the method has no type: io looks it up when it collects an unclosed file
             warned._dealloc_warn = partial(self._dealloc_warn, type(warned)._dealloc_warn)
-            self.invocation.refuse("write", ENOSPC, None, remedy=full_remedy(self.invocation), about=raw.name)
+            remedy = full_remedy(self.invocation)
+            raise self.invocation.refusal("write", ENOSPC, None, remedy=remedy, about=raw.name)
         try:
             written: int | None = _write(raw, data if fits == size else memoryview(data).cast("B")[:fits])
         except BaseException as exc:

@@ -167,7 +167,7 @@ def charged(
         if size and not fits:
             call(0)  # what the kernel has against the call itself is told first
             touched(fd)
-            invocation.refuse(operation, ENOSPC, None, about=fd, remedy=full_remedy(invocation))
+            raise invocation.refusal(operation, ENOSPC, None, about=fd, remedy=full_remedy(invocation))
         try:
             result = call(fits)
         except BaseException as exc:
@@ -343,7 +343,8 @@ def posix_fallocate(invocation: Invocation, fd: int, offset: int, length: int, /
             quota.charge_whole(fd, length, offset)
         except Full:
             originals.write(fd, b"")  # may not be open for writing, which is told first
-            invocation.refuse("os.posix_fallocate", ENOSPC, None, about=fd, remedy=full_remedy(invocation))
+            remedy = full_remedy(invocation)
+            raise invocation.refusal("os.posix_fallocate", ENOSPC, None, about=fd, remedy=remedy) from None
         originals.posix_fallocate(fd, offset, length)
         fill_holes(fd, offset, length)
     return None

@@ -53,8 +53,8 @@ class mmap(originals.mmap, metaclass=StandIn, told="mmap.mmap"):
         growth = pages(newsize) - pages(before)
         with quota.lock:
             if growth > 0 and not quota.take(growth, self._inode):
-                invocation.refuse("mmap.resize", ENOSPC, None, about="", remedy=full_remedy(invocation))
-                quota.freed(-growth, self._inode)
+                remedy = full_remedy(invocation)
+                raise invocation.refusal("mmap.resize", ENOSPC, None, about="", remedy=remedy)
             try:
                 super().resize(newsize)
             except BaseException:
@@ -101,6 +101,7 @@ def _allocate_mapped(
         try:
             quota.charge_whole(fd, size, offset)
         except Full:
-            invocation.refuse("mmap.mmap", ENOSPC, None, about=fd, remedy=full_remedy(invocation))
+            remedy = full_remedy(invocation)
+            raise invocation.refusal("mmap.mmap", ENOSPC, None, about=fd, remedy=remedy) from None
         fill_holes(fd, offset, size)
     return True

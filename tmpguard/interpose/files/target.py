@@ -143,5 +143,4 @@ def making(
     try:
         return quota.making(real, call, nameless=nameless)
     except Full:
-        invocation.refuse(operation, ENOSPC, name, remedy=too_many(invocation))
-        return call()
+        raise invocation.refusal(operation, ENOSPC, name, remedy=too_many(invocation)) from None
