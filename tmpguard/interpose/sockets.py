@@ -223,6 +223,8 @@ def sendmsg(original: Method) -> Method:
         invocation = _local(self, rest[2])
         if invocation is None:
             return original(self, buffers, *rest)
+        if isinstance(invocation, Watching):
+            return judged(_watched(invocation, "socket.sendmsg", rest[2]), original, self, buffers, *rest)
         with _reached(invocation, "socket.sendmsg", rest[2]) as real:
             return original(self, buffers, *rest[:2], real, *rest[3:])
 

@@ -507,6 +507,34 @@ def test_a_file_of_another_request_is_found_and_recorded(
     assert "was made by another request" in lookup.remedy
 
 
+def connects(sender: socket.socket, name: str) -> object:
+    return sender.connect(name)
+
+
+def sends(sender: socket.socket, name: str) -> object:
+    return sender.sendto(b"text", name)
+
+
+def sends_buffers(sender: socket.socket, name: str) -> object:
+    return sender.sendmsg([b"te", b"xt"], [], 0, name)
+
+
+@pytest.mark.parametrize("uses", [connects, sends, sends_buffers])
+def test_a_socket_of_another_request_is_reached_and_recorded(
+    uses: Callable[[socket.socket, str], object], watching: tmpguard.Guard, name: str
+) -> None:
+    kind = socket.AF_UNIX, socket.SOCK_DGRAM
+    with socket.socket(*kind) as receiver, socket.socket(*kind) as sender:
+        with watching.invocation():
+            receiver.bind(name)
+        with watching.invocation() as second:
+            uses(sender, name)
+    (lookup,) = second.report.elsewhere
+    assert (lookup.path, lookup.errno, lookup.library) == (name, ENOENT, None)
+    assert lookup.location is not None
+    assert lookup.location.function == uses.__name__
+
+
 def makes_a_file_in_it(name: str) -> object:
     return Path(name, "new.txt").write_text("new")
 
