@@ -136,3 +136,43 @@ def wsgi(environ, start_response):
 asgi = Asgi()
 '''
     )
+
+
+@pytest.fixture
+def urls(pytester: pytest.Pytester) -> None:
+    """The module ``urls`` of a Django project: views that are refused, that stream and that store."""
+    pytester.makepyfile(
+        urls="""
+        from django.http import HttpResponse, StreamingHttpResponse
+        from django.urls import path, re_path
+
+        def item(request, name):
+            try:
+                open(f"{name}.txt", "w")
+            except OSError:
+                return HttpResponse("no")
+
+        def stored(request, number):
+            with open("/tmp/stored", "wb") as file:
+                file.write(bytes(number))
+            return HttpResponse("stored")
+
+        async def streamed(request):
+            stored(request, 4096)
+            def parts():
+                with open("/tmp/stored", "rb") as file:
+                    yield file.read()
+            return StreamingHttpResponse(parts())
+
+        def sent(request):
+            stored(request, 4096)
+            return StreamingHttpResponse(open("/tmp/stored", "rb"))
+
+        urlpatterns = [
+            path("items/<str:name>", item),
+            path("stored/<int:number>", stored),
+            re_path(r"^streamed/$", streamed),
+            path("sent/", sent),
+        ]
+        """
+    )

@@ -150,29 +150,7 @@ def test_flask_s_test_client(pytester: pytest.Pytester, run: Run) -> None:
     assert [row["files_left"] for row in report["routes"]] == [1, 0]
 
 
-def test_django_s_test_clients(pytester: pytest.Pytester, run: Run) -> None:
-    pytester.makepyfile(
-        urls="""
-        from django.http import HttpResponse, StreamingHttpResponse
-        from django.urls import path, re_path
-
-        def item(request, name):
-            try:
-                open(f"{name}.txt", "w")
-            except OSError:
-                return HttpResponse("no")
-
-        async def streamed(request):
-            with open("/tmp/streamed", "wb") as file:
-                file.write(bytes(4096))
-            def parts():
-                with open("/tmp/streamed", "rb") as file:
-                    yield file.read()
-            return StreamingHttpResponse(parts())
-
-        urlpatterns = [path("items/<str:name>", item), re_path(r"^streamed/$", streamed)]
-        """
-    )
+def test_django_s_test_clients(pytester: pytest.Pytester, urls: None, run: Run) -> None:
     pytester.makepyfile(
         """
         import asyncio
@@ -181,7 +159,7 @@ def test_django_s_test_clients(pytester: pytest.Pytester, run: Run) -> None:
         from django.test import AsyncClient, Client, SimpleTestCase, override_settings
 
         @pytest.fixture(autouse=True)
-        def urls():
+        def settings():
             with override_settings(ROOT_URLCONF="urls", MIDDLEWARE=[]):
                 yield
 

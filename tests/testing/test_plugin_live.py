@@ -402,36 +402,8 @@ def test_a_missing_server_is_named(pytester: pytest.Pytester, app: None) -> None
     result.assert_outcomes(passed=2)
 
 
-def test_django_s_live_server(pytester: pytest.Pytester, run: Run) -> None:
+def test_django_s_live_server(pytester: pytest.Pytester, urls: None, run: Run) -> None:
     """Which pytest-django's fixture uses, too. One of them may serve several tests."""
-    pytester.makepyfile(
-        urls="""
-        from django.http import HttpResponse, StreamingHttpResponse
-        from django.urls import path
-
-        def item(request, name):
-            try:
-                open(f"{name}.txt", "w")
-            except OSError:
-                return HttpResponse("no")
-
-        def streamed(request):
-            with open("/tmp/streamed", "wb") as file:
-                file.write(bytes(4096))
-            return StreamingHttpResponse(open("/tmp/streamed", "rb"))
-
-        def stored(request, number):
-            with open("/tmp/stored", "wb") as file:
-                file.write(bytes(number))
-            return HttpResponse("stored")
-
-        urlpatterns = [
-            path("items/<str:name>", item),
-            path("streamed/", streamed),
-            path("stored/<int:number>", stored),
-        ]
-        """
-    )
     pytester.makepyfile(
         """
         import os
@@ -453,9 +425,9 @@ def test_django_s_live_server(pytester: pytest.Pytester, run: Run) -> None:
             def test_violation(self):
                 assert httpx.get(f"{self.live_server_url}/items/one").text == "no"
 
-            def test_streamed(self):
-                assert len(httpx.get(f"{self.live_server_url}/streamed/").content) == 4096
-                assert not os.path.exists("/tmp/streamed")
+            def test_sent(self):
+                assert len(httpx.get(f"{self.live_server_url}/sent/").content) == 4096
+                assert not os.path.exists("/tmp/stored")
 
         @pytest.mark.parametrize("make", [get_asgi_application, get_wsgi_application])
         def test_the_applications(tmpguard, make):
@@ -471,7 +443,7 @@ def test_django_s_live_server(pytester: pytest.Pytester, run: Run) -> None:
         [
             "*EROFS open 'one.txt' at urls.py:6 in item",
             "GET /stored/<int:number> * 8 KB *",
-            "GET /streamed/ * 4 KB *",
+            "GET /sent/ * 4 KB *",
             "GET /items/<str:name> *",
         ]
     )
