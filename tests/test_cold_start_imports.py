@@ -35,6 +35,26 @@ print(sorted((set(sys.modules) - before) & set(sys.argv[2:])))
     assert run_python(code, scratch_root, *RARE) == "[]\n"
 
 
+def test_a_project_file_that_is_not_applied_costs_no_imports(
+    tmp_path: Path, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "serverless.yml").write_text("service: shop\nprovider: aws\n")
+    monkeypatch.chdir(project)
+    code = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+before = set(sys.modules)
+from tmpguard.guard import guard_from
+guard_from(None, {"scratch_root": sys.argv[1]})  # as a middleware does
+print(sorted((set(sys.modules) - before) & set(sys.argv[2:])))
+"""
+    said, imported = run_python(code, scratch_root, *RARE).splitlines()
+    assert said.startswith("tmpguard: serverless.yml is not applied: ")
+    assert imported == "[]"
+
+
 def test_signatures_are_kept_where_inspect_is_imported_after_the_layer(scratch_root: Path) -> None:
     """C7.2"""
     code = """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Never, ParamSpec, TypeVar, Unpack, overload
 
 from tmpguard.config import options
-from tmpguard.config.options import MB, Options, StrPath
+from tmpguard.config.options import DEFAULT_OF, MB, Options, StrPath
 from tmpguard.config.platforms import PROJECT_FILE
 from tmpguard.core import runtime
 from tmpguard.core.coldstart import ColdStart
@@ -28,6 +28,8 @@ from tmpguard.core.storage.forgotten import Forgotten
 from tmpguard.core.storage.ledger import Makers
 from tmpguard.core.watching import Watching
 from tmpguard.interpose import install
+
+logger = logging.getLogger("tmpguard")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -264,19 +266,33 @@ AnyGuard = TypeVar("AnyGuard", bound=Guard)
 
 
 def detected(make: Callable[..., AnyGuard], given: Options) -> AnyGuard:
-    """A guard with the ``given`` options and those of a ``genezio.yaml`` in the working directory, if any."""
+    """A guard with the ``given`` options and those of a ``genezio.yaml`` in the working directory, if any.
+
+    The project file of another platform is not applied, but logged if the options leave its limits open.
+    """
     with unguarded():
         there = given.get("platform", "genezio") == "genezio" and os.path.isfile(PROJECT_FILE)
     if not there:
-        return make(**given)
-    from tmpguard.config import genezio
+        guard = make(**given)
+        if _leaves_aws_open(guard, given) and logger.isEnabledFor(logging.INFO):
+            from tmpguard.config.notices import note_aws_project  # so that others pay nothing for it
+
+            with unguarded():
+                note_aws_project(guard.storage_size, guard.size_from)
+        return guard
+    from tmpguard.config import genezio, notices
 
     more, size_from = genezio.detected_options(given)
     guard = make(**{**given, **more})
     if "storage_size" in more:
         guard.size_from = size_from or guard.size_from
-    genezio.log_once(logging.INFO, f"{guard.storage_size} MB for /tmp ({guard.size_from})")
+    notices.log_once(logging.INFO, f"{guard.storage_size} MB for /tmp ({guard.size_from})")
     return guard
+
+
+def _leaves_aws_open(guard: Guard, given: Options) -> bool:
+    """Whether the options neither name another platform than AWS nor give a storage size."""
+    return given.get("platform", "aws-lambda") == "aws-lambda" and guard.size_from.startswith(DEFAULT_OF)
 
 
 def invocation(**given: Unpack[Options]) -> Invocation:

@@ -327,3 +327,12 @@ def test_the_messages_on_a_project_file(project: Path) -> None:
         with pytest.raises(tmpguard.ConfigurationError) as caught:
             tmpguard.Guard.from_genezio(project / "genezio.yaml")
         assert str(caught.value).replace(f"{project}/", "") == message
+
+
+def test_the_message_on_a_file_that_is_not_applied(project: Path) -> None:
+    message = block("genezio", "Automatic detection", "")
+    write(project, {"serverless.yml": "service: shop\nprovider: aws\n"})
+    code = "import logging; logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+    code += "from tmpguard.wsgi import TmpGuardMiddleware; TmpGuardMiddleware(lambda *_: [])"
+    done = run(f'python -c "{code}"', project)
+    assert (done.returncode, done.stderr) == (0, message)

@@ -40,7 +40,7 @@ RUN: dict[str, tuple[int, str]] = {
     "first-steps": (8, "docs/test_first_steps docs/test_readme docs/test_covered"),
     "flask": (1, "docs/test_readme"),
     "frameworks": (10, "docs/test_frameworks"),
-    "genezio": (7, "docs/test_blocks docs/test_commands docs/test_covered"),
+    "genezio": (8, "docs/test_blocks docs/test_commands docs/test_covered"),
     "localstack": (3, "docs/test_local_lambda docs/test_commands"),
     "options": (1, "docs/test_blocks"),
     "production": (6, "docs/test_production docs/test_commands"),

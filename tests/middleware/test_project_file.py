@@ -17,7 +17,7 @@ from tests.config import project_files
 from tests.config.project_files import written
 from tests.support import PROJECT
 from tmpguard.asgi import TmpGuardMiddleware as AsgiMiddleware
-from tmpguard.config import genezio
+from tmpguard.config import notices
 from tmpguard.wsgi import TmpGuardMiddleware as WsgiMiddleware
 
 MB = 1_048_576
@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "project"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    monkeypatch.setattr(genezio, "_logged", set())
+    monkeypatch.setattr(notices, "_logged", set())
     return directory
 
 
@@ -137,7 +137,7 @@ def test_it_is_logged_once_where_the_size_came_from(project: Path, caplog: pytes
     for _ in range(3):
         WsgiMiddleware(lambda *_: [])
         AsgiMiddleware(lambda *_: None)  # type: ignore[arg-type, return-value]
-    assert caplog.messages == ['64 MB for /tmp (genezio.yaml:21, function "flask-shop")']
+    assert caplog.messages == ['tmpguard: 64 MB for /tmp (genezio.yaml:21, function "flask-shop")']
 
 
 def test_several_functions_have_the_largest_size_and_a_warning_that_names_them(
@@ -203,3 +203,102 @@ def test_a_project_that_deploys_nothing_of_ours_is_none_of_our_business(
 def test_a_guard_that_is_built_in_code_does_not_look_for_the_file(project: Path) -> None:
     written(project, project_files.FLASK)
     assert tmpguard.Guard().storage_size == 128
+
+
+# --- the project files of other platforms --------------------------------------------------------------
+
+SERVERLESS = """
+service: shop
+provider: {name: aws}
+functions: {f: {handler: app.f, ephemeralStorageSize: 1024}}
+"""
+TEMPLATE = "Resources: {F: {Type: AWS::Serverless::Function}}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("serverless.yml", SERVERLESS),
+        ("serverless.json", '{"service": "shop", "provider": "aws"}'),
+        ("template.yaml", TEMPLATE),
+        ("template.json", '{"Resources": {"F": {"Type": "AWS::Lambda::Function"}}}'),
+        ("cdk.out", ""),
+    ],
+)
+def test_the_file_of_another_platform_is_named_once_and_not_applied(
+    name: str, text: str, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    if name == "cdk.out":
+        (project / name).mkdir()
+        (project / name / "manifest.json").write_text('{"artifacts": {"Shop": {"environment": "aws://1/x"}}}')
+    else:
+        (project / name).write_text(text)
+    for make in (WsgiMiddleware, AsgiMiddleware, WsgiMiddleware):
+        guard = make(lambda *_: []).guard  # type: ignore[arg-type, return-value]
+        assert (guard.storage_size, guard.platform, guard.bundle) == (128, "genezio", str(project))
+    said = f'tmpguard: {name} is not applied: /tmp has 128 MB (the default of platform="genezio"); '
+    assert caplog.messages == [
+        f'{said}guard=Guard.from_project("{name}") takes the limits of a function from it'
+    ]
+
+
+def test_the_line_that_the_message_gives_applies_it(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    (project / "serverless.yml").write_text(SERVERLESS)
+    (project / "app.py").touch()
+    WsgiMiddleware(lambda *_: [], platform="aws-lambda")
+    (message,) = caplog.messages
+    assert '/tmp has 512 MB (the default of platform="aws-lambda")' in message
+    (line,) = [part for part in message.split("; ") if part.startswith("guard=")]
+    guard = eval(line.partition(" takes")[0].removeprefix("guard="), {"Guard": tmpguard.Guard})
+    assert WsgiMiddleware(lambda *_: [], guard=guard).guard.storage_size == 1024
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"storage_size": 9}, {"platform": "genezio"}, {"platform": "vercel"}, {"guard": ...}], ids=str
+)
+def test_nothing_is_said_of_it_to_who_has_chosen_the_limits(
+    options: dict[str, Any], project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    (project / "serverless.yml").write_text(SERVERLESS)
+    if "guard" in options:
+        options = {"guard": tmpguard.Guard()}
+    WsgiMiddleware(lambda *_: [], **options)
+    assert caplog.messages == []
+
+
+def test_the_size_of_the_environment_is_a_choice(
+    project: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    monkeypatch.setenv("TMPGUARD_STORAGE_SIZE", "99")
+    (project / "serverless.yml").write_text(SERVERLESS)
+    assert WsgiMiddleware(lambda *_: []).guard.storage_size == 99
+    assert caplog.messages == []
+
+
+def test_files_of_the_same_name_that_deploy_nothing_to_aws_are_passed_over(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    (project / "serverless.yml").write_text("service: shop\nprovider: google\n")
+    (project / "template.yml").mkdir()
+    (project / "cdk.out").mkdir()
+    WsgiMiddleware(lambda *_: [])
+    assert caplog.messages == []
+    (project / "template.json").write_text(TEMPLATE)
+    WsgiMiddleware(lambda *_: [])
+    (message,) = caplog.messages
+    assert message.startswith("tmpguard: template.json is not applied")
+
+
+def test_beside_a_genezio_yaml_it_is_not_mentioned(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tmpguard")
+    (project / "serverless.yml").write_text(SERVERLESS)
+    written(project, project_files.FLASK)
+    assert WsgiMiddleware(lambda *_: []).guard.storage_size == 64
+    (message,) = caplog.messages
+    assert "serverless" not in message

@@ -9,11 +9,9 @@ from tmpguard.core import originals
 from tmpguard.core.errors import ConfigurationError
 
 from . import sam
+from .platforms import CDK_MANIFEST
 from .project import Deployable
 
-#: The directory's usual name, and the file that each such directory has.
-DIRECTORY: Final = "cdk.out"
-_MANIFEST: Final = "manifest.json"
 _TEMPLATE: Final = ".template.json"
 #: The directory of a stage, in that of the application.
 _NESTED: Final = "assembly-"
@@ -21,7 +19,7 @@ _NESTED: Final = "assembly-"
 
 def is_assembly(path: str) -> bool:
     """Whether ``path`` is a directory that ``cdk synth`` has written."""
-    return os.path.isfile(os.path.join(path, _MANIFEST))
+    return os.path.isfile(os.path.join(path, CDK_MANIFEST))
 
 
 def read(path: str) -> list[Deployable]:

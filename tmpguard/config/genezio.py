@@ -21,6 +21,7 @@ from tmpguard.core.mounts.ignore import IGNORE_FILE
 
 from . import yamlfile
 from .nodes import Node
+from .notices import log_once
 from .options import Options, checked_plan
 from .platforms import PLATFORMS, PROJECT_FILE
 from .project import (
@@ -42,9 +43,6 @@ KINDS: Final = ("container", "nextjs", "nuxt", "nitro", "nestjs", "remix", "stre
 _KNOWN: Final = ("name", "backend", "frontend", "services", "yamlVersion", "region", *KINDS)
 
 PLATFORM: Final = PLATFORMS["genezio"]
-
-logger = logging.getLogger("tmpguard")
-_logged: Final[set[str]] = set()
 
 
 def read(path: str | os.PathLike[str]) -> list[Deployable]:
@@ -218,10 +216,3 @@ def _size_of(found: Sequence[Deployable], plan: str) -> tuple[Options, str | Non
         )
         size = size or PLATFORM.default
     return ({}, None) if size is None else ({"storage_size": size}, largest.size_from())
-
-
-def log_once(level: int, message: str) -> None:
-    """Log ``message`` once per process."""
-    if message not in _logged:
-        _logged.add(message)
-        logger.log(level, "%s", message)

@@ -24,6 +24,9 @@ MB: Final = 1_048_576
 #: Gives the size if neither an option nor a project file does.
 SIZE_VARIABLE: Final = "TMPGUARD_STORAGE_SIZE"
 
+#: How the source of a storage size begins that nothing gives.
+DEFAULT_OF: Final = "the default of platform="
+
 LIFETIMES: Final = ("invocation", "instance")
 
 #: How child processes are treated (C6.3).
@@ -122,7 +125,7 @@ def resolved_size(size: object, plan: str, platform: Platform) -> tuple[int, str
         return size, f"storage_size={size}"
     text = os.environ.get(SIZE_VARIABLE)
     if text is None:
-        return platform.default, f'the default of platform="{platform.name}"'
+        return platform.default, f'{DEFAULT_OF}"{platform.name}"'
     given = int(text) if text.isascii() and text.isdigit() else text
     if problem := size_problem(given, plan, platform):
         raise ConfigurationError(f"{SIZE_VARIABLE} in the environment: {problem}")

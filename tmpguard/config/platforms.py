@@ -13,6 +13,18 @@ from typing import Final, NamedTuple
 #: The project file of the platform genezio.
 PROJECT_FILE: Final = "genezio.yaml"
 
+#: The directory that ``cdk synth`` writes, and the file in it that makes it one.
+CDK_DIRECTORY: Final = "cdk.out"
+CDK_MANIFEST: Final = "manifest.json"
+
+#: The project files of tools that deploy to AWS, in the order in which they are looked for. The Serverless
+#: Framework looks for its own in the same order.
+AWS_PROJECT_FILES: Final = (
+    *("serverless.yml", "serverless.yaml", "serverless.json"),
+    *("template.yaml", "template.yml", "template.json"),
+    CDK_DIRECTORY,
+)
+
 
 class Platform(NamedTuple):
     """The ``/tmp`` of one platform."""

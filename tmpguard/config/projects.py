@@ -11,18 +11,11 @@ from tmpguard.core.errors import ConfigurationError
 
 from . import cdk, genezio, sam, serverless, yamlfile
 from .options import Options
-from .platforms import PROJECT_FILE, Platform
+from .platforms import AWS_PROJECT_FILES, CDK_DIRECTORY, PROJECT_FILE, Platform
 from .project import Deployable, checked_path
 
 #: What is looked for in a directory, in this order.
-NAMES: Final = (
-    PROJECT_FILE,
-    *serverless.NAMES,
-    "template.yaml",
-    "template.yml",
-    "template.json",
-    cdk.DIRECTORY,
-)
+NAMES: Final = (PROJECT_FILE, *AWS_PROJECT_FILES)
 
 
 class Project(NamedTuple):
@@ -38,7 +31,7 @@ def found_in(directory: str) -> str | None:
     """The path of the project file in ``directory``; None if there is none."""
     for name in NAMES:
         path = os.path.join(directory, name) if directory != "." else name
-        if cdk.is_assembly(path) if name == cdk.DIRECTORY else os.path.isfile(path):
+        if cdk.is_assembly(path) if name == CDK_DIRECTORY else os.path.isfile(path):
             return path
     return None
 

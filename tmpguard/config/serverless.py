@@ -26,9 +26,6 @@ from .sam import entry_of, number
 
 PLATFORM: Final = PLATFORMS["aws-lambda"]
 
-#: The names of the file, in the order in which the framework looks for them.
-NAMES: Final = ("serverless.yml", "serverless.yaml", "serverless.json")
-
 #: What the framework leaves out by itself, besides its own file.
 DEFAULTS: Final = (
     ".git/**",
