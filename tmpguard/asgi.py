@@ -34,16 +34,16 @@ middlewares are guarded too. What the server does before it calls the applicatio
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from tmpguard.core.asyncgens import Abandoned
 from tmpguard.core.callers import request_edge
-from tmpguard.core.context import set_current, unguarded
+from tmpguard.core.context import unguarded
 from tmpguard.core.errors import ConfigurationError
-from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.delivery import drain
+from tmpguard.core.speedups import MiddlewareFields, begin, finish, generator_finalizer
 
 from .config.interface import check_wrapped, no_attribute
 from .config.options import Options
@@ -65,7 +65,7 @@ _PATHSEND = "http.response.pathsend"
 _PATIENCE = 10
 
 
-class TmpGuardMiddleware:
+class TmpGuardMiddleware(MiddlewareFields):
     """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
 
     With ``lifespan=True``, start-up and shutdown are guarded as well, as an invocation of their own.
@@ -91,33 +91,27 @@ class TmpGuardMiddleware:
     if not TYPE_CHECKING:  # it would hide each misspelled attribute from a type checker
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise no_attribute(
-                self, vars(self).get("app"), name, "call app.add_middleware(TmpGuardMiddleware)"
-            )
+            app = None if name == "app" else self.app
+            raise no_attribute(self, app, name, "call app.add_middleware(TmpGuardMiddleware)")
 
     @request_edge
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Each attribute once: they are found slowly, because there is a __getattr__().
-        app, guard = self.app, self.guard
         kind = scope["type"]
         if kind != "http" and kind != "websocket":
-            await (self._live(scope, receive, send) if kind == "lifespan" else app(scope, receive, send))
+            await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
             return
-        if "extensions" in scope and guard.enforce:
+        if "extensions" in scope and self.guard.enforce:
             scope = _without_pathsend(scope)
-        if type(sys.get_asyncgen_hooks().finalizer) is not Abandoned:
+        if type(generator_finalizer()) is not Abandoned:
             Abandoned.install()
-        invocation = guard.invocation()
-        before = get_current()
-        set_current(invocation)
+        app, invocation, before = begin(self)
         try:
             await app(scope, receive, send)
         finally:
-            if get_current() is invocation:  # otherwise an abandoned coroutine is closed in another context
-                set_current(before)
-            if guard.on_report is not None:
-                routes.note(invocation.report, routes.of_asgi, app, scope)
-            invocation.end()
+            if not finish(invocation, before):
+                if invocation.guard.on_report is not None:
+                    routes.note(invocation.report, routes.of_asgi, app, scope)
+                invocation.end()
 
     @request_edge
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -103,6 +103,8 @@ class Guard(Policy):
         self.forgotten = Forgotten(self.scratch)
         self.makers = Makers()
         self._instances = Instances(self) if self.lifetime == "instance" else None
+        self.quick_table = self.mounts if self.enforce else None
+        self.begins_plainly = self.enforce and self._instances is None
         install.install()
 
     def _set_sizes(self, storage_size: object, plan: object, platform: object, max_files: object) -> None:

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, Unpack, cast
 
 from tmpguard.core.callers import request_edge
 from tmpguard.core.context import finalizing, set_current
-from tmpguard.core.invocation import Invocation, get_current
+from tmpguard.core.invocation import Invocation
+from tmpguard.core.speedups import END, MiddlewareFields, Steps, begin
 
 from .config.interface import check_wrapped, no_attribute
 from .config.options import Options
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["TmpGuardMiddleware"]
 
 
-class TmpGuardMiddleware:
+class TmpGuardMiddleware(MiddlewareFields):
     """Runs each request of ``app`` as an invocation of ``guard``, or of a guard built from the options.
 
     Raises ConfigurationError for an invalid option, or if both a guard and options are given (C3.1).
@@ -58,47 +59,41 @@ class TmpGuardMiddleware:
     if not TYPE_CHECKING:  # it would hide each misspelled attribute from a type checker
 
         def __getattr__(self, name: str) -> NoReturn:
-            app = vars(self).get("app")
+            app = None if name == "app" else self.app
             raise no_attribute(self, app, name, "set app.wsgi_app = TmpGuardMiddleware(app.wsgi_app)")
 
     @request_edge
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # Each attribute once: they are found slowly, because there is a __getattr__().
-        app, guard = self.app, self.guard
-        invocation = guard.invocation()
-        before = get_current()
-        set_current(invocation)
+        app, invocation, before = begin(self)
         try:
             iterable = app(environ, start_response)
         except BaseException:
             set_current(before)
-            if guard.on_report is not None:
-                routes.note(invocation.report, routes.of_wsgi, app, environ)
+            _note(invocation, app, environ)
             invocation.end()
             raise
         set_current(before)
-        if guard.on_report is not None:
-            routes.note(invocation.report, routes.of_wsgi, app, environ)
+        if invocation.guard.on_report is not None:
+            _note(invocation, app, environ)
         # A server that sees a body of length 1 derives Content-Length from its only part.
         if hasattr(iterable, "__len__"):
             return _SizedBody(iterable, invocation)
         return _Body(iterable, invocation)
 
 
-class _Steps:
+def _note(invocation: Invocation, app: WSGIApplication, environ: WSGIEnvironment) -> None:
+    if invocation.guard.on_report is not None:
+        routes.note(invocation.report, routes.of_wsgi, app, environ)
+
+
+class _Body(Steps):
     """The application's body. Each step runs within the invocation, and :meth:`close` ends the invocation.
 
     The invocation is bound anew for each step: between two steps the server's thread or greenlet may serve
     other requests, and the steps and ``close()`` may be called in different contexts.
     """
 
-    __slots__ = ("_invocation", "_iterable", "_iterator")
-
-    def __init__(self, iterable: Iterable[bytes], invocation: Invocation) -> None:
-        self._iterable = iterable
-        self._invocation = invocation
-        #: The application's iterator. Created in the first step, to bind the invocation only once for both.
-        self._iterator: Iterator[bytes] | None = None
+    __slots__ = ()
 
     @request_edge
     def __iter__(self) -> Iterator[bytes]:
@@ -107,19 +102,8 @@ class _Steps:
         # generator continues where the first one stopped, like an iterator: httpx asks for one midway.
         if self._iterator is _EXHAUSTED:
             self._iterator = None
-        while True:
-            before = get_current()
-            set_current(self._invocation)
-            try:
-                if self._iterator is None:
-                    self._iterator = iter(self._iterable)
-                part = next(self._iterator, _END)
-            finally:
-                set_current(before)
-            if part is _END:
-                self._iterator = None
-                return
-            yield part  # type: ignore[misc]
+        while (part := self._step()) is not END:
+            yield part
 
     @request_edge
     def __next__(self) -> bytes:
@@ -137,54 +121,24 @@ class _Steps:
 
         Raises what the application's ``close()`` raises; the invocation ends in any case.
         """
-        if type(self) not in _CLOSED:
-            return
-        self.__class__ = _CLOSED[type(self)]
-        before = get_current()
-        set_current(self._invocation)
-        try:
-            if hasattr(self._iterable, "close"):
-                self._iterable.close()
-        finally:
-            # Within the invocation: dropping a generator runs its finally clauses, which belong to the
-            # request.
-            self._iterator = None
-            self._iterable = ()
-            set_current(before)
-            self._invocation.end()
+        self._finish()
+
+    def _abandon(self) -> None:
+        # The application's close() is not called: it would not have been called without the guard either.
+        finalizing(self._invocation, self._drop)
+        self._invocation.end()
 
     @request_edge
     def _drop(self) -> None:
-        self._iterator = None
-        self._iterable = ()
+        self._iterator = self._iterable = None
 
 
-class _Sized(_Steps):
+class _SizedBody(_Body):
     __slots__ = ()
 
     def __len__(self) -> int:
         return len(cast("list[bytes]", self._iterable))
 
-
-class _Body(_Steps):
-    """A body that has not been closed."""
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        # The application's close() is not called: it would not have been called without the guard either.
-        finalizing(self._invocation, self._drop)
-        self._invocation.end()
-
-
-class _SizedBody(_Sized, _Body):
-    __slots__ = ()
-
-
-#: The class of a body after it has been closed: without a finalizer, which would cost time in every request.
-_CLOSED: Final[dict[type[_Steps], type[_Steps]]] = {_Body: _Steps, _SizedBody: _Sized}
-
-_END: Final = object()
 
 #: The iterator of a body that has been read to its end.
 _EXHAUSTED: Final[Iterator[bytes]] = iter(())

@@ -17,14 +17,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 T = TypeVar("T")
 
 #: Holds an :class:`~.invocation.Invocation` or None. The modules below that one only pass it through.
-_current: Final[ContextVar[Any]] = ContextVar("tmpguard_invocation", default=None)
+current_variable: Final[ContextVar[Any]] = ContextVar("tmpguard_invocation", default=None)
 
 #: The invocation that the running code belongs to, or None. Every wrapper gets it first.
-get_current: Final = _current.get
+get_current: Final = current_variable.get
 
 #: Make an invocation, or None, the current one. This and ``get_current`` are the context variable's own
 #: methods: a Python frame in between would cost time in every request.
-set_current: Final = _current.set
+set_current: Final = current_variable.set
 
 
 def activate(invocation: object) -> Any:

@@ -19,13 +19,14 @@ from tmpguard.core.storage.quota import Quota
 from tmpguard.core.storage.volume import NO_VOLUME, Volume
 from tmpguard.core.storage.wiper import wiper
 
-from . import context, hooks, real
+from . import context, hooks, real, speedups
 from .attachments import Attachments
 from .context import activate, leave, left_before, restore, unguarded
 from .errors import os_error
 from .layout import TMP
 from .policy import Policy
 from .refusing import RefusalMixin
+from .speedups import InvocationFields
 from .spelling import GONE
 
 P = ParamSpec("P")
@@ -45,7 +46,7 @@ class EndObserver(Protocol):
         """/tmp was wiped, and had held ``usage``. Must not raise."""
 
 
-class Invocation(Attachments, RefusalMixin):
+class Invocation(InvocationFields, Attachments, RefusalMixin):
     """One request's file system (C4.1). Created by :meth:`tmpguard.Guard.invocation`.
 
     It performs no file operation until the application does (C4.7). As a context manager (``with`` or
@@ -55,7 +56,6 @@ class Invocation(Attachments, RefusalMixin):
 
     # A request that accesses no files must cost next to nothing. So attributes that only file operations need
     # are class attributes, which instance attributes replace on first use.
-    ended = False
     #: True if it only watches: nothing is redirected, refused or wiped (C2.5). See :mod:`.watching`.
     watches = False
     #: The volume behind /tmp, if it has been mounted. Unlike ``volume``, reading this never mounts it.
@@ -416,3 +416,4 @@ _lock: Final = real.RLock()
 
 
 hooks.register(hooks.Step.SHARE_WITH_CHILD, _prepare_fork)
+speedups.configure(context.current_variable, Invocation, NO_VOLUME)

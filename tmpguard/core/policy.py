@@ -8,12 +8,13 @@ from typing import Any
 from tmpguard.core.mounts.table import MountTable
 from tmpguard.core.reports.log import Journal
 from tmpguard.core.reports.report import Report
+from tmpguard.core.speedups import PolicyFields
 from tmpguard.core.storage.forgotten import Forgotten
 from tmpguard.core.storage.ledger import Makers
 from tmpguard.core.storage.scratch import ScratchRoot
 
 
-class Policy:
+class Policy(PolicyFields):
     """The base class of :class:`tmpguard.Guard`, which checks the options and sets the attributes.
 
     The packages below the guard use only these attributes. ``storage_size`` is in MB (1 MB = 1,048,576
@@ -46,8 +47,6 @@ class Policy:
     #: Makes the namespaces of contained children: a ``kernel.containment.Containment``. None if ``children``
     #: is not ``"contain"``.
     containment: object | None
-    #: Called with each finished report on a background thread; None for no callback.
-    on_report: Callable[[Report], object] | None
     #: The number of reports dropped because too many were already waiting for ``on_report``.
     dropped_reports = 0
 

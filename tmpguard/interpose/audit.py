@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import stat as modes
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EROFS
@@ -23,6 +22,7 @@ from tmpguard.core.invocation import Invocation, get_current
 from tmpguard.core.layout import is_below
 from tmpguard.core.presence import is_found
 from tmpguard.core.reports import remedies
+from tmpguard.core.speedups import add_audit_hook
 from tmpguard.core.spelling import descriptor_path, is_encodable
 from tmpguard.core.watching import Watching
 from tmpguard.interpose.files.raw import Unopened
@@ -130,7 +130,7 @@ def arm() -> None:
     _active.update(_EVENTS)
     if not _added:
         _added = True
-        sys.addaudithook(_hook)
+        add_audit_hook(_hook, CHANGING)
 
 
 def disarm() -> None:

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from tmpguard.core import real
+from tmpguard.core.speedups import set_ready
 
 from . import audit
 from .late import Finder
@@ -126,6 +127,7 @@ def make_ready() -> None:
         _patch_late()
         audit.arm()
         ready = True
+        set_ready(True)
 
 
 def uninstall() -> None:
@@ -135,6 +137,7 @@ def uninstall() -> None:
         if not _changes:
             return
         ready = False
+        set_ready(False)
         _finder.stop()
         audit.disarm()
         while _changes:

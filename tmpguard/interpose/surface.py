@@ -26,7 +26,7 @@ from tmpguard.interpose.sqlite import errors as sqlite_errors
 
 from . import carry, importing, native, pickling, sockets, spared, temporary
 from .watching.calls import watched
-from .wrapper import ForgettingWrapper, NumberWrapper, Wrapper, beside, unsigned
+from .wrapper import ForgettingWrapper, NumberWrapper, Wrapper, beside, compiled, unsigned
 
 
 class Kind(Enum):
@@ -307,6 +307,7 @@ def held_originals() -> Iterator[Any]:
     """The originals that the table refers to, once for each reference."""
     yield from (call.own for call in TABLE if call.own is not None)
     yield from (original for _, original in unsigned)
+    yield from (wrapper._original for wrapper in compiled)
 
 
 def calls(candidates: Iterable[Candidate]) -> Iterator[Replaced]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from tmpguard.core.errors import shorten
 from tmpguard.core.invocation import Invocation, get_current, redirecting
 from tmpguard.core.mounts.known import forget
+from tmpguard.core.speedups import extension
 from tmpguard.core.storage import outlived
 
 from .given import is_descriptor
@@ -215,18 +216,36 @@ class _Receiver:
         return resolve_name, (self._module,)
 
 
-def quick(original: Callable[..., Any], function: Callable[..., Any], public: str) -> MethodType:
+def quick(original: Callable[..., Any], function: Callable[..., Any], public: str) -> Any:
     """A wrapper for calls that take a microsecond, for which calling a Wrapper object is too slow.
 
-    ``function`` takes a receiver, which it ignores, and gets the invocation itself. The wrapper is a bound
-    method: the interpreter calls it without leaving its loop, and it does not bind again. It cannot compare
-    equal to the original, so the installation adds it to ``os.supports_dir_fd`` and similar sets.
+    ``function`` takes a receiver, which it ignores, and gets the invocation itself. With the extension, the
+    wrapper is an object that calls ``function`` only if the path is not cached. Without it, the wrapper is a
+    bound method: the interpreter calls it without leaving its loop, and it does not bind again. It cannot
+    compare equal to the original, so the installation adds it to ``os.supports_dir_fd`` and similar sets.
     """
+    if extension is not None:
+        return _QuickWrapper(original, function, public)
     _impersonate(function, original, public)
     function.__annotations__ = {}
     unsigned.append([function, original])
     return MethodType(function, _Receiver(public))
 
+
+if extension is not None:
+
+    class _QuickWrapper(extension.Quick, Wrapper):  # type: ignore[name-defined, misc]
+        """A wrapper whose call is in C."""
+
+        def __init__(self, original: Callable[..., Any], function: Callable[..., Any], public: str) -> None:
+            extension.Quick.__init__(self, original, function, public)
+            self._public = public
+            _impersonate(self, original, public)
+            compiled.append(self)
+
+
+#: The quick wrappers in C. Each holds its original once.
+compiled: Final[list[Any]] = []
 
 #: The functions of the quick wrappers that have no signature yet, with their originals.
 unsigned: Final[list[list[Any]]] = []

@@ -27,6 +27,7 @@ from typing import Final
 
 from tmpguard.core import originals
 from tmpguard.core.real import monotonic
+from tmpguard.core.speedups import KnownFields, TableFields
 
 #: The lifetime of a cache.
 SECONDS: Final = 1.0
@@ -35,7 +36,7 @@ MOST_CACHED: Final = 4096
 LONGEST: Final = 255
 
 
-class Known:
+class Known(KnownFields):
     """One generation of the cache. It is used until it expires, and then replaced as a whole.
 
     Every entry must have been checked on disk after the generation was created. So code that walks a path
@@ -43,21 +44,21 @@ class Known:
     entries are lost, which does no harm.
     """
 
-    __slots__ = ("bases", "directories", "expires", "paths", "process_directory", "relative")
+    __slots__ = ("bases", "directories")
 
     def __init__(self) -> None:
         #: Directories that are not symlinks: canonical path to real path.
         self.directories: dict[str, str] = {"": ""}  # the root: the text before the slash of its entries
         #: Canonical absolute paths on the root file system without a symlink in any component.
-        self.paths: set[str] = set()
+        self.paths = set()
         #: Directories that relative paths start from, and whose own paths contain no symlink.
         self.bases: set[str] = set()
         #: The time, by the monotonic clock, at which the generation expires.
         self.expires = monotonic() + SECONDS
         #: The process's own working directory; None if it was not asked for.
-        self.process_directory: str | None = None
+        self.process_directory = None
         #: Paths relative to it without a symlink, so that the kernel need not walk there from the root.
-        self.relative: set[str] = set()
+        self.relative = set()
 
     def add_directory(self, path: str, real: str) -> None:
         """Cache a directory that is not a symlink: its canonical and its real path."""
@@ -91,10 +92,12 @@ def _add(paths: set[str], path: str) -> None:
         paths.add(path)
 
 
-class Knowing:
+class Knowing(TableFields):
     """Holds the current cache: the base class of a guard's mount table."""
 
-    __slots__ = ("__weakref__", "known")
+    __slots__ = ("__weakref__",)
+
+    known: Known
 
     def __init__(self) -> None:
         self.known = Known()

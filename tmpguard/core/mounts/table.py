@@ -114,7 +114,6 @@ class MountTable(Knowing):
         "points",
         "root",
         "scratch",
-        "tails",
         "unlisted",
         "watched",
     )
@@ -175,7 +174,7 @@ class MountTable(Knowing):
         #: By directory, the names that its listing leaves out: they can be reached only by path (C1.5).
         self.unlisted = _by_directory((self.points | self.ancestors) - shown)
         #: The part after /tmp of paths that need no walk; "" for those that do. See :meth:`tail_of`.
-        self.tails: dict[str, str] = {}
+        self.tails = {}
         #: Prefixes of paths that may lead to a mount point.
         self._mounted = tuple(sorted((self.points | self.ancestors) - {TMP}))
 

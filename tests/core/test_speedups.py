@@ -1,0 +1,253 @@
+"""The compiled steps do what the same steps do in Python (C7.2). Where the extension is missing, the same tests run
+against Python alone."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tmpguard
+from tests.support import PROJECT
+from tmpguard.asgi import TmpGuardMiddleware
+from tmpguard.core import originals, speedups
+from tmpguard.core.mounts import known
+from tmpguard.interpose.entries import look
+from tmpguard.interpose.files import builtin_open
+
+compiled = pytest.mark.skipif(speedups.extension is None, reason="the extension was not built")
+
+MISSING = "/tmp/missing.txt"
+KNOWN = str(PROJECT / "pyproject.toml")
+
+
+class Text(str):
+    """A path that is not exactly a str."""
+
+    __slots__ = ()
+
+
+@pytest.fixture
+def invocation(scratch_root: Path) -> Iterator[tmpguard.Invocation]:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    with guard.invocation() as made:
+        Path("/tmp/speedups.txt").write_text("in /tmp")
+        for path in ("pyproject.toml", KNOWN):  # known from now on
+            os.stat(path)
+            open(path).close()
+        yield made
+
+
+def outcome(call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> object:
+    """What the call returns or raises, in a form that can be compared."""
+    try:
+        result = call(*args, **options)
+    except Exception as exc:
+        return type(exc), str(exc), getattr(exc, "filename", None), getattr(exc, "__notes__", None)
+    if isinstance(result, io.IOBase):
+        opened: Any = result
+        with opened:
+            return type(opened), opened.name, opened.mode, opened.read(), getattr(opened, "encoding", None)
+    return tuple(result)[:7]  # without the times: reading a file may change one
+
+
+STATS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    *[((path,), {}) for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "/", "", "/etc/passwd")],
+    *[((path,), {}) for path in (Text(KNOWN), KNOWN.encode(), Path(KNOWN), bytearray(b"/tmp"), "a\0b", "\udcff", "\u2713")],
+    *[((path,), {}) for path in (0, True, None, 1.5, 10**30, "/tmp/speedups.txt/", "/tmp/../tmp/speedups.txt", "missing")],
+    ((), {}),
+    ((), {"path": KNOWN}),
+    ((KNOWN, 1), {}),
+    ((KNOWN,) * 12, {}),
+    ((KNOWN,), {"dir_fd": None}),
+    ((KNOWN,), {"dir_fd": 1000}),
+    ((KNOWN,), {"nothing": 1}),
+]
+
+OPENS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    *[((path,), {}) for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "", "a\0b", "\udcff")],
+    *[((path,), {}) for path in (Text(KNOWN), KNOWN.encode(), Path(KNOWN), None, 1.5)],
+    *[((path, mode), {}) for path in ("/tmp/speedups.txt", KNOWN) for mode in ("r", "rb", "rt", "rr", "b", "", None, Text("r"))],
+    *[((path,), {"mode": mode}) for path in ("/tmp/speedups.txt", KNOWN) for mode in ("r", "rb", "x", 1)],
+    *[((path,), {"encoding": "latin-1"}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[((path, "rb"), {"encoding": "latin-1"}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[((path,), {"encoding": "ascii", "errors": "replace", "newline": ""}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[((path,), {"encoding": "no such"}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[((path, "r", -1, "utf-8"), {}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[((path, "rb", 0), {}) for path in ("/tmp/speedups.txt", KNOWN)],
+    ((), {}),
+    ((KNOWN,), {"file": KNOWN}),
+    ((KNOWN, "r"), {"mode": "r"}),
+    ((KNOWN,) * 12, {}),
+    ((KNOWN,), {"closefd": False}),
+    ((KNOWN,), {"opener": None}),
+    ((KNOWN,), {"nothing": 1}),
+]
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within", "outside"])
+@pytest.mark.parametrize(("args", "options"), STATS)
+@pytest.mark.parametrize("name", ["stat", "lstat"])
+def test_a_look_has_the_outcome_of_the_same_steps_in_python(
+    invocation: tmpguard.Invocation, name: str, args: tuple[Any, ...], options: dict[str, Any], within: bool
+) -> None:
+    function = {"stat": look._quick_stat, "lstat": look._quick_lstat}[name]
+    check(getattr(os, name), function, args, options, within)
+
+
+@pytest.mark.parametrize("within", [True, False], ids=["within", "outside"])
+@pytest.mark.parametrize(("args", "options"), OPENS)
+def test_opening_to_read_has_the_outcome_of_the_same_steps_in_python(
+    invocation: tmpguard.Invocation, args: tuple[Any, ...], options: dict[str, Any], within: bool
+) -> None:
+    check(open, builtin_open._quick_open, args, options, within)
+
+
+def check(
+    call: Callable[..., Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    within: bool,
+) -> None:
+    if within:
+        found, expected = (outcome(call, args, options), outcome(function, (None, *args), options))
+    else:
+        with tmpguard.core.context.unguarded():
+            found, expected = (outcome(call, args, options), outcome(function, (None, *args), options))
+    if isinstance(expected, tuple) and expected[0] is TypeError:
+        assert isinstance(found, tuple)
+        assert found[0] is TypeError  # Python counts the receiver in its message
+    else:
+        assert found == expected
+
+
+def test_an_expired_cache_is_not_used(
+    invocation: tmpguard.Invocation
+) -> None:
+    table = invocation.guard.mounts
+    before = table.known
+    assert KNOWN in before.paths
+    before.expires = 0.0  # a second has passed
+    assert os.stat(KNOWN) == originals.stat(KNOWN)
+    assert table.known is not before
+    assert KNOWN in table.known.paths
+
+
+def test_another_generation_of_the_cache_is_used_at_once(invocation: tmpguard.Invocation) -> None:
+    assert KNOWN in invocation.guard.mounts.known.paths
+    known.forget()
+    assert KNOWN not in invocation.guard.mounts.known.paths
+    assert os.stat(KNOWN) == originals.stat(KNOWN)
+    assert KNOWN in invocation.guard.mounts.known.paths
+
+
+def test_quick_calls_keep_nothing_alive(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    path, real, table = str(PROJECT / "README.md"), "/tmp/" + "real.txt", guard.mounts
+
+    def use() -> weakref.ref[tmpguard.Invocation]:
+        with guard.invocation() as invocation:
+            Path(real).write_text("x")
+            for _ in range(100):
+                os.stat(path), os.lstat(path), os.stat(real), os.path.exists(MISSING)
+                open(path).close(), open(path, "rb").close(), open(real, encoding="ascii").close()
+            return weakref.ref(invocation)
+
+    use()
+    counted = [path, real, MISSING, table, table.known, originals.stat, originals.open, None, "r", guard]
+    gc.collect()
+    before = [sys.getrefcount(one) for one in counted]
+    invocations = [use() for _ in range(20)]
+    tmpguard.drain()
+    gc.collect()
+    assert [one() for one in invocations] == [None] * 20
+    grown = [sys.getrefcount(one) - count for one, count in zip(counted, before, strict=True)]
+    assert max(grown) < 100
+
+
+def test_guards_and_middlewares_can_be_copied(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    made = copy.copy(guard)
+    assert made.mounts is guard.mounts
+    assert made.quick_table is guard.mounts
+    assert made.on_report is None
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    middleware = copy.copy(TmpGuardMiddleware(app, guard=guard))
+    assert middleware.app is app
+    assert middleware.guard is guard
+
+
+@compiled
+def test_the_extension_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(TypeError, match="a middleware"):
+        speedups.extension.begin(object())
+    with pytest.raises(TypeError, match="an invocation and what was current before"):
+        speedups.extension.finish(object())
+    with pytest.raises(TypeError):
+        speedups.extension.Steps([b""])
+    with pytest.raises(TypeError):
+        speedups.extension.configure(object(), object, None)
+    with pytest.raises(TypeError, match="derived from InvocationFields"):
+        speedups.extension.configure(tmpguard.core.context.current_variable, object, None)
+
+
+REQUEST = """
+import asyncio, tmpguard
+from tmpguard.asgi import TmpGuardMiddleware
+from tmpguard.core import speedups
+
+async def app(scope, receive, send):
+    open("/tmp/fits", "w").close()
+    open("file.txt", "w")
+
+async def run():
+    await TmpGuardMiddleware(app, bundle=None)({"type": "http"}, None, None)
+
+try:
+    asyncio.run(run())
+except OSError as exc:
+    print(exc.strerror, speedups.extension is not None)
+"""
+
+
+def test_the_extension_can_be_switched_off() -> None:
+    environment = {**os.environ, "TMPGUARD_NO_EXTENSION": "1"}
+    for env, used in ((environment, False), (dict(os.environ), speedups.extension is not None)):
+        ran = subprocess.run([sys.executable, "-c", REQUEST], env=env, capture_output=True, text=True, cwd=PROJECT)
+        assert ran.stdout == f"Read-only file system {used}\n", ran.stderr
+
+
+OTHER_COPY = """
+import sys
+import tmpguard
+from tmpguard.core import speedups
+for name in [name for name in sys.modules if name.partition(".")[0] == "tmpguard"]:
+    del sys.modules[name]
+import tmpguard as again
+from tmpguard.core import speedups as other
+assert again is not tmpguard
+assert other.extension is None
+with again.invocation(bundle=None):
+    try:
+        open("file.txt", "w")
+    except OSError as exc:
+        print(exc.strerror)
+"""
+
+
+@compiled
+def test_a_second_copy_of_tmpguard_in_the_process_does_without_the_extension() -> None:
+    ran = subprocess.run([sys.executable, "-c", OTHER_COPY], capture_output=True, text=True, cwd=PROJECT)
+    assert ran.stdout == "Read-only file system\n", ran.stderr

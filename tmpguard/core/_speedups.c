@@ -1,0 +1,1208 @@
+/* The steps that every request pays for, compiled (DESIGN, decision 9).
+
+   This extension is optional. tmpguard/core/speedups.py says what each part does, and has the same in Python
+   for where the extension is missing; the tests run with and without it. What is rare, and every refusal, is
+   left to the Python code.
+
+   All of it runs while the global interpreter lock is held, which tmpguard requires, and in the main
+   interpreter. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <time.h>
+
+/* Changes together with the number in speedups.py whenever the two would no longer fit. */
+#define REVISION 1
+
+#if PY_VERSION_HEX < 0x030d0000
+#define Py_IsFinalizing _Py_IsFinalizing
+#endif
+
+#define MOST_ARGUMENTS 8
+
+static PyInterpreterState *main_interpreter;
+
+/* What configure() was given. */
+static PyObject *current_variable;  /* the context variable with the current invocation, or None */
+static PyTypeObject *plain_type;    /* Invocation */
+static PyObject *no_volume;         /* what its attribute `mounted` is until it has used files */
+
+/* What an iteration ends with. */
+static PyObject *end_of_body;
+
+static PyObject *str_app, *str_buffer, *str_bundled, *str_close, *str_cwd, *str_end,
+    *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
+    *str_raw, *str_abandon, *str_encoding, *str_errors, *str_newline;
+
+/* --- the context variable --------------------------------------------------------------------------------- */
+
+/* The current invocation, or None. A new reference; NULL with an exception. */
+static PyObject *
+get_current(void)
+{
+    PyObject *found = NULL;
+    if (current_variable == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "tmpguard.core._speedups is not configured");
+        return NULL;
+    }
+    if (PyContextVar_Get(current_variable, NULL, &found) < 0) {
+        return NULL;
+    }
+    return found != NULL ? found : Py_NewRef(Py_None);
+}
+
+static int
+set_current(PyObject *invocation)
+{
+    PyObject *token = PyContextVar_Set(current_variable, invocation);
+    if (token == NULL) {
+        return -1;
+    }
+    Py_DECREF(token);
+    return 0;
+}
+
+/* The same while an exception may be set, which is kept. */
+static int
+restore_current(PyObject *before)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int failed = set_current(before);
+    if (failed) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return -1;
+    }
+    PyErr_Restore(type, value, traceback);
+    return 0;
+}
+
+/* --- the fields that are read here ------------------------------------------------------------------------- */
+
+/* One generation of a guard's cache: the base class of Known. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *expires;
+    PyObject *paths;
+    PyObject *process_directory;
+    PyObject *relative;
+} Known;
+
+/* The base class of Knowing, and so of MountTable. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *known;
+    PyObject *tails;
+} Table;
+
+/* The base class of Policy, and so of Guard. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *quick_table;
+    PyObject *begins_plainly;
+    PyObject *on_report;
+} Policy;
+
+/* The base class of Invocation. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *guard;
+    PyObject *ended;
+} Invocation;
+
+/* The base class of the ASGI and WSGI middlewares. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *app;
+    PyObject *guard;
+} Middleware;
+
+static int
+known_traverse(Known *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->expires);
+    Py_VISIT(self->paths);
+    Py_VISIT(self->process_directory);
+    Py_VISIT(self->relative);
+    return 0;
+}
+
+static int
+known_clear(Known *self)
+{
+    Py_CLEAR(self->expires);
+    Py_CLEAR(self->paths);
+    Py_CLEAR(self->process_directory);
+    Py_CLEAR(self->relative);
+    return 0;
+}
+
+static int
+table_traverse(Table *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->known);
+    Py_VISIT(self->tails);
+    return 0;
+}
+
+static int
+table_clear(Table *self)
+{
+    Py_CLEAR(self->known);
+    Py_CLEAR(self->tails);
+    return 0;
+}
+
+static int
+policy_traverse(Policy *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->quick_table);
+    Py_VISIT(self->begins_plainly);
+    Py_VISIT(self->on_report);
+    return 0;
+}
+
+static int
+policy_clear(Policy *self)
+{
+    Py_CLEAR(self->quick_table);
+    Py_CLEAR(self->begins_plainly);
+    Py_CLEAR(self->on_report);
+    return 0;
+}
+
+static int
+invocation_traverse(Invocation *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->guard);
+    Py_VISIT(self->ended);
+    return 0;
+}
+
+static int
+invocation_clear(Invocation *self)
+{
+    Py_CLEAR(self->guard);
+    Py_CLEAR(self->ended);
+    return 0;
+}
+
+static int
+middleware_traverse(Middleware *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->app);
+    Py_VISIT(self->guard);
+    return 0;
+}
+
+static int
+middleware_clear(Middleware *self)
+{
+    Py_CLEAR(self->app);
+    Py_CLEAR(self->guard);
+    return 0;
+}
+
+/* Frees an object of one of the types of this module, all of which the garbage collector tracks. */
+static void
+fields_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_TYPE(self)->tp_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef known_members[] = {
+    {"expires", T_OBJECT_EX, offsetof(Known, expires), 0, NULL},
+    {"paths", T_OBJECT_EX, offsetof(Known, paths), 0, NULL},
+    {"process_directory", T_OBJECT_EX, offsetof(Known, process_directory), 0, NULL},
+    {"relative", T_OBJECT_EX, offsetof(Known, relative), 0, NULL},
+    {NULL},
+};
+
+static PyMemberDef table_members[] = {
+    {"known", T_OBJECT_EX, offsetof(Table, known), 0, NULL},
+    {"tails", T_OBJECT_EX, offsetof(Table, tails), 0, NULL},
+    {NULL},
+};
+
+static PyMemberDef policy_members[] = {
+    {"quick_table", T_OBJECT_EX, offsetof(Policy, quick_table), 0, NULL},
+    {"begins_plainly", T_OBJECT_EX, offsetof(Policy, begins_plainly), 0, NULL},
+    {"on_report", T_OBJECT_EX, offsetof(Policy, on_report), 0, NULL},
+    {NULL},
+};
+
+static PyMemberDef invocation_members[] = {
+    {"guard", T_OBJECT_EX, offsetof(Invocation, guard), 0, NULL},
+    {"ended", T_OBJECT_EX, offsetof(Invocation, ended), 0, NULL},
+    {NULL},
+};
+
+static PyMemberDef middleware_members[] = {
+    {"app", T_OBJECT_EX, offsetof(Middleware, app), 0, NULL},
+    {"guard", T_OBJECT_EX, offsetof(Middleware, guard), 0, NULL},
+    {NULL},
+};
+
+/* Takes any arguments: the constructors of the derived classes check them. */
+static PyObject *
+fields_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    return type->tp_alloc(type, 0);
+}
+
+static PyObject *
+invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL) {
+        ((Invocation *)self)->ended = Py_NewRef(Py_False);
+    }
+    return self;
+}
+
+#define FIELDS_TYPE(NAME, STRUCT, LOWER, NEW)                                                            \
+    static PyTypeObject NAME = {                                                                    \
+        PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups." #STRUCT "Fields",       \
+        .tp_basicsize = sizeof(STRUCT),                                                             \
+        .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                  \
+        .tp_traverse = (traverseproc)LOWER##_traverse,                                              \
+        .tp_clear = (inquiry)LOWER##_clear,                                                         \
+        .tp_dealloc = fields_dealloc,                                                               \
+        .tp_members = LOWER##_members,                                                              \
+        .tp_new = NEW,                                                                              \
+    }
+
+FIELDS_TYPE(KnownFields, Known, known, fields_new);
+FIELDS_TYPE(TableFields, Table, table, fields_new);
+FIELDS_TYPE(PolicyFields, Policy, policy, fields_new);
+FIELDS_TYPE(InvocationFields, Invocation, invocation, invocation_new);
+FIELDS_TYPE(MiddlewareFields, Middleware, middleware, fields_new);
+
+/* --- a request begins and ends ------------------------------------------------------------------------------ */
+
+/* Whether the audit hook is armed and everything that an invocation needs is installed. */
+static bool ready;
+
+static PyObject *
+new_invocation(PyObject *guard)
+{
+    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || ((Policy *)guard)->begins_plainly != Py_True) {
+        return PyObject_CallMethodNoArgs(guard, str_invocation);
+    }
+    /* Invocation.__init__() does no more than this. */
+    PyObject *invocation = invocation_new(plain_type, NULL, NULL);
+    if (invocation != NULL) {
+        ((Invocation *)invocation)->guard = Py_NewRef(guard);
+    }
+    return invocation;
+}
+
+static PyObject *
+begin(PyObject *module, PyObject *middleware)
+{
+    Middleware *fields = (Middleware *)middleware;
+    if (!PyObject_TypeCheck(middleware, &MiddlewareFields) || fields->app == NULL || fields->guard == NULL) {
+        PyErr_SetString(PyExc_TypeError, "begin() takes a middleware");
+        return NULL;
+    }
+    PyObject *before = NULL, *result = NULL;
+    PyObject *app = Py_NewRef(fields->app);
+    PyObject *invocation = new_invocation(fields->guard);
+    if (invocation != NULL) {
+        before = get_current();
+    }
+    if (before != NULL) {
+        result = PyTuple_Pack(3, app, invocation, before);
+    }
+    if (result != NULL && set_current(invocation) < 0) {
+        Py_CLEAR(result);
+    }
+    Py_DECREF(app);
+    Py_XDECREF(invocation);
+    Py_XDECREF(before);
+    return result;
+}
+
+/* 1 if the invocation is over with this, 0 if there is more to do, -1 with an exception. */
+static int
+end_quickly(PyObject *invocation)
+{
+    if (Py_TYPE(invocation) != plain_type) {
+        return 0;
+    }
+    Invocation *fields = (Invocation *)invocation;
+    if (fields->guard == NULL || !PyObject_TypeCheck(fields->guard, &PolicyFields) ||
+        ((Policy *)fields->guard)->on_report != Py_None) {
+        return 0;
+    }
+    /* First, as Invocation.end() does: from now on nothing can be mounted. */
+    Py_XSETREF(fields->ended, Py_NewRef(Py_True));
+    PyObject *mounted = PyObject_GetAttr(invocation, str_mounted);
+    if (mounted == NULL) {
+        return -1;
+    }
+    Py_DECREF(mounted);
+    return mounted == no_volume;
+}
+
+static PyObject *
+finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "finish() takes an invocation and what was current before");
+        return NULL;
+    }
+    PyObject *now = get_current();
+    if (now == NULL) {
+        return NULL;
+    }
+    Py_DECREF(now);
+    if (now == args[0] && set_current(args[1]) < 0) {
+        return NULL;
+    }
+    int over = end_quickly(args[0]);
+    if (over < 0) {
+        return NULL;
+    }
+    return Py_NewRef(over ? Py_True : Py_False);
+}
+
+static PyObject *
+generator_finalizer(PyObject *module, PyObject *unused)
+{
+    PyObject *finalizer = PyThreadState_Get()->async_gen_finalizer;
+    return Py_NewRef(finalizer != NULL ? finalizer : Py_None);
+}
+
+/* --- the body of a WSGI response ----------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *invocation;
+    PyObject *iterable;
+    PyObject *iterator;
+    char over;
+} Steps;
+
+static int
+steps_init(Steps *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *iterable, *invocation;
+    if ((kwargs != NULL && PyDict_GET_SIZE(kwargs)) ||
+        !PyArg_UnpackTuple(args, "Steps", 2, 2, &iterable, &invocation)) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "Steps() takes no keyword arguments");
+        }
+        return -1;
+    }
+    Py_XSETREF(self->iterable, Py_NewRef(iterable));
+    Py_XSETREF(self->invocation, Py_NewRef(invocation));
+    return 0;
+}
+
+static int
+steps_traverse(Steps *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->invocation);
+    Py_VISIT(self->iterable);
+    Py_VISIT(self->iterator);
+    return 0;
+}
+
+static int
+steps_clear(Steps *self)
+{
+    Py_CLEAR(self->invocation);
+    Py_CLEAR(self->iterable);
+    Py_CLEAR(self->iterator);
+    return 0;
+}
+
+/* A body that was dropped without being closed: _abandon() of the derived class ends the invocation. */
+static void
+steps_finalize(PyObject *self)
+{
+    Steps *steps = (Steps *)self;
+    if (steps->over || steps->invocation == NULL) {
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    steps->over = 1;
+    PyObject *result = PyObject_CallMethodNoArgs(self, str_abandon);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void
+steps_dealloc(PyObject *self)
+{
+    if (Py_TYPE(self)->tp_finalize != NULL && PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return; /* somebody holds it again */
+    }
+    fields_dealloc(self);
+}
+
+static PyObject *
+steps_step(Steps *self, PyObject *unused)
+{
+    PyObject *before = get_current();
+    if (before == NULL) {
+        return NULL;
+    }
+    if (self->invocation == NULL || set_current(self->invocation) < 0) {
+        Py_DECREF(before);
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "the body has no invocation");
+        }
+        return NULL;
+    }
+    PyObject *part = NULL;
+    if ((self->iterator == NULL || self->iterator == Py_None) && self->iterable != NULL) {
+        PyObject *iterator = PyObject_GetIter(self->iterable);
+        if (iterator != NULL) {
+            Py_XSETREF(self->iterator, iterator);
+        }
+    }
+    if (!PyErr_Occurred() && self->iterator != NULL) {
+        PyObject *iterator = Py_NewRef(self->iterator); /* the application may close the body meanwhile */
+        part = PyIter_Check(iterator) ? PyIter_Next(iterator) : NULL;
+        if (part == NULL && !PyErr_Occurred() && !PyIter_Check(iterator)) {
+            PyErr_Format(PyExc_TypeError, "'%.200s' object is not an iterator", Py_TYPE(iterator)->tp_name);
+        }
+        Py_DECREF(iterator);
+    }
+    int failed = restore_current(before);
+    Py_DECREF(before);
+    if (failed) {
+        Py_XDECREF(part);
+        return NULL;
+    }
+    if (part == NULL && !PyErr_Occurred()) {
+        Py_CLEAR(self->iterator);
+        return Py_NewRef(end_of_body);
+    }
+    return part;
+}
+
+/* Call the close() of the iterable, if it has one. */
+static int
+close_iterable(PyObject *iterable)
+{
+    PyObject *close = NULL;
+#if PY_VERSION_HEX >= 0x030d0000
+    if (PyObject_GetOptionalAttr(iterable, str_close, &close) < 0) {
+        return -1;
+    }
+#else
+    if (_PyObject_LookupAttr(iterable, str_close, &close) < 0) {
+        return -1;
+    }
+#endif
+    if (close == NULL) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallNoArgs(close);
+    Py_DECREF(close);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static PyObject *
+steps_finish(Steps *self, PyObject *unused)
+{
+    if (self->over) {
+        Py_RETURN_NONE;
+    }
+    self->over = 1;
+    PyObject *before = get_current();
+    if (before == NULL || set_current(self->invocation) < 0) {
+        Py_XDECREF(before);
+        return NULL;
+    }
+    PyObject *invocation = Py_NewRef(self->invocation);
+    PyObject *iterable = Py_NewRef(self->iterable);
+    close_iterable(iterable);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    /* Within the invocation: dropping a generator runs its finally clauses, which belong to the request. */
+    Py_CLEAR(self->iterator);
+    Py_CLEAR(self->iterable);
+    Py_DECREF(iterable);
+    set_current(before);
+    Py_DECREF(before);
+    if (!PyErr_Occurred()) {
+        int over = end_quickly(invocation);
+        if (over == 0) {
+            Py_XDECREF(PyObject_CallMethodNoArgs(invocation, str_end));
+        }
+    }
+    Py_DECREF(invocation);
+    if (PyErr_Occurred()) { /* in tmpguard itself: that is the error to show */
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return NULL;
+    }
+    if (type != NULL) {
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMemberDef steps_members[] = {
+    {"_invocation", T_OBJECT_EX, offsetof(Steps, invocation), READONLY, NULL},
+    {"_iterable", T_OBJECT, offsetof(Steps, iterable), 0, NULL},
+    {"_iterator", T_OBJECT, offsetof(Steps, iterator), 0, NULL},
+    {NULL},
+};
+
+static PyMethodDef steps_methods[] = {
+    {"_step", (PyCFunction)steps_step, METH_NOARGS, NULL},
+    {"_finish", (PyCFunction)steps_finish, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyTypeObject StepsType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups.Steps",
+    .tp_basicsize = sizeof(Steps),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = fields_new,
+    .tp_init = (initproc)steps_init,
+    .tp_traverse = (traverseproc)steps_traverse,
+    .tp_clear = (inquiry)steps_clear,
+    .tp_finalize = steps_finalize,
+    .tp_dealloc = steps_dealloc,
+    .tp_members = steps_members,
+    .tp_methods = steps_methods,
+};
+
+/* --- the quick calls ------------------------------------------------------------------------------------------ */
+
+enum kind { STAT, OPEN };
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *original;
+    PyObject *within;
+    int kind;
+} Quick;
+
+/* `value` has the attribute `name`; a new reference. */
+static inline PyObject *
+attribute(PyObject *value, PyObject *name)
+{
+    return PyObject_GetAttr(value, name);
+}
+
+static bool
+is_expired(Known *known)
+{
+    struct timespec now;
+    if (known->expires == NULL || !PyFloat_CheckExact(known->expires) ||
+        clock_gettime(CLOCK_MONOTONIC, &now) != 0) {
+        return true;
+    }
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec >= PyFloat_AS_DOUBLE(known->expires);
+}
+
+/* Whether the invocation's working directory is the one that `known` says the process is in. -1 for an error. */
+static int
+is_at_home(PyObject *invocation, Known *known)
+{
+    if (known->process_directory == NULL || !PyUnicode_CheckExact(known->process_directory)) {
+        return 0;
+    }
+    PyObject *namespace = attribute(invocation, str_made_namespace);
+    if (namespace == NULL) {
+        return -1;
+    }
+    if (namespace == Py_None) {
+        Py_DECREF(namespace);
+        return 0;
+    }
+    PyObject *cwd = attribute(namespace, str_cwd);
+    Py_DECREF(namespace);
+    if (cwd == NULL) {
+        return -1;
+    }
+    int same = PyUnicode_CheckExact(cwd) && PyUnicode_Compare(cwd, known->process_directory) == 0;
+    Py_DECREF(cwd);
+    return PyErr_Occurred() ? -1 : same;
+}
+
+/* Whether `path` can be given to the kernel as it is: it leads through no symlink outside /tmp. -1: an error. */
+static int
+is_known(PyObject *invocation, Table *table, PyObject *path)
+{
+    Known *known = (Known *)table->known;
+    if (known == NULL || !PyObject_TypeCheck((PyObject *)known, &KnownFields) || known->paths == NULL ||
+        known->relative == NULL) {
+        return 0;
+    }
+    Py_INCREF(known);
+    int found = PySet_Contains(known->paths, path);
+    if (found == 0) {
+        found = PySet_Contains(known->relative, path);
+        if (found > 0) {
+            found = is_at_home(invocation, known);
+        }
+    }
+    if (found > 0 && is_expired(known)) {
+        found = 0;
+    }
+    Py_DECREF(known);
+    return found;
+}
+
+/* The real path of `path` below /tmp, if its text alone determines it. NULL, perhaps with an exception. */
+static PyObject *
+real_path(PyObject *invocation, Table *table, PyObject *path)
+{
+    if (table->tails == NULL || !PyDict_CheckExact(table->tails)) {
+        return NULL;
+    }
+    PyObject *tail = PyDict_GetItemWithError(table->tails, path);
+    if (tail == NULL || !PyUnicode_CheckExact(tail) || PyUnicode_GET_LENGTH(tail) == 0) {
+        return NULL;
+    }
+    Py_INCREF(tail);
+    PyObject *real = NULL;
+    PyObject *mounted = attribute(invocation, str_mounted);
+    if (mounted != NULL) {
+        PyObject *prefix = mounted == no_volume ? NULL : attribute(mounted, str_prefix);
+        if (prefix != NULL && PyUnicode_CheckExact(prefix) && PyUnicode_GET_LENGTH(prefix)) {
+            real = PyUnicode_Concat(prefix, tail);
+        }
+        Py_XDECREF(prefix);
+        Py_DECREF(mounted);
+    }
+    Py_DECREF(tail);
+    return real;
+}
+
+/* The table to look `invocation` up in; NULL if Python has to find out. A borrowed reference: the guard, which
+   the invocation holds, keeps it. */
+static Table *
+table_of(PyObject *invocation)
+{
+    if (!PyObject_TypeCheck(invocation, &InvocationFields)) {
+        return NULL;
+    }
+    PyObject *guard = ((Invocation *)invocation)->guard;
+    if (guard == NULL || !PyObject_TypeCheck(guard, &PolicyFields)) {
+        return NULL;
+    }
+    PyObject *table = ((Policy *)guard)->quick_table;
+    return table != NULL && PyObject_TypeCheck(table, &TableFields) ? (Table *)table : NULL;
+}
+
+/* Whether the exception that is set is an OSError, which the Python code then raises in its own way. */
+static bool
+drop_os_error(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
+/* 1 and *result (NULL with an exception), or 0 if the Python code has to do it, -1 with an exception. */
+static int
+stat_quickly(Quick *self, PyObject *invocation, PyObject *path, PyObject **result)
+{
+    Table *table = table_of(invocation);
+    if (table == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int known = is_known(invocation, table, path);
+    if (known < 0) {
+        return -1;
+    }
+    if (known) {
+        *result = PyObject_CallOneArg(self->original, path);
+        return 1;
+    }
+    PyObject *real = real_path(invocation, table, path);
+    if (real == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    *result = PyObject_CallOneArg(self->original, real);
+    Py_DECREF(real);
+    return *result == NULL && drop_os_error() ? 0 : 1;
+}
+
+/* Whether the mode of open() is one that only reads: "r", "rb" or "rt". */
+static bool
+reads(PyObject *mode)
+{
+    if (!PyUnicode_CheckExact(mode) || !PyUnicode_IS_ASCII(mode)) {
+        return false;
+    }
+    const char *text = (const char *)PyUnicode_1BYTE_DATA(mode);
+    Py_ssize_t length = PyUnicode_GET_LENGTH(mode);
+    return length > 0 && text[0] == 'r' && (length == 1 || (length == 2 && (text[1] == 'b' || text[1] == 't')));
+}
+
+/* Whether the arguments of open() are a path, a mode to read, and at most an encoding and the like. */
+static bool
+opens_to_read(PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count < 1 || count > 2 || !PyUnicode_CheckExact(args[0]) || (count == 2 && !reads(args[1]))) {
+        return false;
+    }
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (name == str_mode && count == 1 && reads(args[count + i])) {
+            continue;
+        }
+        if (name != str_encoding && name != str_errors && name != str_newline) {
+            return false;
+        }
+    }
+    return count + named < MOST_ARGUMENTS;
+}
+
+/* Give the opened file the application's name. */
+static int
+rename_opened(PyObject *opened, PyObject *name)
+{
+    PyObject *raw = NULL;
+    PyObject *buffer = NULL;
+#if PY_VERSION_HEX >= 0x030d0000
+    if (PyObject_GetOptionalAttr(opened, str_buffer, &buffer) < 0) {
+        return -1;
+    }
+#else
+    if (_PyObject_LookupAttr(opened, str_buffer, &buffer) < 0) {
+        return -1;
+    }
+#endif
+    raw = attribute(buffer != NULL ? buffer : opened, str_raw);
+    Py_XDECREF(buffer);
+    if (raw == NULL) {
+        return -1;
+    }
+    int failed = PyObject_SetAttr(raw, str_name, name);
+    Py_DECREF(raw);
+    return failed;
+}
+
+/* Whether the invocation has open files from /tmp/package, so that Python has to keep account. -1: an error. */
+static int
+has_bundled(PyObject *invocation)
+{
+    PyObject *namespace = attribute(invocation, str_made_namespace);
+    if (namespace == NULL) {
+        return -1;
+    }
+    if (namespace == Py_None) {
+        Py_DECREF(namespace);
+        return 0;
+    }
+    PyObject *bundled = attribute(namespace, str_bundled);
+    Py_DECREF(namespace);
+    if (bundled == NULL) {
+        return -1;
+    }
+    int any = !PyDict_CheckExact(bundled) || PyDict_GET_SIZE(bundled) > 0;
+    Py_DECREF(bundled);
+    return any;
+}
+
+static int
+open_quickly(Quick *self, PyObject *invocation, PyObject *const *args, Py_ssize_t count, PyObject *names,
+             PyObject **result)
+{
+    PyObject *path = args[0];
+    Table *table = table_of(invocation);
+    if (table == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int known = is_known(invocation, table, path);
+    if (known < 0) {
+        return -1;
+    }
+    if (known) {
+        int any = has_bundled(invocation);
+        if (any) {
+            return any < 0 ? -1 : 0;
+        }
+        *result = PyObject_Vectorcall(self->original, args, count, names);
+        return *result == NULL && drop_os_error() ? 0 : 1;
+    }
+    PyObject *real = real_path(invocation, table, path);
+    if (real == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    PyObject *changed[MOST_ARGUMENTS];
+    memcpy(changed, args, (count + named) * sizeof(PyObject *));
+    changed[0] = real;
+    *result = PyObject_Vectorcall(self->original, changed, count, names);
+    Py_DECREF(real);
+    if (*result == NULL) {
+        return drop_os_error() ? 0 : 1;
+    }
+    if (rename_opened(*result, path) < 0) {
+        Py_CLEAR(*result);
+    }
+    return 1;
+}
+
+/* Call the Python function, whose first parameter is ignored. */
+static PyObject *
+call_within(Quick *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET) {
+        PyObject **shifted = (PyObject **)args - 1;
+        PyObject *kept = shifted[0];
+        shifted[0] = (PyObject *)self;
+        PyObject *result = PyObject_Vectorcall(self->within, shifted, count + 1, names);
+        shifted[0] = kept;
+        return result;
+    }
+    Py_ssize_t all = count + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject *few[MOST_ARGUMENTS + 2], **shifted = few;
+    if (all > MOST_ARGUMENTS) {
+        shifted = PyMem_Malloc((all + 1) * sizeof(PyObject *));
+        if (shifted == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    shifted[0] = (PyObject *)self;
+    if (all > 0) {
+        memcpy(shifted + 1, args, all * sizeof(PyObject *));
+    }
+    PyObject *result = PyObject_Vectorcall(self->within, shifted, count + 1, names);
+    if (shifted != few) {
+        PyMem_Free(shifted);
+    }
+    return result;
+}
+
+static PyObject *
+quick_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Quick *self = (Quick *)callable;
+    PyObject *invocation = get_current();
+    if (invocation == NULL) {
+        return NULL;
+    }
+    if (invocation == Py_None) {
+        Py_DECREF(invocation);
+        return PyObject_Vectorcall(self->original, args, nargsf, names);
+    }
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    PyObject *result = NULL;
+    int done = 0;
+    if (self->kind == OPEN) {
+        if (opens_to_read(args, count, names)) {
+            done = open_quickly(self, invocation, args, count, names, &result);
+        }
+    }
+    else if (count == 1 && names == NULL && PyUnicode_CheckExact(args[0])) {
+        done = stat_quickly(self, invocation, args[0], &result);
+    }
+    Py_DECREF(invocation);
+    if (done) {
+        return result;
+    }
+    return call_within(self, args, nargsf, names);
+}
+
+static int
+quick_init(Quick *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *original, *within;
+    const char *public;
+    if (!PyArg_ParseTuple(args, "OOs:Quick", &original, &within, &public)) {
+        return -1;
+    }
+    Py_XSETREF(self->original, Py_NewRef(original));
+    Py_XSETREF(self->within, Py_NewRef(within));
+    self->kind = strcmp(public, "io.open") == 0 ? OPEN : STAT;
+    self->vectorcall = quick_call;
+    PyTypeObject *type = Py_TYPE(self);
+    if (type->tp_call == PyVectorcall_Call && type->tp_vectorcall_offset == offsetof(Quick, vectorcall)) {
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL; /* which a class in Python does not inherit before 3.12 */
+    }
+    return 0;
+}
+
+static int
+quick_traverse(Quick *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->original);
+    Py_VISIT(self->within);
+    return 0;
+}
+
+static int
+quick_clear(Quick *self)
+{
+    Py_CLEAR(self->original);
+    Py_CLEAR(self->within);
+    return 0;
+}
+
+static PyMemberDef quick_members[] = {
+    {"_original", T_OBJECT_EX, offsetof(Quick, original), READONLY, NULL},
+    {"_within", T_OBJECT_EX, offsetof(Quick, within), READONLY, NULL},
+    {NULL},
+};
+
+static PyTypeObject QuickType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups.Quick",
+    .tp_basicsize = sizeof(Quick),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Quick, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_new = fields_new,
+    .tp_init = (initproc)quick_init,
+    .tp_traverse = (traverseproc)quick_traverse,
+    .tp_clear = (inquiry)quick_clear,
+    .tp_dealloc = fields_dealloc,
+    .tp_members = quick_members,
+};
+
+/* --- the audit hook ---------------------------------------------------------------------------------------- */
+
+static PyObject *audit_function;
+static bool added;
+
+/* O_WRONLY | O_RDWR, and whatever creates or empties a file: as CHANGING in tmpguard/interpose/modes.py. */
+static long changing;
+
+static bool
+is_harmless_open(PyObject *args)
+{
+    if (!PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) != 3) {
+        return false;
+    }
+    PyObject *flags = PyTuple_GET_ITEM(args, 2);
+    if (!PyLong_CheckExact(flags)) {
+        return false;
+    }
+    int overflow;
+    long value = PyLong_AsLongAndOverflow(flags, &overflow);
+    return !overflow && value != 0 && !(value & changing);
+}
+
+static bool
+is_of_interest(const char *event)
+{
+    if (event[0] == 'o') {
+        if (strcmp(event, "open") == 0) {
+            return true;
+        }
+        return event[1] == 's' && event[2] == '.' && strcmp(event, "os.listdir") != 0 &&
+               strcmp(event, "os.scandir") != 0 && strcmp(event, "os.putenv") != 0;
+    }
+    return event[0] == 's' && (strcmp(event, "socket.bind") == 0 || strcmp(event, "sqlite3.connect") == 0 ||
+                               strcmp(event, "subprocess.Popen") == 0);
+}
+
+static int
+audit(const char *event, PyObject *args, void *data)
+{
+    /* Every audited event of the process pays for these lines. */
+    if (!ready || !is_of_interest(event) || Py_IsFinalizing() ||
+        PyInterpreterState_Get() != main_interpreter) {
+        return 0;
+    }
+    PyObject *invocation = get_current();
+    if (invocation == NULL) {
+        return -1;
+    }
+    Py_DECREF(invocation);
+    if (invocation == Py_None || (event[2] == 'e' && is_harmless_open(args))) {
+        return 0;
+    }
+    PyObject *name = PyUnicode_FromString(event);
+    if (name == NULL) {
+        return -1;
+    }
+    PyThreadState *thread = PyThreadState_Get();
+    PyThreadState_EnterTracing(thread); /* as for a hook in Python, which debuggers do not step into */
+    PyObject *result = PyObject_CallFunctionObjArgs(audit_function, name, args, NULL);
+    PyThreadState_LeaveTracing(thread);
+    Py_DECREF(name);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static PyObject *
+add_audit_hook(PyObject *module, PyObject *args)
+{
+    PyObject *function;
+    if (!PyArg_ParseTuple(args, "Ol:add_audit_hook", &function, &changing)) {
+        return NULL;
+    }
+    Py_XSETREF(audit_function, Py_NewRef(function));
+    if (!added) {
+        if (PySys_AddAuditHook(audit, NULL) < 0) {
+            return NULL;
+        }
+        added = true;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Name the members as __slots__ does, so that the objects can be copied. */
+static int
+declare_slots(PyTypeObject *type)
+{
+    Py_ssize_t count = 0;
+    while (type->tp_members != NULL && type->tp_members[count].name != NULL) {
+        count++;
+    }
+    PyObject *names = PyTuple_New(count);
+    if (names == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyUnicode_InternFromString(type->tp_members[i].name);
+        if (name == NULL) {
+            Py_DECREF(names);
+            return -1;
+        }
+        PyTuple_SET_ITEM(names, i, name);
+    }
+    int failed = PyDict_SetItemString(type->tp_dict, "__slots__", names);
+    Py_DECREF(names);
+    PyType_Modified(type);
+    return failed;
+}
+
+/* --- the module -------------------------------------------------------------------------------------------- */
+
+static PyObject *
+configure(PyObject *module, PyObject *args)
+{
+    PyObject *variable, *type, *volume;
+    if (!PyArg_ParseTuple(args, "O!O!O:configure", &PyContextVar_Type, &variable, &PyType_Type, &type, &volume)) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)type, &InvocationFields)) {
+        PyErr_SetString(PyExc_TypeError, "configure() takes a class derived from InvocationFields");
+        return NULL;
+    }
+    Py_XSETREF(current_variable, Py_NewRef(variable));
+    Py_XSETREF(plain_type, (PyTypeObject *)Py_NewRef(type));
+    Py_XSETREF(no_volume, Py_NewRef(volume));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+set_ready(PyObject *module, PyObject *value)
+{
+    int truth = PyObject_IsTrue(value);
+    if (truth < 0) {
+        return NULL;
+    }
+    ready = truth != 0;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"configure", configure, METH_VARARGS, NULL},
+    {"set_ready", set_ready, METH_O, NULL},
+    {"begin", begin, METH_O, NULL},
+    {"finish", (PyCFunction)(void (*)(void))finish, METH_FASTCALL, NULL},
+    {"generator_finalizer", generator_finalizer, METH_NOARGS, NULL},
+    {"add_audit_hook", add_audit_hook, METH_VARARGS, NULL},
+    {NULL},
+};
+
+static int
+intern_names(void)
+{
+    struct {
+        PyObject **place;
+        const char *text;
+    } names[] = {
+        {&str_abandon, "_abandon"},   {&str_app, "app"},
+        {&str_buffer, "buffer"},      {&str_bundled, "bundled"},
+        {&str_close, "close"},        {&str_cwd, "cwd"},
+        {&str_encoding, "encoding"},  {&str_end, "end"},
+        {&str_errors, "errors"},      {&str_invocation, "invocation"},
+        {&str_made_namespace, "made_namespace"},
+        {&str_mode, "mode"},          {&str_mounted, "mounted"},
+        {&str_name, "name"},          {&str_newline, "newline"},
+        {&str_prefix, "prefix"},
+        {&str_raw, "raw"},
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        *names[i].place = PyUnicode_InternFromString(names[i].text);
+        if (*names[i].place == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    if (main_interpreter != NULL) {
+        PyErr_SetString(PyExc_ImportError, "tmpguard.core._speedups can be loaded once in a process");
+        return -1;
+    }
+    if (intern_names() < 0 || PyModule_AddIntConstant(module, "REVISION", REVISION) < 0) {
+        return -1;
+    }
+    end_of_body = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    if (end_of_body == NULL || PyModule_AddObjectRef(module, "END", end_of_body) < 0) {
+        return -1;
+    }
+    PyTypeObject *types[] = {&KnownFields,      &TableFields, &PolicyFields, &InvocationFields,
+                             &MiddlewareFields, &StepsType,   &QuickType};
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (PyType_Ready(types[i]) < 0 || declare_slots(types[i]) < 0 || PyModule_AddType(module, types[i]) < 0) {
+            return -1;
+        }
+    }
+    main_interpreter = PyInterpreterState_Get();
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "tmpguard.core._speedups",
+    .m_doc = "The steps that every request pays for, compiled: see tmpguard.core.speedups.",
+    .m_size = 0,
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
+}
