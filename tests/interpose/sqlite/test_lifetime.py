@@ -12,6 +12,8 @@ import pytest
 
 import tmpguard
 from tests.support import left_in, run_python
+from tmpguard.core.storage.quota import Quota
+from tmpguard.interpose.sqlite import files
 
 MODES = ("delete", "truncate", "wal", "memory")
 
@@ -205,6 +207,60 @@ def test_what_a_signal_handler_raises_comes_in_the_place_of_sqlite_s_error(
         connection.execute("CREATE TABLE t (x)")
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
             connection.execute("CREATE TABLE t (x)")
+
+
+@pytest.mark.parametrize("error", [TimeoutError, SystemExit, KeyboardInterrupt])
+def test_what_a_signal_handler_raises_while_a_file_is_closed_comes_behind_it(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    raised = error("in the handler")
+
+    def interrupted(opened: object, file: int) -> int:
+        raise raised
+
+    with guard.invocation():
+        connection = sqlite3.connect("/tmp/data.sqlite")
+        connection.execute("CREATE TABLE t (x)")
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_close", interrupted)
+            with pytest.raises(error) as caught:
+                connection.close()
+        assert caught.value is raised
+        with contextlib.closing(sqlite3.connect("/tmp/data.sqlite")) as connection:
+            with pytest.raises(sqlite3.OperationalError, match="already exists"):
+                connection.execute("CREATE TABLE t (x)")
+
+
+@pytest.mark.parametrize("handler", ["frees", "writes"])
+def test_a_write_that_a_handler_interrupts_is_charged_by_what_there_is_behind_it(
+    guard: tmpguard.Guard, monkeypatch: pytest.MonkeyPatch, handler: str
+) -> None:
+    taken = Quota.take
+
+    def take(self: Quota, growth: int, inode: int = 0) -> bool:
+        monkeypatch.setattr(Quota, "take", taken)
+        if handler == "writes":  # so that the charge is out of date
+            self.stamp += 1
+            return False
+        refused = taken(self, growth, inode)
+        os.unlink("/tmp/much")
+        return refused
+
+    with (
+        guard.invocation() as invocation,
+        contextlib.closing(sqlite3.connect("/tmp/data.sqlite")) as connection,
+    ):
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        connection.commit()
+        with open("/tmp/much", "wb") as file:
+            file.write(bytes(invocation.quota.balance - 8192 if handler == "frees" else 4096))
+        monkeypatch.setattr(Quota, "take", take)
+        connection.execute("INSERT INTO t VALUES (?)", ["x" * 100_000])
+        connection.commit()
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2,)
+        assert invocation.report.used_bytes == invocation.quota.limit - invocation.quota.balance
+        assert not invocation.report.violations
 
 
 def test_kept_error_of_a_closed_database_leaves_the_accounting_of_the_next_alone(

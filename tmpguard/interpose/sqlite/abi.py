@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tmpguard.core.layout import SOURCE_ROOT
@@ -144,6 +144,31 @@ def _is_from_a_signal(exc: BaseException) -> bool:
     return traceback is not None and not traceback.tb_frame.f_code.co_filename.startswith(SOURCE_ROOT)
 
 
+class _Later(int):
+    """Makes this thread raise an exception behind its next call.
+
+    That is what the interpreter does with an exception from another thread. Reading the attribute ``raised``
+    asks for it: a property's function in C is called without the check that follows a call. It is an int
+    because that function is passed the object.
+    """
+
+    raised: object
+
+    @staticmethod
+    def of(exc: BaseException) -> _Later:
+        class Again(BaseException):
+            """The interpreter takes a class, and raises what its call returns."""
+
+            def __new__(cls) -> Any:
+                return exc
+
+        thread = ctypes.c_ulong(_thread.get_ident())
+        ask = partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, thread, ctypes.py_object(Again))
+        kind = type("_Later", (_Later,), {"raised": property(ask)})
+        made: _Later = kind()
+        return made
+
+
 _callbacks: Final[dict[str, int]] = {}
 
 
@@ -160,12 +185,14 @@ def callback(
             return function(*args)
         except BaseException as exc:
             # Else ctypes would return 0, which is SQLite's success.
-            if isinstance(exc, KeyboardInterrupt) and failure == sqlite3.SQLITE_IOERR_CLOSE:
-                _thread.interrupt_main()  # SQLite ignores what becomes of a close
-            elif isinstance(exc, KeyboardInterrupt) or _is_from_a_signal(exc):
-                pending.raised = exc
-            else:
+            if not isinstance(exc, KeyboardInterrupt) and not _is_from_a_signal(exc):
                 logger.exception("tmpguard: the callback %s for SQLite failed", name)
+            elif failure == sqlite3.SQLITE_IOERR_CLOSE:
+                # SQLite ignores what becomes of a close. After this line nothing may be called: it would
+                # raise here, where ctypes drops it.
+                _Later.of(exc).raised  # noqa: B018
+            else:
+                pending.raised = exc
         return failure
 
     if name not in _callbacks:

@@ -199,13 +199,7 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
     invocation = opened.view.invocation
     quota = invocation.quota
     with quota.lock:
-        new, fits, expected = pages.new(offset, size), size, quota.stamp + 1
-        enough = quota.take(len(new) * PAGE)
-        if not enough:
-            affordable = max(0, quota.balance // PAGE)
-            fits = max(0, min(size, new[affordable] * PAGE - offset))
-            quota.take(len(pages.new(offset, fits)) * PAGE if fits else 0)
-            expected += 1
+        fits, expected = _charge(quota, pages, size, offset)
         code = codes.SQLITE_FULL
         try:
             code = int(opened.methods.write(file, data, fits, offset)) if fits else codes.SQLITE_OK
@@ -214,10 +208,31 @@ def _grow(opened: Opened, pages: Pages, file: int, data: int, size: int, offset:
         finally:
             if code != codes.SQLITE_OK or quota.stamp != expected:
                 quota.doubt()
-    if not enough:
+    if fits < size:
         # Outside the lock: a log handler may write to /tmp as well.
         opened.view.note("sqlite3 write", ENOSPC, opened.virtual, full_remedy(invocation))
     return code if code or fits == size else codes.SQLITE_FULL
+
+
+def _charge(quota: Quota, pages: Pages, size: int, offset: int) -> tuple[int, int]:
+    """Charge as much of a write as fits. Returns its bytes, and the stamp of the quota after that charge.
+
+    A signal handler that changes /tmp meanwhile makes a charge fail although it would fit: it is tried again.
+    """
+    for _ in range(_TRIES):
+        new, stamp = pages.new(offset, size), quota.stamp
+        if quota.take(len(new) * PAGE):
+            return size, stamp + 1
+        affordable = max(0, quota.balance // PAGE)
+        if affordable < len(new):
+            fits, stamp = max(0, min(size, new[affordable] * PAGE - offset)), quota.stamp
+            if not fits or quota.take(len(pages.new(offset, fits)) * PAGE):
+                return fits, stamp + (fits > 0)
+    return 0, quota.stamp
+
+
+#: How often a charge is tried that handlers of signals come in between.
+_TRIES: Final = 10
 
 
 def _x_truncate(file: int, size: int) -> int:
