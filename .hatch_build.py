@@ -1,8 +1,8 @@
 """The build hook: compiles ``tmpguard/core/_speedups.c``, which is optional, with setuptools.
 
-Where there is no compiler, or no headers of the interpreter, the wheel is a pure one, and tmpguard uses the same
-steps in Python (``tmpguard/core/speedups.py``). The environment variable ``TMPGUARD_NO_EXTENSION`` makes a pure
-wheel everywhere.
+Where there is no compiler, or no headers of the interpreter, the wheel is a pure one, and tmpguard uses the
+same steps in Python (``tmpguard/core/speedups.py``). The environment variable ``TMPGUARD_NO_EXTENSION`` makes
+a pure wheel everywhere.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _compile(root: str, built: str) -> None:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    # Debian's headers include others from their parent directory, which is not the system's if the interpreter
-    # was unpacked elsewhere.
+    # Debian's headers include others from their parent directory, which is not the system's if the
+    # interpreter was unpacked elsewhere.
     parent = os.path.dirname(sysconfig.get_path("include"))
     extension = Extension(
         MODULE, [os.path.join(root, SOURCE)], extra_compile_args=["-O2", "-idirafter", parent]

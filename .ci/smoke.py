@@ -1,4 +1,7 @@
-"""Checks an installed tmpguard, with nothing but what pip installs for it, from outside of the checkout."""
+"""Checks an installed tmpguard, with nothing but what pip installs for it, from outside of the checkout.
+
+The argument says whether it has its C extension: ``compiled`` or ``pure``.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import subprocess
 import sys
 
 import tmpguard
+from tmpguard.core import speedups
 from tmpguard.wsgi import TmpGuardMiddleware
 
 installed = sorted(one.name.lower() for one in importlib.metadata.distributions())
 assert installed == ["pathspec", "pyyaml", "tmpguard"], installed
 assert os.path.dirname(tmpguard.__file__).startswith(sys.prefix), tmpguard.__file__
 assert importlib.metadata.version("tmpguard") == tmpguard.__version__
+assert {None: "pure"}.get(speedups.extension, "compiled") == sys.argv[1], speedups.extension
 
 
 refusals = []

@@ -1,5 +1,7 @@
-"""The compiled steps do what the same steps do in Python (C7.2). Where the extension is missing, the same tests run
-against Python alone."""
+"""The compiled steps do what the same steps do in Python (C7.2).
+
+Where the extension is missing, the same tests run against Python alone.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,18 @@ def outcome(call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, 
 
 
 STATS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-    *[((path,), {}) for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "/", "", "/etc/passwd")],
-    *[((path,), {}) for path in (Text(KNOWN), KNOWN.encode(), Path(KNOWN), bytearray(b"/tmp"), "a\0b", "\udcff", "\u2713")],
-    *[((path,), {}) for path in (0, True, None, 1.5, 10**30, "/tmp/speedups.txt/", "/tmp/../tmp/speedups.txt", "missing")],
+    *[
+        ((path,), {})
+        for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "/", "", "/etc/passwd")
+    ],
+    *[
+        ((path,), {})
+        for path in (Text(KNOWN), KNOWN.encode(), Path(KNOWN), bytearray(b"/tmp"), "a\0b", "\udcff", "\u2713")
+    ],
+    *[
+        ((path,), {})
+        for path in (0, True, None, 1.5, 10**30, "/tmp/speedups.txt/", "/tmp/../tmp/speedups.txt", "missing")
+    ],
     ((), {}),
     ((), {"path": KNOWN}),
     ((KNOWN, 1), {}),
@@ -74,13 +85,23 @@ STATS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
 ]
 
 OPENS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-    *[((path,), {}) for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "", "a\0b", "\udcff")],
+    *[
+        ((path,), {})
+        for path in ("/tmp/speedups.txt", MISSING, KNOWN, "pyproject.toml", "/tmp", "", "a\0b", "\udcff")
+    ],
     *[((path,), {}) for path in (Text(KNOWN), KNOWN.encode(), Path(KNOWN), None, 1.5)],
-    *[((path, mode), {}) for path in ("/tmp/speedups.txt", KNOWN) for mode in ("r", "rb", "rt", "rr", "b", "", None, Text("r"))],
-    *[((path,), {"mode": mode}) for path in ("/tmp/speedups.txt", KNOWN) for mode in ("r", "rb", "x", 1)],
+    *[
+        ((path, mode), {})
+        for path in ("/tmp/speedups.txt", KNOWN)
+        for mode in ("r", "rb", "rt", "rr", "b", "", None, Text("r"))
+    ],
+    *[((path,), {"mode": mode}) for path in ("/tmp/speedups.txt", KNOWN) for mode in ("r", "rb", "rb+", 1)],
     *[((path,), {"encoding": "latin-1"}) for path in ("/tmp/speedups.txt", KNOWN)],
     *[((path, "rb"), {"encoding": "latin-1"}) for path in ("/tmp/speedups.txt", KNOWN)],
-    *[((path,), {"encoding": "ascii", "errors": "replace", "newline": ""}) for path in ("/tmp/speedups.txt", KNOWN)],
+    *[
+        ((path,), {"encoding": "ascii", "errors": "replace", "newline": ""})
+        for path in ("/tmp/speedups.txt", KNOWN)
+    ],
     *[((path,), {"encoding": "no such"}) for path in ("/tmp/speedups.txt", KNOWN)],
     *[((path, "r", -1, "utf-8"), {}) for path in ("/tmp/speedups.txt", KNOWN)],
     *[((path, "rb", 0), {}) for path in ("/tmp/speedups.txt", KNOWN)],
@@ -131,9 +152,7 @@ def check(
         assert found == expected
 
 
-def test_an_expired_cache_is_not_used(
-    invocation: tmpguard.Invocation
-) -> None:
+def test_an_expired_cache_is_not_used(invocation: tmpguard.Invocation) -> None:
     table = invocation.guard.mounts
     before = table.known
     assert KNOWN in before.paths
@@ -225,7 +244,9 @@ except OSError as exc:
 def test_the_extension_can_be_switched_off() -> None:
     environment = {**os.environ, "TMPGUARD_NO_EXTENSION": "1"}
     for env, used in ((environment, False), (dict(os.environ), speedups.extension is not None)):
-        ran = subprocess.run([sys.executable, "-c", REQUEST], env=env, capture_output=True, text=True, cwd=PROJECT)
+        ran = subprocess.run(
+            [sys.executable, "-c", REQUEST], env=env, capture_output=True, text=True, cwd=PROJECT
+        )
         assert ran.stdout == f"Read-only file system {used}\n", ran.stderr
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tmpguard.core.mounts.table import MountTable
 from tmpguard.core.reports.log import Journal
-from tmpguard.core.reports.report import Report
 from tmpguard.core.speedups import PolicyFields
 from tmpguard.core.storage.forgotten import Forgotten
 from tmpguard.core.storage.ledger import Makers

@@ -161,12 +161,13 @@ class Steps:
         before = get_current()
         set_current(self._invocation)
         try:
-            if hasattr(self._iterable, "close"):
-                self._iterable.close()
+            iterable: Any = self._iterable
+            if hasattr(iterable, "close"):
+                iterable.close()
         finally:
             # Within the invocation: dropping a generator runs its finally clauses, which belong to the
             # request.
-            self._iterator = self._iterable = None
+            self._iterator = self._iterable = iterable = None
             set_current(before)
             self._invocation.end()
 

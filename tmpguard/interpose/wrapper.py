@@ -234,7 +234,7 @@ def quick(original: Callable[..., Any], function: Callable[..., Any], public: st
 
 if extension is not None:
 
-    class _QuickWrapper(extension.Quick, Wrapper):  # type: ignore[name-defined, misc]
+    class _QuickWrapper(extension.Quick, Wrapper):  # type: ignore[misc]
         """A wrapper whose call is in C."""
 
         def __init__(self, original: Callable[..., Any], function: Callable[..., Any], public: str) -> None:
