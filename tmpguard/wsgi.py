@@ -130,7 +130,8 @@ class _Body(Steps):
 
     @request_edge
     def _drop(self) -> None:
-        self._iterator = self._iterable = None
+        self._iterator = None
+        self._iterable = ()
 
 
 class _SizedBody(_Body):

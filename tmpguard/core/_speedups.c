@@ -32,8 +32,8 @@ static PyObject *current_variable;  /* the context variable with the current inv
 static PyTypeObject *plain_type;    /* Invocation */
 static PyObject *no_volume;         /* what its attribute `mounted` is until it has used files */
 
-/* What an iteration ends with. */
-static PyObject *end_of_body;
+/* What an iteration ends with, and the iterable of a body that is over. */
+static PyObject *end_of_body, *nothing;
 
 static PyObject *str_app, *str_buffer, *str_bundled, *str_close, *str_cwd, *str_end,
     *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
@@ -210,14 +210,14 @@ middleware_clear(Middleware *self)
     return 0;
 }
 
-/* Frees an object of one of the types of this module, all of which the garbage collector tracks. */
-static void
-fields_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    Py_TYPE(self)->tp_clear(self);
-    Py_TYPE(self)->tp_free(self);
-}
+/* Not by way of Py_TYPE(self)->tp_clear: in a derived class that would clear the dictionary a second time. */
+#define DEALLOC(LOWER, STRUCT)                                                                      \
+    static void LOWER##_dealloc(PyObject *self)                                                     \
+    {                                                                                               \
+        PyObject_GC_UnTrack(self);                                                                  \
+        LOWER##_clear((STRUCT *)self);                                                              \
+        Py_TYPE(self)->tp_free(self);                                                               \
+    }
 
 static PyMemberDef known_members[] = {
     {"expires", T_OBJECT_EX, offsetof(Known, expires), 0, NULL},
@@ -270,13 +270,14 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 #define FIELDS_TYPE(NAME, STRUCT, LOWER, NEW)                                                            \
+    DEALLOC(LOWER, STRUCT)                                                                          \
     static PyTypeObject NAME = {                                                                    \
         PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups." #STRUCT "Fields",       \
         .tp_basicsize = sizeof(STRUCT),                                                             \
         .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                  \
         .tp_traverse = (traverseproc)LOWER##_traverse,                                              \
         .tp_clear = (inquiry)LOWER##_clear,                                                         \
-        .tp_dealloc = fields_dealloc,                                                               \
+        .tp_dealloc = LOWER##_dealloc,                                                              \
         .tp_members = LOWER##_members,                                                              \
         .tp_new = NEW,                                                                              \
     }
@@ -449,39 +450,51 @@ steps_finalize(PyObject *self)
 static void
 steps_dealloc(PyObject *self)
 {
-    if (Py_TYPE(self)->tp_finalize != NULL && PyObject_CallFinalizerFromDealloc(self) < 0) {
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) {
         return; /* somebody holds it again */
     }
-    fields_dealloc(self);
+    PyObject_GC_UnTrack(self);
+    steps_clear((Steps *)self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+/* Whether the body was made whole: a derived class may forget to call __init__(). */
+static bool
+is_made(Steps *self)
+{
+    if (self->invocation == NULL || self->iterable == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Steps.__init__() was not called");
+        return false;
+    }
+    return true;
 }
 
 static PyObject *
 steps_step(Steps *self, PyObject *unused)
 {
+    if (!is_made(self)) {
+        return NULL;
+    }
     PyObject *before = get_current();
     if (before == NULL) {
         return NULL;
     }
-    if (self->invocation == NULL || set_current(self->invocation) < 0) {
+    if (set_current(self->invocation) < 0) {
         Py_DECREF(before);
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "the body has no invocation");
-        }
         return NULL;
     }
-    PyObject *part = NULL;
-    if ((self->iterator == NULL || self->iterator == Py_None) && self->iterable != NULL) {
-        PyObject *iterator = PyObject_GetIter(self->iterable);
+    PyObject *part = NULL, *iterator;
+    if (self->iterator == NULL || self->iterator == Py_None) {
+        iterator = PyObject_GetIter(self->iterable);
         if (iterator != NULL) {
-            Py_XSETREF(self->iterator, iterator);
+            Py_XSETREF(self->iterator, Py_NewRef(iterator));
         }
     }
-    if (!PyErr_Occurred() && self->iterator != NULL) {
-        PyObject *iterator = Py_NewRef(self->iterator); /* the application may close the body meanwhile */
-        part = PyIter_Check(iterator) ? PyIter_Next(iterator) : NULL;
-        if (part == NULL && !PyErr_Occurred() && !PyIter_Check(iterator)) {
-            PyErr_Format(PyExc_TypeError, "'%.200s' object is not an iterator", Py_TYPE(iterator)->tp_name);
-        }
+    else {
+        iterator = Py_NewRef(self->iterator); /* the application may close the body meanwhile */
+    }
+    if (iterator != NULL) {
+        part = PyIter_Next(iterator);
         Py_DECREF(iterator);
     }
     int failed = restore_current(before);
@@ -526,6 +539,9 @@ steps_finish(Steps *self, PyObject *unused)
     if (self->over) {
         Py_RETURN_NONE;
     }
+    if (!is_made(self)) {
+        return NULL;
+    }
     self->over = 1;
     PyObject *before = get_current();
     if (before == NULL || set_current(self->invocation) < 0) {
@@ -539,7 +555,7 @@ steps_finish(Steps *self, PyObject *unused)
     PyErr_Fetch(&type, &value, &traceback);
     /* Within the invocation: dropping a generator runs its finally clauses, which belong to the request. */
     Py_CLEAR(self->iterator);
-    Py_CLEAR(self->iterable);
+    Py_XSETREF(self->iterable, Py_NewRef(nothing));
     Py_DECREF(iterable);
     set_current(before);
     Py_DECREF(before);
@@ -963,6 +979,8 @@ quick_clear(Quick *self)
     return 0;
 }
 
+DEALLOC(quick, Quick)
+
 static PyMemberDef quick_members[] = {
     {"_original", T_OBJECT_EX, offsetof(Quick, original), READONLY, NULL},
     {"_within", T_OBJECT_EX, offsetof(Quick, within), READONLY, NULL},
@@ -979,7 +997,7 @@ static PyTypeObject QuickType = {
     .tp_init = (initproc)quick_init,
     .tp_traverse = (traverseproc)quick_traverse,
     .tp_clear = (inquiry)quick_clear,
-    .tp_dealloc = fields_dealloc,
+    .tp_dealloc = quick_dealloc,
     .tp_members = quick_members,
 };
 
@@ -1170,7 +1188,8 @@ module_exec(PyObject *module)
         return -1;
     }
     end_of_body = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    if (end_of_body == NULL || PyModule_AddObjectRef(module, "END", end_of_body) < 0) {
+    nothing = PyTuple_New(0);
+    if (end_of_body == NULL || nothing == NULL || PyModule_AddObjectRef(module, "END", end_of_body) < 0) {
         return -1;
     }
     PyTypeObject *types[] = {&KnownFields,      &TableFields, &PolicyFields, &InvocationFields,

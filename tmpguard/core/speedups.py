@@ -130,7 +130,7 @@ class Steps:
     __slots__ = ("_invocation", "_iterable", "_iterator", "_over")
 
     def __init__(self, iterable: Iterable[bytes], invocation: Any) -> None:
-        self._iterable: Iterable[bytes] | None = iterable
+        self._iterable = iterable
         self._invocation = invocation
         #: The application's iterator. Created in the first step, to bind the invocation only once for both.
         self._iterator: Iterator[bytes] | None = None
@@ -142,7 +142,7 @@ class Steps:
         set_current(self._invocation)
         try:
             if self._iterator is None:
-                self._iterator = iter(self._iterable or ())
+                self._iterator = iter(self._iterable)
             part: bytes = next(self._iterator, END)
         finally:
             set_current(before)
@@ -161,13 +161,13 @@ class Steps:
         before = get_current()
         set_current(self._invocation)
         try:
-            iterable: Any = self._iterable
-            if hasattr(iterable, "close"):
-                iterable.close()
+            if hasattr(self._iterable, "close"):
+                self._iterable.close()
         finally:
             # Within the invocation: dropping a generator runs its finally clauses, which belong to the
             # request.
-            self._iterator = self._iterable = iterable = None
+            self._iterator = None
+            self._iterable = ()
             set_current(before)
             self._invocation.end()
 
