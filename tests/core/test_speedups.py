@@ -222,6 +222,27 @@ def test_the_extension_refuses_what_it_cannot_use() -> None:
         speedups.extension.configure(tmpguard.core.context.current_variable, object, None)
 
 
+def test_a_search_finds_an_object_by_what_it_is_and_not_by_what_it_equals() -> None:
+    objects = [[number] for number in range(1000)]
+    sought = speedups.Sought(map(id, objects[::2]))
+    assert not sought.is_in({})
+    for number, one in enumerate(objects):
+        assert sought.is_in({"other": None, "one": one}) is (number % 2 == 0)
+        assert not sought.is_in({"copy": [number]})
+        assert not sought.is_in({number: None})  # its name does not count
+    assert not speedups.Sought([]).is_in(vars(os))
+
+
+@compiled
+def test_a_search_refuses_what_is_no_id_and_no_namespace() -> None:
+    with pytest.raises(TypeError):
+        speedups.extension.Sought(["name"])
+    with pytest.raises(ValueError, match="0 is no object's id"):
+        speedups.extension.Sought([0])
+    with pytest.raises(TypeError, match="a namespace, not list"):
+        speedups.Sought([1]).is_in([])
+
+
 REQUEST = """
 import asyncio, tmpguard
 from tmpguard.asgi import TmpGuardMiddleware

@@ -17,7 +17,7 @@
 #include <time.h>
 
 /* Changes together with the number in speedups.py whenever the two would no longer fit. */
-#define REVISION 1
+#define REVISION 2
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing
@@ -1092,6 +1092,9 @@ declare_slots(PyTypeObject *type)
     while (type->tp_members != NULL && type->tp_members[count].name != NULL) {
         count++;
     }
+    if (count == 0) {
+        return 0;
+    }
     PyObject *names = PyTuple_New(count);
     if (names == NULL) {
         return -1;
@@ -1109,6 +1112,105 @@ declare_slots(PyTypeObject *type)
     PyType_Modified(type);
     return failed;
 }
+
+/* --- the search for references ----------------------------------------------------------------------------- */
+
+/* A hash table of addresses: open addressing, no more than a quarter full. NULL is an empty slot. */
+typedef struct {
+    PyObject_HEAD
+    const void **slots;
+    size_t mask;
+} Sought;
+
+/* The slot of `address`, or the empty one where it would be. */
+static const void **
+slot_of(Sought *self, const void *address)
+{
+    size_t place = ((size_t)address >> 4) & self->mask;
+    while (self->slots[place] != NULL && self->slots[place] != address) {
+        place = (place + 1) & self->mask;
+    }
+    return &self->slots[place];
+}
+
+static int
+sought_init(Sought *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *ids;
+    if (!PyArg_ParseTuple(args, "O:Sought", &ids)) {
+        return -1;
+    }
+    ids = PySequence_Fast(ids, "Sought() takes the ids of objects");
+    if (ids == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(ids);
+    size_t size = 64;
+    while (size < 4 * (size_t)count) {
+        size *= 2;
+    }
+    const void **slots = PyMem_Calloc(size, sizeof(void *));
+    if (slots == NULL) {
+        Py_DECREF(ids);
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyMem_Free(self->slots);
+    self->slots = slots;
+    self->mask = size - 1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const void *address = PyLong_AsVoidPtr(PySequence_Fast_GET_ITEM(ids, i));
+        if (address == NULL) {
+            Py_DECREF(ids);
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "0 is no object's id");
+            }
+            return -1;
+        }
+        *slot_of(self, address) = address;
+    }
+    Py_DECREF(ids);
+    return 0;
+}
+
+static void
+sought_dealloc(Sought *self)
+{
+    PyMem_Free(self->slots);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *
+sought_is_in(Sought *self, PyObject *namespace)
+{
+    if (self->slots == NULL || !PyDict_Check(namespace)) {
+        PyErr_Format(PyExc_TypeError, "is_in() takes a namespace, not %.200s", Py_TYPE(namespace)->tp_name);
+        return NULL;
+    }
+    Py_ssize_t position = 0;
+    PyObject *value;
+    while (PyDict_Next(namespace, &position, NULL, &value)) {
+        if (*slot_of(self, value) != NULL) {
+            Py_RETURN_TRUE;
+        }
+    }
+    Py_RETURN_FALSE;
+}
+
+static PyMethodDef sought_methods[] = {
+    {"is_in", (PyCFunction)sought_is_in, METH_O, NULL},
+    {NULL},
+};
+
+static PyTypeObject SoughtType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups.Sought",
+    .tp_basicsize = sizeof(Sought),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = fields_new,
+    .tp_init = (initproc)sought_init,
+    .tp_dealloc = (destructor)sought_dealloc,
+    .tp_methods = sought_methods,
+};
 
 /* --- the module -------------------------------------------------------------------------------------------- */
 
@@ -1193,7 +1295,7 @@ module_exec(PyObject *module)
         return -1;
     }
     PyTypeObject *types[] = {&KnownFields,      &TableFields, &PolicyFields, &InvocationFields,
-                             &MiddlewareFields, &StepsType,   &QuickType};
+                             &MiddlewareFields, &StepsType,   &QuickType,    &SoughtType};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         if (PyType_Ready(types[i]) < 0 || declare_slots(types[i]) < 0 || PyModule_AddType(module, types[i]) < 0) {
             return -1;

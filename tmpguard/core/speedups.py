@@ -18,7 +18,7 @@ from .context import get_current, set_current
 T = TypeVar("T")
 
 #: The revision of the extension that this module fits: another one was built from other sources.
-_REVISION: Final = 1
+_REVISION: Final = 2
 
 
 def _find_extension() -> ModuleType | None:
@@ -180,6 +180,20 @@ class Steps:
         raise NotImplementedError
 
 
+# --- the search for references ---------------------------------------------------------------------------
+
+
+class Sought:
+    """Objects that are looked for in namespaces, by their ``ids``. No attribute of any object is accessed."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = frozenset(ids)
+
+    def is_in(self, namespace: dict[str, Any]) -> bool:
+        """Whether one of them is a value of ``namespace``."""
+        return not self._ids.isdisjoint(map(id, namespace.values()))
+
+
 # --- the quick calls ------------------------------------------------------------------------------------
 
 
@@ -216,3 +230,4 @@ if extension is not None and not TYPE_CHECKING:
     begin, finish = extension.begin, extension.finish
     generator_finalizer = extension.generator_finalizer
     END, Steps = extension.END, extension.Steps
+    Sought = extension.Sought

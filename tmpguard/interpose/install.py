@@ -20,11 +20,11 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from tmpguard.core import real
-from tmpguard.core.speedups import set_ready
+from tmpguard.core.speedups import Sought, set_ready
 
 from . import audit
 from .late import Finder
-from .references import CAPABILITIES, IN_DEPTH, Search, modules, namespace
+from .references import CAPABILITIES, IN_DEPTH, Search, contents, modules, namespace
 from .surface import LATE_MODULES, Candidate, calls, candidates, held_originals, late_calls
 from .wrapper import sign
 
@@ -235,11 +235,12 @@ def _rebind(table: dict[int, Any], *, in_depth: bool) -> None:
     Objects are compared by identity, and no attribute of any object is accessed, so lazy modules and settings
     are not triggered.
     """
+    sought = Sought(table)
     for key, module in modules():
         if _is_left_alone(key):
             continue
         before, found = len(_changes), _seen.get(module)
-        if not table.keys().isdisjoint(map(id, namespace(module).values())):
+        if sought.is_in(contents(module)):
             _rebind_names(module, table)
         if found or (found is None and in_depth) or key in IN_DEPTH:
             _rebind_in_depth(key, module, table)

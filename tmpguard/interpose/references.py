@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from tmpguard.core import originals
+from tmpguard.core.speedups import Sought
 
 #: The sets in ``os`` of the functions that support a feature.
 CAPABILITIES: Final = (
@@ -39,11 +40,15 @@ def modules() -> Iterator[tuple[str, types.ModuleType]]:
             yield key, module
 
 
+def contents(module: types.ModuleType) -> dict[str, Any]:
+    """The ``__dict__`` of ``module``, without triggering a lazy module's import."""
+    return types.ModuleType.__getattribute__(module, "__dict__")  # type: ignore[no-any-return]
+
+
 def namespace(owner: object) -> Mapping[str, Any]:
     """The ``__dict__`` of a module or a class, without triggering a lazy module's import."""
     if issubclass(type(owner), types.ModuleType):
-        module = cast("types.ModuleType", owner)
-        return types.ModuleType.__getattribute__(module, "__dict__")  # type: ignore[no-any-return]
+        return contents(cast("types.ModuleType", owner))
     return vars(owner)
 
 
@@ -114,19 +119,20 @@ def _unexplained(objects: Iterable[Any], known: Iterable[Any]) -> list[Any]:
     unique.pop()
     counting = counts.pop(id(probe)) - 1  # the list, and the count itself
     found = Counter(map(id, known))
-    for held in _explaining():
-        if not counts.keys().isdisjoint(map(id, held)):
-            found.update(filter(counts.__contains__, map(id, held)))
+    sought = Sought(counts)
+    for held in _explaining(sought):
+        found.update(filter(counts.__contains__, map(id, held)))
     return [one for one in unique if counts[id(one)] - counting != found[id(one)]]
 
 
-def _explaining() -> Iterator[Iterable[Any]]:
-    """The contents of everything that is searched in any case."""
+def _explaining(sought: Sought) -> Iterator[Iterable[Any]]:
+    """The contents of everything that is searched in any case; of modules, if they hold one of the objects."""
     counted = set()  # a module may have several names, such as os.path and posixpath
     for key, module in modules():
         if id(module) not in counted:
             counted.add(id(module))
-            yield namespace(module).values()
+            if sought.is_in(contents(module)):
+                yield contents(module).values()
         if key in IN_DEPTH:
             yield from _held_in_depth(key, module)
     yield vars(originals).values()
