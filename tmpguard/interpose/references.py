@@ -126,7 +126,7 @@ def _unexplained(objects: Iterable[Any], known: Iterable[Any]) -> list[Any]:
 
 
 def _explaining(sought: Sought) -> Iterator[Iterable[Any]]:
-    """The contents of everything that is searched in any case; of modules, if they hold one of the objects."""
+    """The contents of all that is searched in any case; those of a module only if they hold an object."""
     counted = set()  # a module may have several names, such as os.path and posixpath
     for key, module in modules():
         if id(module) not in counted:
