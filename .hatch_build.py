@@ -54,7 +54,7 @@ def _compile(root: str, built: str) -> None:
     # interpreter was unpacked elsewhere.
     parent = os.path.dirname(sysconfig.get_path("include"))
     extension = Extension(
-        MODULE, [os.path.join(root, SOURCE)], extra_compile_args=["-O2", "-idirafter", parent]
+        MODULE, [os.path.join(root, SOURCE)], extra_compile_args=["-O2", "-g0", "-idirafter", parent]
     )
     with tempfile.TemporaryDirectory(prefix=".tmpguard-build-", dir=os.path.dirname(built)) as directory:
         command = build_ext(Distribution({"name": "tmpguard", "ext_modules": [extension]}))
