@@ -161,8 +161,7 @@ class Steps:
         before = get_current()
         set_current(self._invocation)
         try:
-            if hasattr(self._iterable, "close"):
-                self._iterable.close()
+            getattr(self._iterable, "close", lambda: None)()
         finally:
             # Within the invocation: dropping a generator runs its finally clauses, which belong to the
             # request.

@@ -132,11 +132,11 @@ def resolve(
     except NotInBundle as exc:
         why, there = exc.why, exc.there or making
     else:
-        if not where.why or making:
-            return where
-        why, there = where.why, True
+        if where.why and not making:
+            invocation.absent(operation, given.name, where.why)
+        return where
     invocation.absent(operation, given.name, why, there=there)
-    return where  # the guard only watches
+    raise os_error(ENOENT)
 
 
 def resolve_entry(invocation: Invocation, given: Given, operation: str = "") -> Place:

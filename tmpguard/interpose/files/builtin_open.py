@@ -55,7 +55,7 @@ def _quick_open(
     if invocation.watches:
         args = (file, mode, buffering, encoding, errors, newline, closefd, opener)
         return files.open(invocation, _open, args, {})
-    if opener is None and buffering == -1 and closefd is True and type(mode) is type(file) is str:
+    if opener is None and buffering == -1 and closefd is True and type(mode) is str and type(file) is str:
         # quick_real() without the call where nothing is new: reading a small file takes a few microseconds.
         prefix, tail = invocation.mounted.prefix, invocation.guard.mounts.tails.get(file)
         if prefix and tail:
