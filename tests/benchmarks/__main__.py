@@ -1,7 +1,8 @@
 """The command: measures all rows and prints them as a table in Markdown.
 
 ``python -m tests.benchmarks servers`` measures whole requests on real servers instead, ``python -m
-tests.benchmarks plot`` draws what a request costs by the number of its files.
+tests.benchmarks instructions`` counts what they execute, ``python -m tests.benchmarks plot`` draws what a
+request costs by the number of its files.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
         from . import servers
 
         return servers.main(arguments[1:])
+    if arguments[:1] == ["instructions"]:
+        from . import instructions
+
+        return instructions.main(arguments[1:])
     if arguments[:1] == ["plot"]:
         from . import plot
 

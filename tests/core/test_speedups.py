@@ -271,6 +271,23 @@ def test_the_extension_can_be_switched_off() -> None:
         assert ran.stdout == f"Read-only file system {used}\n", ran.stderr
 
 
+def test_the_command_says_whether_the_extension_is_used() -> None:
+    pytest.importorskip("click")
+    pytest.importorskip("rich")
+    for changes, used in (({"TMPGUARD_NO_EXTENSION": "1"}, False), ({}, speedups.extension is not None)):
+        ran = subprocess.run(
+            [sys.executable, "-m", "tmpguard", "--version"],
+            env={**os.environ, **changes},
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+        )
+        with_or_without = "with" if used else "without"
+        assert ran.stdout == f"tmpguard {tmpguard.__version__}, {with_or_without} its C extension\n", (
+            ran.stderr
+        )
+
+
 OTHER_COPY = """
 import sys
 import tmpguard

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tmpguard.core.speedups import extension
 from tmpguard.core.version import __version__
 
 from . import cdk, projects
@@ -27,7 +28,11 @@ _UNFOLDED: Final = 10_000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="tmpguard")
+@click.version_option(
+    __version__,
+    prog_name="tmpguard",
+    message=f"%(prog)s %(version)s, {'without' if extension is None else 'with'} its C extension",
+)
 def command() -> None:
     """Give each request of a web application the file system of a serverless function."""
 
