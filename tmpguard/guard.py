@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Never, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Final, Never, ParamSpec, TypeVar, Unpack, overload
 
 from tmpguard.config import options
 from tmpguard.config.options import DEFAULT_OF, MB, Options, StrPath
@@ -104,7 +104,7 @@ class Guard(Policy):
         self.makers = Makers()
         self._instances = Instances(self) if self.lifetime == "instance" else None
         self.quick_table = self.mounts if self.enforce else None
-        self.begins_plainly = self.enforce and self._instances is None
+        self.plain_invocation = _plain_invocation if self._instances is None else None
         install.install()
 
     def _set_sizes(self, storage_size: object, plan: object, platform: object, max_files: object) -> None:
@@ -227,6 +227,9 @@ class Guard(Policy):
     def __repr__(self) -> str:
         whose = f"plan={self.plan!r}" if self.platform == "genezio" else f"platform={self.platform!r}"
         return f"<Guard storage_size={self.storage_size} {whose} bundle={self.bundle!r}>"
+
+
+_plain_invocation: Final = Guard.invocation
 
 
 def _containment(guard: Guard) -> object:

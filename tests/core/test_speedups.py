@@ -5,16 +5,20 @@ Where the extension is missing, the same tests run against Python alone.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -206,6 +210,169 @@ def test_guards_and_middlewares_can_be_copied(scratch_root: Path) -> None:
     middleware = copy.copy(TmpGuardMiddleware(app, guard=guard))
     assert middleware.app is app
     assert middleware.guard is guard
+
+
+# --- what a derived class, a test or another hook may replace -------------------------------------------
+
+
+async def serve(middleware: TmpGuardMiddleware) -> None:
+    await middleware({"type": "http"}, unused, unused)
+
+
+async def unused(*_: object) -> Any:
+    raise NotImplementedError
+
+
+def in_requests(guard: tmpguard.Guard | None, requests: int = 2) -> list[str]:
+    """The kinds of the invocations of as many requests."""
+    kinds = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kinds.append(type(tmpguard.core.invocation.current()).__name__)
+
+    middleware = TmpGuardMiddleware(app, guard=guard)
+    for _ in range(requests):
+        asyncio.run(serve(middleware))
+    return kinds
+
+
+def test_a_guard_may_have_its_own_way_to_make_invocations(scratch_root: Path) -> None:
+    made = []
+
+    class Own(tmpguard.Guard):
+        def invocation(self) -> tmpguard.Invocation:
+            made.append(super().invocation())
+            return made[-1]
+
+    assert in_requests(Own(bundle=PROJECT, scratch_root=scratch_root)) == ["Invocation", "Invocation"]
+    assert len(made) == 2
+
+
+def test_the_way_to_make_invocations_may_be_replaced(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    in_requests(guard)
+    with mock.patch.object(guard, "invocation", side_effect=guard.invocation) as on_the_guard:
+        in_requests(guard)
+    own = tmpguard.Guard.invocation
+    with mock.patch.object(tmpguard.Guard, "invocation", autospec=True, side_effect=own) as on_the_class:
+        in_requests(guard)
+    assert (on_the_guard.call_count, on_the_class.call_count) == (2, 2)
+
+
+def test_a_guard_that_no_longer_enforces_only_watches(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    assert in_requests(guard) == ["Invocation", "Invocation"]
+    guard.enforce = False
+    assert in_requests(guard) == ["Watching", "Watching"]
+
+
+def test_a_middleware_may_choose_its_guard_itself(scratch_root: Path) -> None:
+    chosen = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    used = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        invocation = tmpguard.core.invocation.current()
+        assert invocation is not None
+        used.append(invocation.guard)
+
+    class Choosing(TmpGuardMiddleware):
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        @property
+        def guard(self) -> tmpguard.Guard:  # type: ignore[override]
+            return chosen
+
+    asyncio.run(serve(Choosing(app)))
+    assert used == [chosen]
+
+
+def test_a_middleware_without_an_application_says_so() -> None:
+    class Forgetful(TmpGuardMiddleware):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(AttributeError, match="'Forgetful' object has no attribute 'app'"):
+        asyncio.run(serve(Forgetful()))
+
+
+def test_what_a_signal_handler_raises_during_a_wait_is_raised_as_it_is(
+    invocation: tmpguard.Invocation,
+) -> None:
+    path = "/tmp/speedups.fifo"
+    os.mkfifo(path)
+    os.stat(path)  # known from now on
+
+    def expire(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise TimeoutError("nobody writes")
+
+    for name in ("speedups.fifo", path):
+        os.chdir("/tmp")
+        before = signal.signal(signal.SIGALRM, expire)
+        # Again and again, so that the test fails instead of waiting if one is lost.
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 5)
+        began = time.monotonic()
+        try:
+            with pytest.raises(TimeoutError) as caught:
+                open(name)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert time.monotonic() - began < 4
+        assert str(caught.value) == "nobody writes"
+        assert caught.value.filename is None
+
+
+VETOED = """
+import sys
+
+def hook(event, args):
+    if event == "sys.addaudithook":
+        raise PermissionError("no hooks")
+
+sys.addaudithook(hook)
+import tmpguard
+with tmpguard.invocation(bundle=None):
+    open("/tmp/fits", "w").close()
+    print("served")
+"""
+
+
+def test_a_hook_that_refuses_other_hooks_stops_no_request() -> None:
+    ran = subprocess.run([sys.executable, "-c", VETOED], capture_output=True, text=True, cwd=PROJECT)
+    assert ran.stdout == "served\n", ran.stderr
+
+
+IN_ANOTHER = """
+import sys
+try:
+    import _interpreters as interpreters
+    number = interpreters.create("legacy")
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    number = interpreters.create(isolated=False)
+    run = interpreters.run_string
+run(number, f'''
+import sys
+sys.path[:] = {sys.path!r}
+from tmpguard.core import speedups
+print(speedups.extension is not None, flush=True)
+''')
+interpreters.destroy(number)
+from tmpguard.core import speedups
+print(speedups.extension is not None)
+"""
+
+
+@compiled
+def test_only_the_main_interpreter_loads_the_extension() -> None:
+    ran = subprocess.run([sys.executable, "-c", IN_ANOTHER], capture_output=True, text=True, cwd=PROJECT)
+    assert ran.stdout == "False\nTrue\n", ran.stderr
+
+
+# --- the extension itself -------------------------------------------------------------------------------
 
 
 @compiled

@@ -36,7 +36,7 @@ static PyObject *no_volume;         /* what its attribute `mounted` is until it 
 static PyObject *end_of_body, *nothing;
 
 static PyObject *str_app, *str_buffer, *str_bundled, *str_close, *str_cwd, *str_end,
-    *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
+    *str_guard, *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
     *str_raw, *str_abandon, *str_encoding, *str_errors, *str_newline;
 
 /* --- the context variable --------------------------------------------------------------------------------- */
@@ -106,7 +106,8 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *quick_table;
-    PyObject *begins_plainly;
+    PyObject *plain_invocation;
+    PyObject *enforce;
     PyObject *on_report;
 } Policy;
 
@@ -164,7 +165,8 @@ static int
 policy_traverse(Policy *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->quick_table);
-    Py_VISIT(self->begins_plainly);
+    Py_VISIT(self->plain_invocation);
+    Py_VISIT(self->enforce);
     Py_VISIT(self->on_report);
     return 0;
 }
@@ -173,7 +175,8 @@ static int
 policy_clear(Policy *self)
 {
     Py_CLEAR(self->quick_table);
-    Py_CLEAR(self->begins_plainly);
+    Py_CLEAR(self->plain_invocation);
+    Py_CLEAR(self->enforce);
     Py_CLEAR(self->on_report);
     return 0;
 }
@@ -235,7 +238,8 @@ static PyMemberDef table_members[] = {
 
 static PyMemberDef policy_members[] = {
     {"quick_table", T_OBJECT_EX, offsetof(Policy, quick_table), 0, NULL},
-    {"begins_plainly", T_OBJECT_EX, offsetof(Policy, begins_plainly), 0, NULL},
+    {"plain_invocation", T_OBJECT_EX, offsetof(Policy, plain_invocation), 0, NULL},
+    {"enforce", T_OBJECT_EX, offsetof(Policy, enforce), 0, NULL},
     {"on_report", T_OBJECT_EX, offsetof(Policy, on_report), 0, NULL},
     {NULL},
 };
@@ -293,31 +297,61 @@ FIELDS_TYPE(MiddlewareFields, Middleware, middleware, fields_new);
 /* Whether the audit hook is armed and everything that an invocation needs is installed. */
 static bool ready;
 
+/* Whether `method`, the attribute `invocation` of `guard`, is the guard's own and makes a plain invocation. */
+static bool
+is_plain(PyObject *method, PyObject *guard)
+{
+    return PyMethod_Check(method) && PyMethod_GET_SELF(method) == guard &&
+           PyMethod_GET_FUNCTION(method) == ((Policy *)guard)->plain_invocation &&
+           ((Policy *)guard)->enforce == Py_True;
+}
+
 static PyObject *
 new_invocation(PyObject *guard)
 {
-    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || ((Policy *)guard)->begins_plainly != Py_True) {
-        return PyObject_CallMethodNoArgs(guard, str_invocation);
+    /* Looked up, because a derived class or a test may have replaced it. */
+    PyObject *method = PyObject_GetAttr(guard, str_invocation);
+    if (method == NULL) {
+        return NULL;
     }
-    /* Invocation.__init__() does no more than this. */
-    PyObject *invocation = invocation_new(plain_type, NULL, NULL);
-    if (invocation != NULL) {
-        ((Invocation *)invocation)->guard = Py_NewRef(guard);
+    PyObject *invocation;
+    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || !is_plain(method, guard)) {
+        invocation = PyObject_CallNoArgs(method);
     }
+    else {
+        /* Guard.invocation() and Invocation.__init__() do no more than this. */
+        invocation = invocation_new(plain_type, NULL, NULL);
+        if (invocation != NULL) {
+            ((Invocation *)invocation)->guard = Py_NewRef(guard);
+        }
+    }
+    Py_DECREF(method);
     return invocation;
+}
+
+/* A field of a middleware. A derived class may have something else under its name. */
+static PyObject *
+field(PyObject *middleware, PyObject *value, PyObject *name)
+{
+    return value != NULL ? Py_NewRef(value) : PyObject_GetAttr(middleware, name);
 }
 
 static PyObject *
 begin(PyObject *module, PyObject *middleware)
 {
     Middleware *fields = (Middleware *)middleware;
-    if (!PyObject_TypeCheck(middleware, &MiddlewareFields) || fields->app == NULL || fields->guard == NULL) {
+    if (!PyObject_TypeCheck(middleware, &MiddlewareFields)) {
         PyErr_SetString(PyExc_TypeError, "begin() takes a middleware");
         return NULL;
     }
-    PyObject *before = NULL, *result = NULL;
-    PyObject *app = Py_NewRef(fields->app);
-    PyObject *invocation = new_invocation(fields->guard);
+    PyObject *guard = NULL, *invocation = NULL, *before = NULL, *result = NULL;
+    PyObject *app = field(middleware, fields->app, str_app);
+    if (app != NULL) {
+        guard = field(middleware, fields->guard, str_guard);
+    }
+    if (guard != NULL) {
+        invocation = new_invocation(guard);
+    }
     if (invocation != NULL) {
         before = get_current();
     }
@@ -327,7 +361,8 @@ begin(PyObject *module, PyObject *middleware)
     if (result != NULL && set_current(invocation) < 0) {
         Py_CLEAR(result);
     }
-    Py_DECREF(app);
+    Py_XDECREF(app);
+    Py_XDECREF(guard);
     Py_XDECREF(invocation);
     Py_XDECREF(before);
     return result;
@@ -485,13 +520,15 @@ steps_step(Steps *self, PyObject *unused)
     }
     PyObject *part = NULL, *iterator;
     if (self->iterator == NULL || self->iterator == Py_None) {
-        iterator = PyObject_GetIter(self->iterable);
+        PyObject *iterable = Py_NewRef(self->iterable); /* the application may close the body meanwhile */
+        iterator = PyObject_GetIter(iterable);
+        Py_DECREF(iterable);
         if (iterator != NULL) {
             Py_XSETREF(self->iterator, Py_NewRef(iterator));
         }
     }
     else {
-        iterator = Py_NewRef(self->iterator); /* the application may close the body meanwhile */
+        iterator = Py_NewRef(self->iterator);
     }
     if (iterator != NULL) {
         part = PyIter_Next(iterator);
@@ -720,22 +757,40 @@ table_of(PyObject *invocation)
         return NULL;
     }
     PyObject *guard = ((Invocation *)invocation)->guard;
-    if (guard == NULL || !PyObject_TypeCheck(guard, &PolicyFields)) {
+    if (guard == NULL || !PyObject_TypeCheck(guard, &PolicyFields) || ((Policy *)guard)->enforce != Py_True) {
         return NULL;
     }
     PyObject *table = ((Policy *)guard)->quick_table;
     return table != NULL && PyObject_TypeCheck(table, &TableFields) ? (Table *)table : NULL;
 }
 
-/* Whether the exception that is set is an OSError, which the Python code then raises in its own way. */
+/* Whether the exception that is set is the kernel's for `path`: the Python code then tries again, and raises it
+   with its note and the application's path. Not what a signal handler raised in a call that waits: the alarm
+   would be lost. */
 static bool
-drop_os_error(void)
+drop_os_error(PyObject *path)
 {
     if (!PyErr_ExceptionMatches(PyExc_OSError)) {
         return false;
     }
-    PyErr_Clear();
-    return true;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    bool dropped = false;
+    if (value != NULL && PyObject_TypeCheck(value, (PyTypeObject *)PyExc_OSError)) {
+        PyOSErrorObject *error = (PyOSErrorObject *)value;
+        dropped = error->myerrno != NULL && error->myerrno != Py_None && error->filename != NULL &&
+                  PyUnicode_CheckExact(error->filename) && PyUnicode_Compare(error->filename, path) == 0;
+    }
+    if (dropped) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    else {
+        PyErr_Restore(type, value, traceback);
+    }
+    return dropped;
 }
 
 /* 1 and *result (NULL with an exception), or 0 if the Python code has to do it, -1 with an exception. */
@@ -759,8 +814,9 @@ stat_quickly(Quick *self, PyObject *invocation, PyObject *path, PyObject **resul
         return PyErr_Occurred() ? -1 : 0;
     }
     *result = PyObject_CallOneArg(self->original, real);
+    int left = *result == NULL && drop_os_error(real);
     Py_DECREF(real);
-    return *result == NULL && drop_os_error() ? 0 : 1;
+    return !left;
 }
 
 /* Whether the mode of open() is one that only reads: "r", "rb" or "rt". */
@@ -861,7 +917,7 @@ open_quickly(Quick *self, PyObject *invocation, PyObject *const *args, Py_ssize_
             return any < 0 ? -1 : 0;
         }
         *result = PyObject_Vectorcall(self->original, args, count, names);
-        return *result == NULL && drop_os_error() ? 0 : 1;
+        return *result == NULL && drop_os_error(path) ? 0 : 1;
     }
     PyObject *real = real_path(invocation, table, path);
     if (real == NULL) {
@@ -872,9 +928,10 @@ open_quickly(Quick *self, PyObject *invocation, PyObject *const *args, Py_ssize_
     memcpy(changed, args, (count + named) * sizeof(PyObject *));
     changed[0] = real;
     *result = PyObject_Vectorcall(self->original, changed, count, names);
+    int left = *result == NULL && drop_os_error(real);
     Py_DECREF(real);
     if (*result == NULL) {
-        return drop_os_error() ? 0 : 1;
+        return !left;
     }
     if (rename_opened(*result, path) < 0) {
         Py_CLEAR(*result);
@@ -971,6 +1028,7 @@ quick_traverse(Quick *self, visitproc visit, void *arg)
     return 0;
 }
 
+/* Only when it is freed. The collector does not clear it: what is called meanwhile may still call it. */
 static int
 quick_clear(Quick *self)
 {
@@ -996,7 +1054,6 @@ static PyTypeObject QuickType = {
     .tp_new = fields_new,
     .tp_init = (initproc)quick_init,
     .tp_traverse = (traverseproc)quick_traverse,
-    .tp_clear = (inquiry)quick_clear,
     .tp_dealloc = quick_dealloc,
     .tp_members = quick_members,
 };
@@ -1077,7 +1134,11 @@ add_audit_hook(PyObject *module, PyObject *args)
     Py_XSETREF(audit_function, Py_NewRef(function));
     if (!added) {
         if (PySys_AddAuditHook(audit, NULL) < 0) {
-            return NULL;
+            if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+                return NULL;
+            }
+            PyErr_Clear(); /* another hook refuses this one: sys.addaudithook() does not say so, either */
+            Py_RETURN_NONE;
         }
         added = true;
     }
@@ -1263,7 +1324,8 @@ intern_names(void)
         {&str_buffer, "buffer"},      {&str_bundled, "bundled"},
         {&str_close, "close"},        {&str_cwd, "cwd"},
         {&str_encoding, "encoding"},  {&str_end, "end"},
-        {&str_errors, "errors"},      {&str_invocation, "invocation"},
+        {&str_errors, "errors"},      {&str_guard, "guard"},
+        {&str_invocation, "invocation"},
         {&str_made_namespace, "made_namespace"},
         {&str_mode, "mode"},          {&str_mounted, "mounted"},
         {&str_name, "name"},          {&str_newline, "newline"},
@@ -1284,6 +1346,11 @@ module_exec(PyObject *module)
 {
     if (main_interpreter != NULL) {
         PyErr_SetString(PyExc_ImportError, "tmpguard.core._speedups can be loaded once in a process");
+        return -1;
+    }
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        /* All of this would outlive the interpreter. */
+        PyErr_SetString(PyExc_ImportError, "tmpguard.core._speedups is for the main interpreter");
         return -1;
     }
     if (intern_names() < 0 || PyModule_AddIntConstant(module, "REVISION", REVISION) < 0) {

@@ -25,7 +25,6 @@ class Policy(PolicyFields):
     storage_size: int
     quota_bytes: int
     max_files: int | None
-    enforce: bool
     lifetime: str
     children: str
     writable: tuple[str, ...]

@@ -63,8 +63,11 @@ class PolicyFields:
 
     #: The mount table, unless the guard only watches: then Python code has to look at each call.
     quick_table: Any
-    #: Whether a new invocation is a plain :class:`~.invocation.Invocation`.
-    begins_plainly: bool
+    #: The function behind the method ``invocation`` that makes a plain :class:`~.invocation.Invocation`; None
+    #: if the guard's invocations are others.
+    plain_invocation: Callable[..., Any] | None
+    #: False if the guard only watches.
+    enforce: bool
     #: Called with each finished report on a background thread; None for no callback.
     on_report: Callable[[Any], object] | None
 

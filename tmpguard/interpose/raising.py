@@ -22,6 +22,7 @@ from .readonly import check_search
 def reraise(exc: OSError, path: object, operation: str = "", *, making: bool = False) -> NoReturn:
     """Raise ``exc`` again with the path as the caller spelled it in place of the real path (C2.1, C7.1).
 
+    One without an error number is not the kernel's: a signal handler may raise TimeoutError.
     With an ``operation``, a note explains a missing file that another invocation had created (C7.4).
     ``making`` says whether the call was going to create ``path``.
     """
@@ -29,7 +30,8 @@ def reraise(exc: OSError, path: object, operation: str = "", *, making: bool = F
         _explain(exc, operation, path, exc.filename, making=making)
     elif exc.errno == ENOSPC:
         note_full_disk(exc)
-    exc.filename = spelled(path)
+    if exc.errno is not None:
+        exc.filename = spelled(path)
     try:
         raise exc
     finally:
@@ -47,14 +49,16 @@ def spell_look(invocation: Invocation, exc: OSError, path: object, operation: st
         forgotten = guard.forgotten
         if path not in forgotten.nowhere or monotonic() >= forgotten.expires or guard.scratch.is_shared():
             add_note(exc, missing(invocation, operation, path, exc.filename))
-    exc.filename = path
+    if exc.errno is not None:
+        exc.filename = path
 
 
 def reraise_both(exc: OSError, source: Given, target: Given, operation: str = "") -> NoReturn:
     """Like :func:`reraise`, for a call that takes two paths and creates ``target``."""
     if exc.errno == ENOENT and operation and not _explain(exc, operation, source.name, exc.filename):
         _explain(exc, operation, target.name, exc.filename2, making=True)
-    exc.filename, exc.filename2 = source.name, target.name
+    if exc.errno is not None:
+        exc.filename, exc.filename2 = source.name, target.name
     try:
         raise exc
     finally:
