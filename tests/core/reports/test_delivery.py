@@ -116,6 +116,22 @@ def test_whatever_the_callback_raises_the_next_report_comes(
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
+def test_a_callback_may_be_taken_away_while_reports_wait_for_it(slow: Slow, scratch_root: Path) -> None:
+    guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, on_report=slow)
+    for _ in range(3):
+        end_of_one(guard)
+    assert slow.begun.wait(30)
+    guard.on_report = None
+    slow.may_return.set()
+    assert tmpguard.drain(30)
+    assert len(slow.reports) == 1
+    reports: list[tmpguard.Report] = []
+    guard.on_report = reports.append
+    end_of_one(guard)
+    assert tmpguard.drain(30)
+    assert len(reports) == 1
+
+
 def test_the_report_has_the_duration_of_the_wipe(scratch_root: Path) -> None:
     reports: list[tmpguard.Report] = []
     guard = tmpguard.Guard(scratch_root=scratch_root, bundle=None, on_report=reports.append)

@@ -73,9 +73,9 @@ class Reporter(Background[ReportJob]):
 
     def _call(self, guard: Policy, report: Report) -> None:
         callback = guard.on_report
-        assert callback is not None
         try:
-            callback(report)
+            if callback is not None:  # otherwise it was taken away since
+                callback(report)
         except BaseException:  # even a SystemExit must not stop the reports that follow
             logger.exception(
                 "tmpguard: on_report=%r raised an exception; its other reports are delivered", callback
