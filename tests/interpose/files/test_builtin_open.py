@@ -6,6 +6,8 @@ import builtins
 import io
 import itertools
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import Context
@@ -375,3 +377,54 @@ def test_file_io_is_made_as_ever(plain: Place, guarded: Place) -> None:
     for mode, exists in itertools.product(FILE_IO_MODES, (True, False)):
         expected = made(plain, originals.FileIO, mode, exists)
         assert made(guarded, io.FileIO, mode, exists) == expected, (mode, exists)
+
+
+WARNED = """
+import os, sys, warnings
+import tmpguard
+
+lines = []
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, category, file, line, *_: lines.append((category.__name__, file, line))
+
+def opened():
+    for path in ("/tmp/file.txt", "/etc/passwd"):
+        for mode in ("w", "a", "r", "r", "rt", "rb", "wb"):
+            if path == "/tmp/file.txt" or mode[0] == "r":
+                open(path, mode).close()
+        open(path, encoding="ascii", errors="replace").close()
+    open(os.open(path, os.O_RDONLY)).close()
+
+def raised():
+    warnings.simplefilter("error")
+    for _ in range(2):
+        try:
+            open("/etc/passwd")
+        except EncodingWarning:
+            lines.append("raised")
+    warnings.simplefilter("always")
+
+def at_once():
+    open("/etc/passwd").close()
+    print(lines)
+    lines.clear()
+
+with tmpguard.invocation(bundle=None):
+    opened()
+    raised()
+    at_once()
+at_once()
+"""
+
+
+@pytest.mark.parametrize("extension", [True, False])
+def test_a_warning_about_the_default_encoding_names_the_callers_line(extension: bool) -> None:
+    environment = {**os.environ, **({} if extension else {"TMPGUARD_NO_EXTENSION": "1"})}
+    command = [sys.executable, "-X", "warn_default_encoding", "-c", WARNED]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stderr == ""
+    within, outside = ran.stdout.splitlines()
+    opened = [("EncodingWarning", "<string>", 13)] * 8 + [("EncodingWarning", "<string>", 15)]
+    at_once = [("EncodingWarning", "<string>", 27)]
+    assert within == str([*opened, "raised", "raised", *at_once])
+    assert outside == str(at_once)

@@ -166,8 +166,32 @@ def _quick_write(
     return result
 
 
+def _warning_open(
+    _: object,
+    file: PathOrDescriptor,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Any:
+    """:func:`_quick_open` under ``-X warn_default_encoding``: the warning names the caller's line."""
+    if encoding is not None or not isinstance(mode, str) or "b" in mode:
+        return _quick_open(_, file, mode, buffering, encoding, errors, newline, closefd, opener)
+    default = "utf-8" if sys.flags.utf8_mode else "locale"
+    opened = _quick_open(_, file, mode, buffering, default, errors, newline, closefd, opener)
+    try:
+        io.text_encoding(None)
+    except EncodingWarning:
+        opened.close()
+        raise
+    return opened
+
+
 #: What :func:`open` is within an invocation, and how it is reached from outside of one.
-open = quick(_open, _quick_open, "io.open")
+open = quick(_open, _warning_open if sys.flags.warn_default_encoding else _quick_open, "io.open")
 
 
 class _Options(NamedTuple):
