@@ -13,6 +13,7 @@ import linecache
 import os
 import pickle
 import pydoc
+import signal
 import site
 import socket
 import sqlite3
@@ -146,7 +147,7 @@ def test_a_raw_file_cannot_be_pickled(inside: tmpguard.Invocation, protocol: int
 UNENCODABLE: dict[str, Callable[[str], object]] = {
     "open": open,
     "open to write": lambda path: open(path, "w"),
-    "io.FileIO": io.FileIO,
+    "io.FileIO": lambda path: io.FileIO(path),
     "io.open_code": io.open_code,
     "os.open": lambda path: os.open(path, os.O_RDONLY),
     "stat": os.stat,
@@ -666,3 +667,32 @@ def test_a_database_takes_no_arguments_by_position(guard: tmpguard.Guard, argume
 def test_a_limit_is_not_asked_for_without_a_descriptor(inside: tmpguard.Invocation) -> None:
     with pytest.raises(OSError, match="Bad file descriptor: -1"):
         os.pathconf(-1, "PC_LINK_MAX")
+
+
+WAITING: dict[str, Callable[[str], object]] = {
+    "open r": lambda path: open(path),
+    "open rb": lambda path: open(path, "rb"),
+    "open w": lambda path: open(path, "w"),
+    "open ab": lambda path: open(path, "ab"),
+    "unbuffered": lambda path: open(path, "rb", 0),
+    "io.FileIO": lambda path: io.FileIO(path),
+    "os.open": lambda path: os.open(path, os.O_WRONLY),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_the_error_of_a_signal_handler_keeps_its_message(inside: tmpguard.Invocation, name: str) -> None:
+    def handle(*_: object) -> None:
+        raise TimeoutError("late")
+
+    os.mkfifo("/tmp/fifo")
+    previous = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError) as caught:
+            WAITING[name]("/tmp/fifo")  # waits for its other end
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert str(caught.value) == "late"
+    assert caught.value.filename is None

@@ -22,7 +22,6 @@ from .readonly import check_search
 def reraise(exc: OSError, path: object, operation: str = "", *, making: bool = False) -> NoReturn:
     """Raise ``exc`` again with the path as the caller spelled it in place of the real path (C2.1, C7.1).
 
-    One without an error number is not the kernel's: a signal handler may raise TimeoutError.
     With an ``operation``, a note explains a missing file that another invocation had created (C7.4).
     ``making`` says whether the call was going to create ``path``.
     """
@@ -30,7 +29,7 @@ def reraise(exc: OSError, path: object, operation: str = "", *, making: bool = F
         _explain(exc, operation, path, exc.filename, making=making)
     elif exc.errno == ENOSPC:
         note_full_disk(exc)
-    if exc.errno is not None:
+    if _is_about_paths(exc):
         exc.filename = spelled(path)
     try:
         raise exc
@@ -49,7 +48,7 @@ def spell_look(invocation: Invocation, exc: OSError, path: object, operation: st
         forgotten = guard.forgotten
         if path not in forgotten.nowhere or monotonic() >= forgotten.expires or guard.scratch.is_shared():
             add_note(exc, missing(invocation, operation, path, exc.filename))
-    if exc.errno is not None:
+    if _is_about_paths(exc):
         exc.filename = path
 
 
@@ -57,7 +56,7 @@ def reraise_both(exc: OSError, source: Given, target: Given, operation: str = ""
     """Like :func:`reraise`, for a call that takes two paths and creates ``target``."""
     if exc.errno == ENOENT and operation and not _explain(exc, operation, source.name, exc.filename):
         _explain(exc, operation, target.name, exc.filename2, making=True)
-    if exc.errno is not None:
+    if _is_about_paths(exc):
         exc.filename, exc.filename2 = source.name, target.name
     try:
         raise exc
@@ -73,6 +72,14 @@ def reraise_nameless(exc: OSError) -> NoReturn:
         raise exc
     finally:
         del exc
+
+
+def _is_about_paths(exc: OSError) -> bool:
+    """Whether ``exc`` may get a path. One without a number no longer shows its message then.
+
+    Such errors are raised by a signal handler meanwhile, for example ``TimeoutError("late")``.
+    """
+    return exc.errno is not None
 
 
 def _explain(exc: OSError, operation: str, path: object, real: object, *, making: bool = False) -> bool:
