@@ -97,7 +97,8 @@ def _environment() -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "TMPGUARD", "PYTEST", "COV", "TMP", "TEMP"))
+        if name == "TMPGUARD_NO_EXTENSION"
+        or not name.startswith(("PYTHON", "TMPGUARD", "PYTEST", "COV", "TMP", "TEMP"))
     }
     return {**kept, "TMPDIR": "/tmp"}
 

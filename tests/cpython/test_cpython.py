@@ -50,6 +50,13 @@ def test_a_test_that_does_not_pass_says_why() -> None:
     assert "No module named 'test.test_no_such_module'" in told.message
 
 
+def test_the_extension_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPGUARD_SCRATCH_ROOT", "/nowhere")
+    monkeypatch.setenv("TMPGUARD_NO_EXTENSION", "1")
+    found = {name: value for name, value in runs._environment().items() if name.startswith("TMPGUARD")}
+    assert found == {"TMPGUARD_NO_EXTENSION": "1"}
+
+
 def test_what_passes_natively_has_to_pass_inside() -> None:
     natively = run(a=PASSED, b=PASSED, c=PASSED, d=PASSED, e=FAILED, f=runs.Outcome("skipped", "no disk"))
     inside = run(a=PASSED, b=FAILED, c=runs.Outcome("skipped", "no disk"), e=FAILED, f=FAILED)

@@ -86,7 +86,8 @@ def _environment(prepared: Prepared, job: dict[str, object], temporary: Path) ->
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "TMPGUARD", "PYTEST", "COV", "TMP", "TEMP", "DJANGO", "FLASK"))
+        if name == "TMPGUARD_NO_EXTENSION"
+        or not name.startswith(("PYTHON", "TMPGUARD", "PYTEST", "COV", "TMP", "TEMP", "DJANGO", "FLASK"))
     }
     return {
         **kept,

@@ -107,6 +107,14 @@ def prepared(tmp_path: Path, source: str, name: str = "tiny") -> Prepared:
     return Prepared(suite, directory, Path(sys.executable), prepare.importable(tmp_path))
 
 
+def test_the_extension_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPGUARD_SCRATCH_ROOT", "/nowhere")
+    monkeypatch.setenv("TMPGUARD_NO_EXTENSION", "1")
+    given = runs._environment(prepared(tmp_path, ""), {}, tmp_path)
+    found = {name: value for name, value in given.items() if name.startswith("TMPGUARD")}
+    assert found == {"TMPGUARD_NO_EXTENSION": "1"}
+
+
 def test_what_passes_plainly_has_to_pass_with_the_layer(tmp_path: Path) -> None:
     suite = prepared(tmp_path, TINY)
     plain = runs.run(suite, PLAIN)
