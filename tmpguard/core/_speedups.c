@@ -17,7 +17,7 @@
 #include <time.h>
 
 /* Changes together with the number in speedups.py whenever the two would no longer fit. */
-#define REVISION 2
+#define REVISION 3
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing

@@ -18,7 +18,7 @@ from .context import get_current, set_current
 T = TypeVar("T")
 
 #: The revision of the extension that this module fits: another one was built from other sources.
-_REVISION: Final = 2
+_REVISION: Final = 3
 
 
 def _find_extension() -> ModuleType | None:
