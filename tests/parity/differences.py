@@ -34,6 +34,7 @@ NORMALISED = {
     "behind them, and the kernel tells nobody of which descriptor another is a copy",
     "ETXTBSY for the program of a running process": "where its whole file system is read-only, the "
     "kernel says EROFS, too",
+    "the message of a RecursionError": "it tells in which operation the interpreter's limit was reached",
     "random names of tempfile": "replaced by counted ones",
 }
 

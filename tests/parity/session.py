@@ -208,6 +208,8 @@ def told(value: Any) -> str:
 def told_error(exc: Exception) -> str:
     """The class of an exception and its message; for an OSError, also its errno and names."""
     name = type(exc).__qualname__
+    if isinstance(exc, RecursionError):
+        return name
     if isinstance(exc, shutil.Error):
         return told(f"{name} {sorted(map(repr, exc.args[0])) if isinstance(exc.args[0], list) else exc}")
     if isinstance(exc, OSError) and exc.errno is not None:
