@@ -46,6 +46,9 @@ OPENERS: dict[str, Callable[[Any, int], int]] = {
 }
 
 WAYS: dict[str, Callable[[Any], Any]] = {
+    "r": lambda path: open(path),
+    "r for bytes": lambda path: open(path, "rb"),
+    "r with an encoding": lambda path: open(path, encoding="latin-1", newline=""),
     "codecs w": lambda path: codecs.open(path, "w", "ascii"),
     "codecs r": lambda path: codecs.open(path, "r", "latin-1"),
     "open_code": io.open_code,
