@@ -655,13 +655,6 @@ typedef struct {
     int kind;
 } Quick;
 
-/* `value` has the attribute `name`; a new reference. */
-static inline PyObject *
-attribute(PyObject *value, PyObject *name)
-{
-    return PyObject_GetAttr(value, name);
-}
-
 static bool
 is_expired(Known *known)
 {
@@ -680,7 +673,7 @@ is_at_home(PyObject *invocation, Known *known)
     if (known->process_directory == NULL || !PyUnicode_CheckExact(known->process_directory)) {
         return 0;
     }
-    PyObject *namespace = attribute(invocation, str_made_namespace);
+    PyObject *namespace = PyObject_GetAttr(invocation, str_made_namespace);
     if (namespace == NULL) {
         return -1;
     }
@@ -688,7 +681,7 @@ is_at_home(PyObject *invocation, Known *known)
         Py_DECREF(namespace);
         return 0;
     }
-    PyObject *cwd = attribute(namespace, str_cwd);
+    PyObject *cwd = PyObject_GetAttr(namespace, str_cwd);
     Py_DECREF(namespace);
     if (cwd == NULL) {
         return -1;
@@ -735,9 +728,9 @@ real_path(PyObject *invocation, Table *table, PyObject *path)
     }
     Py_INCREF(tail);
     PyObject *real = NULL;
-    PyObject *mounted = attribute(invocation, str_mounted);
+    PyObject *mounted = PyObject_GetAttr(invocation, str_mounted);
     if (mounted != NULL) {
-        PyObject *prefix = mounted == no_volume ? NULL : attribute(mounted, str_prefix);
+        PyObject *prefix = mounted == no_volume ? NULL : PyObject_GetAttr(mounted, str_prefix);
         if (prefix != NULL && PyUnicode_CheckExact(prefix) && PyUnicode_GET_LENGTH(prefix)) {
             real = PyUnicode_Concat(prefix, tail);
         }
@@ -866,7 +859,7 @@ rename_opened(PyObject *opened, PyObject *name)
         return -1;
     }
 #endif
-    raw = attribute(buffer != NULL ? buffer : opened, str_raw);
+    raw = PyObject_GetAttr(buffer != NULL ? buffer : opened, str_raw);
     Py_XDECREF(buffer);
     if (raw == NULL) {
         return -1;
@@ -880,7 +873,7 @@ rename_opened(PyObject *opened, PyObject *name)
 static int
 has_bundled(PyObject *invocation)
 {
-    PyObject *namespace = attribute(invocation, str_made_namespace);
+    PyObject *namespace = PyObject_GetAttr(invocation, str_made_namespace);
     if (namespace == NULL) {
         return -1;
     }
@@ -888,7 +881,7 @@ has_bundled(PyObject *invocation)
         Py_DECREF(namespace);
         return 0;
     }
-    PyObject *bundled = attribute(namespace, str_bundled);
+    PyObject *bundled = PyObject_GetAttr(namespace, str_bundled);
     Py_DECREF(namespace);
     if (bundled == NULL) {
         return -1;

@@ -11,11 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from .context import get_current, set_current
-
-T = TypeVar("T")
 
 #: The revision of the extension that this module fits: another one was built from other sources.
 _REVISION: Final = 3
@@ -31,7 +29,7 @@ def _find_extension() -> ModuleType | None:
     return _speedups if _speedups.REVISION == _REVISION else None
 
 
-#: The extension; None if it is not used. Any, because the module is the only place that knows what is in it.
+#: The extension; None if it is not used.
 extension: Final[Any] = _find_extension()
 
 
