@@ -1,4 +1,4 @@
-"""Pickles the quick wrappers, which are bound methods, as the globals that they replace.
+"""Pickles the quick wrappers as the globals that they replace: without the C extension they are bound methods.
 
 Otherwise, libraries that pickle functions by value (cloudpickle, dill) would take a wrapper apart, and an
 unpickler that accepts only certain names would see a different name than without tmpguard.
