@@ -1,7 +1,8 @@
-"""Pickles the quick wrappers as the globals that they replace: without the C extension they are bound methods.
+"""Pickles the quick wrappers as the globals that they replace.
 
-Otherwise, libraries that pickle functions by value (cloudpickle, dill) would take a wrapper apart, and an
-unpickler that accepts only certain names would see a different name than without tmpguard.
+Without the C extension, they are bound methods. Libraries that pickle functions by value (cloudpickle, dill)
+would take such a wrapper apart, and an unpickler that accepts only certain names would see a different name
+than without tmpguard.
 """
 
 from __future__ import annotations
