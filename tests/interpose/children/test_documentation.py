@@ -46,8 +46,8 @@ def in_a_fork(call: Callable[[], object]) -> bool:
 
 
 def by_multiprocessing(method: str) -> bool:
-    # Semaphores that a refused pool has left in a cycle: if they are collected while the resource tracker is at
-    # work, it raises an error (Python 3.12).
+    # Semaphores that a refused pool has left in a cycle: if they are collected while the resource tracker is
+    # at work, it raises an error (Python 3.12).
     gc.collect()
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
