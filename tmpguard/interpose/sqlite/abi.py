@@ -149,7 +149,8 @@ class _Later(int):
 
     That is what the interpreter does with an exception from another thread. Reading the attribute ``raised``
     asks for it: a property's function in C is called without the check that follows a call. It is an int
-    because that function is passed the object.
+    because that function is passed the object. If a debugger or a coverage tool traces this code, its own
+    calls come in between: the exception is printed and dropped.
     """
 
     raised: object
