@@ -43,10 +43,10 @@ def test_each_invocation_starts_with_an_empty_tmp(guard: tmpguard.Guard) -> None
     for _ in range(3):
         with guard.invocation():
             assert os.listdir("/tmp") == fresh
-            write("/tmp/file.txt", "text")
+            write("/tmp/of-the-request.txt", "text")
             os.makedirs("/tmp/a/b")
-            assert set(os.listdir("/tmp")) == {*fresh, "a", "file.txt"}
-    assert "file.txt" not in originals.listdir("/tmp")
+            assert set(os.listdir("/tmp")) == {*fresh, "a", "of-the-request.txt"}
+    assert "of-the-request.txt" not in originals.listdir("/tmp")
 
 
 def test_files_of_the_real_tmp_are_not_seen(guard: tmpguard.Guard) -> None:

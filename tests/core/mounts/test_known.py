@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import shutil
@@ -188,6 +189,7 @@ def test_the_status_of_what_is_no_link_takes_one_system_call(
 
 
 def counting(call: Callable[..., os.stat_result], calls: list[object]) -> Callable[..., os.stat_result]:
+    @functools.wraps(call)  # quick() gives the name to the function that is called within an invocation
     def counted(path: object, **options: object) -> os.stat_result:
         calls.append(path)
         return call(path, **options)
