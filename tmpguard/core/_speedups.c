@@ -11,7 +11,6 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
 #include <time.h>
@@ -21,6 +20,7 @@
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing
+#define PyObject_GetOptionalAttr _PyObject_LookupAttr
 #endif
 
 #define MOST_ARGUMENTS 8
@@ -86,132 +86,41 @@ restore_current(PyObject *before)
 
 /* --- the fields that are read here ------------------------------------------------------------------------- */
 
+/* The fields of each base class, by which its structure and all else is made below. */
+
 /* One generation of a guard's cache: the base class of Known. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *expires;
-    PyObject *paths;
-    PyObject *process_directory;
-    PyObject *relative;
-} Known;
+#define KNOWN_FIELDS(FIELD)                                                                         \
+    FIELD(Known, expires) FIELD(Known, paths) FIELD(Known, process_directory) FIELD(Known, relative)
 
 /* The base class of Knowing, and so of MountTable. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *known;
-    PyObject *tails;
-} Table;
+#define TABLE_FIELDS(FIELD) FIELD(Table, known) FIELD(Table, tails)
 
 /* The base class of Policy, and so of Guard. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *quick_table;
-    PyObject *plain_invocation;
-    PyObject *enforce;
-    PyObject *on_report;
-} Policy;
+#define POLICY_FIELDS(FIELD)                                                                        \
+    FIELD(Policy, quick_table) FIELD(Policy, plain_invocation) FIELD(Policy, enforce) FIELD(Policy, on_report)
 
 /* The base class of Invocation. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *guard;
-    PyObject *ended;
-} Invocation;
+#define INVOCATION_FIELDS(FIELD) FIELD(Invocation, guard) FIELD(Invocation, ended)
 
 /* The base class of the ASGI and WSGI middlewares. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *app;
-    PyObject *guard;
-} Middleware;
+#define MIDDLEWARE_FIELDS(FIELD) FIELD(Middleware, app) FIELD(Middleware, guard)
 
-static int
-known_traverse(Known *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->expires);
-    Py_VISIT(self->paths);
-    Py_VISIT(self->process_directory);
-    Py_VISIT(self->relative);
-    return 0;
-}
+#define DECLARE(STRUCT, NAME) PyObject *NAME;
+#define VISIT(STRUCT, NAME) Py_VISIT(self->NAME);
+#define CLEAR(STRUCT, NAME) Py_CLEAR(self->NAME);
+#define MEMBER(STRUCT, NAME) {#NAME, T_OBJECT_EX, offsetof(STRUCT, NAME), 0, NULL},
 
-static int
-known_clear(Known *self)
-{
-    Py_CLEAR(self->expires);
-    Py_CLEAR(self->paths);
-    Py_CLEAR(self->process_directory);
-    Py_CLEAR(self->relative);
-    return 0;
-}
+#define FIELDS_STRUCT(STRUCT, FIELDS)                                                               \
+    typedef struct {                                                                                \
+        PyObject_HEAD                                                                               \
+        FIELDS(DECLARE)                                                                             \
+    } STRUCT;
 
-static int
-table_traverse(Table *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->known);
-    Py_VISIT(self->tails);
-    return 0;
-}
-
-static int
-table_clear(Table *self)
-{
-    Py_CLEAR(self->known);
-    Py_CLEAR(self->tails);
-    return 0;
-}
-
-static int
-policy_traverse(Policy *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->quick_table);
-    Py_VISIT(self->plain_invocation);
-    Py_VISIT(self->enforce);
-    Py_VISIT(self->on_report);
-    return 0;
-}
-
-static int
-policy_clear(Policy *self)
-{
-    Py_CLEAR(self->quick_table);
-    Py_CLEAR(self->plain_invocation);
-    Py_CLEAR(self->enforce);
-    Py_CLEAR(self->on_report);
-    return 0;
-}
-
-static int
-invocation_traverse(Invocation *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->guard);
-    Py_VISIT(self->ended);
-    return 0;
-}
-
-static int
-invocation_clear(Invocation *self)
-{
-    Py_CLEAR(self->guard);
-    Py_CLEAR(self->ended);
-    return 0;
-}
-
-static int
-middleware_traverse(Middleware *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->app);
-    Py_VISIT(self->guard);
-    return 0;
-}
-
-static int
-middleware_clear(Middleware *self)
-{
-    Py_CLEAR(self->app);
-    Py_CLEAR(self->guard);
-    return 0;
-}
+FIELDS_STRUCT(Known, KNOWN_FIELDS)
+FIELDS_STRUCT(Table, TABLE_FIELDS)
+FIELDS_STRUCT(Policy, POLICY_FIELDS)
+FIELDS_STRUCT(Invocation, INVOCATION_FIELDS)
+FIELDS_STRUCT(Middleware, MIDDLEWARE_FIELDS)
 
 /* Not by way of Py_TYPE(self)->tp_clear: in a derived class that would clear the dictionary a second time. */
 #define DEALLOC(LOWER, STRUCT)                                                                      \
@@ -221,40 +130,6 @@ middleware_clear(Middleware *self)
         LOWER##_clear((STRUCT *)self);                                                              \
         Py_TYPE(self)->tp_free(self);                                                               \
     }
-
-static PyMemberDef known_members[] = {
-    {"expires", T_OBJECT_EX, offsetof(Known, expires), 0, NULL},
-    {"paths", T_OBJECT_EX, offsetof(Known, paths), 0, NULL},
-    {"process_directory", T_OBJECT_EX, offsetof(Known, process_directory), 0, NULL},
-    {"relative", T_OBJECT_EX, offsetof(Known, relative), 0, NULL},
-    {NULL},
-};
-
-static PyMemberDef table_members[] = {
-    {"known", T_OBJECT_EX, offsetof(Table, known), 0, NULL},
-    {"tails", T_OBJECT_EX, offsetof(Table, tails), 0, NULL},
-    {NULL},
-};
-
-static PyMemberDef policy_members[] = {
-    {"quick_table", T_OBJECT_EX, offsetof(Policy, quick_table), 0, NULL},
-    {"plain_invocation", T_OBJECT_EX, offsetof(Policy, plain_invocation), 0, NULL},
-    {"enforce", T_OBJECT_EX, offsetof(Policy, enforce), 0, NULL},
-    {"on_report", T_OBJECT_EX, offsetof(Policy, on_report), 0, NULL},
-    {NULL},
-};
-
-static PyMemberDef invocation_members[] = {
-    {"guard", T_OBJECT_EX, offsetof(Invocation, guard), 0, NULL},
-    {"ended", T_OBJECT_EX, offsetof(Invocation, ended), 0, NULL},
-    {NULL},
-};
-
-static PyMemberDef middleware_members[] = {
-    {"app", T_OBJECT_EX, offsetof(Middleware, app), 0, NULL},
-    {"guard", T_OBJECT_EX, offsetof(Middleware, guard), 0, NULL},
-    {NULL},
-};
 
 /* Takes any arguments: the constructors of the derived classes check them. */
 static PyObject *
@@ -273,9 +148,20 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return self;
 }
 
-#define FIELDS_TYPE(NAME, STRUCT, LOWER, NEW)                                                            \
+#define FIELDS_TYPE(STRUCT, LOWER, FIELDS, NEW)                                                     \
+    static int LOWER##_traverse(STRUCT *self, visitproc visit, void *arg)                           \
+    {                                                                                               \
+        FIELDS(VISIT)                                                                               \
+        return 0;                                                                                   \
+    }                                                                                               \
+    static int LOWER##_clear(STRUCT *self)                                                          \
+    {                                                                                               \
+        FIELDS(CLEAR)                                                                               \
+        return 0;                                                                                   \
+    }                                                                                               \
     DEALLOC(LOWER, STRUCT)                                                                          \
-    static PyTypeObject NAME = {                                                                    \
+    static PyMemberDef LOWER##_members[] = {FIELDS(MEMBER){NULL}};                                  \
+    static PyTypeObject STRUCT##Fields = {                                                          \
         PyVarObject_HEAD_INIT(NULL, 0).tp_name = "tmpguard.core._speedups." #STRUCT "Fields",       \
         .tp_basicsize = sizeof(STRUCT),                                                             \
         .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,                  \
@@ -286,11 +172,11 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         .tp_new = NEW,                                                                              \
     }
 
-FIELDS_TYPE(KnownFields, Known, known, fields_new);
-FIELDS_TYPE(TableFields, Table, table, fields_new);
-FIELDS_TYPE(PolicyFields, Policy, policy, fields_new);
-FIELDS_TYPE(InvocationFields, Invocation, invocation, invocation_new);
-FIELDS_TYPE(MiddlewareFields, Middleware, middleware, fields_new);
+FIELDS_TYPE(Known, known, KNOWN_FIELDS, fields_new);
+FIELDS_TYPE(Table, table, TABLE_FIELDS, fields_new);
+FIELDS_TYPE(Policy, policy, POLICY_FIELDS, fields_new);
+FIELDS_TYPE(Invocation, invocation, INVOCATION_FIELDS, invocation_new);
+FIELDS_TYPE(Middleware, middleware, MIDDLEWARE_FIELDS, fields_new);
 
 /* --- a request begins and ends ------------------------------------------------------------------------------ */
 
@@ -552,15 +438,9 @@ static int
 close_iterable(PyObject *iterable)
 {
     PyObject *close = NULL;
-#if PY_VERSION_HEX >= 0x030d0000
     if (PyObject_GetOptionalAttr(iterable, str_close, &close) < 0) {
         return -1;
     }
-#else
-    if (_PyObject_LookupAttr(iterable, str_close, &close) < 0) {
-        return -1;
-    }
-#endif
     if (close == NULL) {
         return 0;
     }
@@ -792,7 +672,7 @@ stat_quickly(Quick *self, PyObject *invocation, PyObject *path, PyObject **resul
 {
     Table *table = table_of(invocation);
     if (table == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+        return 0;
     }
     int known = is_known(invocation, table, path);
     if (known < 0) {
@@ -850,15 +730,9 @@ rename_opened(PyObject *opened, PyObject *name)
 {
     PyObject *raw = NULL;
     PyObject *buffer = NULL;
-#if PY_VERSION_HEX >= 0x030d0000
     if (PyObject_GetOptionalAttr(opened, str_buffer, &buffer) < 0) {
         return -1;
     }
-#else
-    if (_PyObject_LookupAttr(opened, str_buffer, &buffer) < 0) {
-        return -1;
-    }
-#endif
     raw = PyObject_GetAttr(buffer != NULL ? buffer : opened, str_raw);
     Py_XDECREF(buffer);
     if (raw == NULL) {
@@ -898,7 +772,7 @@ open_quickly(Quick *self, PyObject *invocation, PyObject *const *args, Py_ssize_
     PyObject *path = args[0];
     Table *table = table_of(invocation);
     if (table == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+        return 0;
     }
     int known = is_known(invocation, table, path);
     if (known < 0) {
@@ -1138,35 +1012,6 @@ add_audit_hook(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Name the members as __slots__ does, so that the objects can be copied. */
-static int
-declare_slots(PyTypeObject *type)
-{
-    Py_ssize_t count = 0;
-    while (type->tp_members != NULL && type->tp_members[count].name != NULL) {
-        count++;
-    }
-    if (count == 0) {
-        return 0;
-    }
-    PyObject *names = PyTuple_New(count);
-    if (names == NULL) {
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name = PyUnicode_InternFromString(type->tp_members[i].name);
-        if (name == NULL) {
-            Py_DECREF(names);
-            return -1;
-        }
-        PyTuple_SET_ITEM(names, i, name);
-    }
-    int failed = PyDict_SetItemString(type->tp_dict, "__slots__", names);
-    Py_DECREF(names);
-    PyType_Modified(type);
-    return failed;
-}
-
 /* --- the search for references ----------------------------------------------------------------------------- */
 
 /* A hash table of addresses: open addressing, no more than a quarter full. NULL is an empty slot. */
@@ -1267,6 +1112,35 @@ static PyTypeObject SoughtType = {
 };
 
 /* --- the module -------------------------------------------------------------------------------------------- */
+
+/* Name the members as __slots__ does, so that the objects can be copied. */
+static int
+declare_slots(PyTypeObject *type)
+{
+    Py_ssize_t count = 0;
+    while (type->tp_members != NULL && type->tp_members[count].name != NULL) {
+        count++;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    PyObject *names = PyTuple_New(count);
+    if (names == NULL) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyUnicode_InternFromString(type->tp_members[i].name);
+        if (name == NULL) {
+            Py_DECREF(names);
+            return -1;
+        }
+        PyTuple_SET_ITEM(names, i, name);
+    }
+    int failed = PyDict_SetItemString(type->tp_dict, "__slots__", names);
+    Py_DECREF(names);
+    PyType_Modified(type);
+    return failed;
+}
 
 static PyObject *
 configure(PyObject *module, PyObject *args)
