@@ -11,12 +11,18 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Changes together with the number in speedups.py whenever the two would no longer fit. */
-#define REVISION 3
+#define REVISION 4
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing
@@ -1012,6 +1018,171 @@ add_audit_hook(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* --- the wipe of a few files --------------------------------------------------------------------------------- */
+
+/* As PAGE and _UNFRAGMENTED in tmpguard/core/storage/pages.py, TMP_MODE and FEW in small.py. */
+#define PAGE 4096
+#define UNFRAGMENTED (4 * PAGE)
+#define TMP_MODE 01777
+#define MOST_FILES 16
+
+/* What getdents64() writes for each name: not every C library declares it. */
+typedef struct {
+    unsigned long long inode;
+    long long offset;
+    unsigned short length;
+    unsigned char kind;
+    char name[];
+} Entry;
+
+/* The names in a directory, if they are few: what getdents64() wrote, and where each name begins in it. */
+typedef struct {
+    _Alignas(Entry) char entries[PAGE];
+    const char *names[MOST_FILES];
+    int count;
+} Listing;
+
+/* List the open directory from its beginning: on btrfs, a descriptor shows the names as they were when it was
+   opened or last rewound. False if that failed or there are more than `few`. */
+static bool
+list_few(int directory, int few, Listing *listing)
+{
+    size_t filled = 0;
+    listing->count = 0;
+    if (few > MOST_FILES || lseek(directory, 0, SEEK_SET) < 0) {
+        return false;
+    }
+    for (;;) {
+        char *place = listing->entries + filled;
+        long got = syscall(SYS_getdents64, directory, place, sizeof(listing->entries) - filled);
+        if (got <= 0) {
+            return got == 0;
+        }
+        for (long at = 0; at < got;) {
+            Entry *entry = (Entry *)(place + at);
+            at += entry->length;
+            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0) {
+                continue;
+            }
+            if (listing->count == few) {
+                return false;
+            }
+            listing->names[listing->count++] = entry->name;
+        }
+        filled += (size_t)got;
+    }
+}
+
+/* Add up what the listed files take up. False if one is not a file with a single name that surely has no holes:
+   see is_surely_whole() in pages.py. */
+static bool
+add_up(int directory, const Listing *listing, long long *total)
+{
+    *total = 0;
+    for (int i = 0; i < listing->count; i++) {
+        struct stat status;
+        if (fstatat(directory, listing->names[i], &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+            !S_ISREG(status.st_mode) || status.st_nlink > 1) {
+            return false;
+        }
+        long long length = ((long long)status.st_size + PAGE - 1) & -PAGE;
+        if (length > UNFRAGMENTED || (long long)status.st_blocks * 512 < length) {
+            return false;
+        }
+        *total += length;
+    }
+    return true;
+}
+
+/* Whether the open directory is as it was made: 1, 0, or -1 for an error. */
+static int
+is_as_made(int directory)
+{
+    struct stat status;
+    if (fstat(directory, &status) < 0) {
+        return -1;
+    }
+    if ((status.st_mode & 07777) != TMP_MODE || status.st_uid != geteuid() || status.st_size > PAGE) {
+        return 0;
+    }
+    ssize_t attributes = flistxattr(directory, NULL, 0);
+    return attributes < 0 ? -1 : attributes == 0;
+}
+
+static PyObject *
+survey(PyObject *module, PyObject *args)
+{
+    int directory, few;
+    if (!PyArg_ParseTuple(args, "ii:survey", &directory, &few)) {
+        return NULL;
+    }
+    Listing listing;
+    long long total = 0;
+    int unchanged = -1;
+    Py_BEGIN_ALLOW_THREADS
+    if (list_few(directory, few, &listing) && add_up(directory, &listing, &total)) {
+        unchanged = is_as_made(directory);
+    }
+    Py_END_ALLOW_THREADS
+    if (unchanged < 0) {
+        Py_RETURN_NONE;
+    }
+    PyObject *names = PyList_New(listing.count);
+    for (int i = 0; names != NULL && i < listing.count; i++) {
+        PyObject *name = PyUnicode_DecodeFSDefault(listing.names[i]);
+        if (name == NULL) {
+            Py_CLEAR(names);
+            break;
+        }
+        PyList_SET_ITEM(names, i, name);
+    }
+    return names == NULL ? NULL : Py_BuildValue("LNO", total, names, unchanged ? Py_True : Py_False);
+}
+
+/* Move the file to the trash and unlink it there. Returns 0 or the error's number. */
+static int
+discard_file(int parent, int directory, const char *name, const char *trash)
+{
+    return renameat(directory, name, parent, trash) < 0 || unlinkat(parent, trash, 0) < 0 ? errno : 0;
+}
+
+static PyObject *
+clear(PyObject *module, PyObject *args)
+{
+    int parent, directory;
+    PyObject *files, *trash;
+    if (!PyArg_ParseTuple(args, "iiO!O&:clear", &parent, &directory, &PyList_Type, &files,
+                          PyUnicode_FSConverter, &trash)) {
+        return NULL;
+    }
+    int failure = 0;
+    bool empty = false;
+    for (Py_ssize_t i = 0; !failure && i < PyList_GET_SIZE(files); i++) {
+        PyObject *name;
+        if (!PyUnicode_FSConverter(PyList_GET_ITEM(files, i), &name)) {
+            Py_DECREF(trash);
+            return NULL;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        failure = discard_file(parent, directory, PyBytes_AS_STRING(name), PyBytes_AS_STRING(trash));
+        Py_END_ALLOW_THREADS
+        Py_DECREF(name);
+    }
+    Py_DECREF(trash);
+    if (!failure) {
+        Listing listing;
+        Py_BEGIN_ALLOW_THREADS
+        empty = list_few(directory, 0, &listing);
+        failure = empty && futimens(directory, NULL) < 0 ? errno : 0;
+        Py_END_ALLOW_THREADS
+    }
+    if (failure) {
+        errno = failure;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyBool_FromLong(empty);
+}
+
 /* --- the search for references ----------------------------------------------------------------------------- */
 
 /* A hash table of addresses: open addressing, no more than a quarter full. NULL is an empty slot. */
@@ -1176,6 +1347,8 @@ static PyMethodDef functions[] = {
     {"begin", begin, METH_O, NULL},
     {"finish", (PyCFunction)(void (*)(void))finish, METH_FASTCALL, NULL},
     {"generator_finalizer", generator_finalizer, METH_NOARGS, NULL},
+    {"survey", survey, METH_VARARGS, NULL},
+    {"clear", clear, METH_VARARGS, NULL},
     {"add_audit_hook", add_audit_hook, METH_VARARGS, NULL},
     {NULL},
 };

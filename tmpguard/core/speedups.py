@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .context import get_current, set_current
 
 #: The revision of the extension that this module fits: another one was built from other sources.
-_REVISION: Final = 3
+_REVISION: Final = 4
 
 
 def _find_extension() -> ModuleType | None:
@@ -180,6 +180,15 @@ class Steps:
         raise NotImplementedError
 
 
+# --- the wipe of a few files -----------------------------------------------------------------------------
+
+
+def survey(directory: int, few: int) -> tuple[int, list[str], bool] | None:
+    """What :func:`tmpguard.core.storage.small.survey` returns, if the extension can tell without reading any
+    file. None otherwise, and wherever something failed: then Python code has to look."""
+    return None
+
+
 # --- the search for references ---------------------------------------------------------------------------
 
 
@@ -230,4 +239,5 @@ if extension is not None and not TYPE_CHECKING:
     begin, finish = extension.begin, extension.finish
     generator_finalizer = extension.generator_finalizer
     END, Steps = extension.END, extension.Steps
+    survey = extension.survey
     Sought = extension.Sought

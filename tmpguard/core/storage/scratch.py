@@ -28,12 +28,11 @@ from tmpguard.core.mounts import known, private
 from tmpguard.core.presence import is_found
 
 from .claims import Claim, ScratchEntry, claim, sweep
-from .dirfd import DIRECTORY, listed
-from .pages import PAGE, Usage, allocated, measure
+from .dirfd import DIRECTORY
+from .pages import Usage, measure
+from .small import TMP_MODE, clear, survey
 from .wipe import wipe
 
-_TMP_MODE: Final = 0o1777
-_SMALL: Final = 8
 #: The most empty directories kept for later invocations.
 _SPARE: Final = 16
 #: The most directories of other invocations in which a missing file is looked for.
@@ -224,13 +223,13 @@ class ScratchRoot:
         except OSError:
             return None  # whatever it is: discard() will find it, and log it
         try:
-            found = _few_files(descriptor)
+            found = survey(descriptor)
             if found is None:
                 return None
-            usage, files = found
+            files = found.files
             if remember is not None and files:
                 remember([f"/{file}" for file in files])
-            if reusable and len(owned.spare) < _SPARE and _is_as_made(descriptor):
+            if reusable and found.unchanged and len(owned.spare) < _SPARE:
                 self._keep(owned, name, descriptor, files)
             else:
                 self._remove(owned, name, descriptor, files)
@@ -238,7 +237,7 @@ class ScratchRoot:
             return None
         finally:
             originals.close(descriptor)
-        return usage
+        return Usage(found.bytes, len(files))
 
     def _remove(self, owned: Claim, name: str, descriptor: int, files: list[str]) -> None:
         """Remove the directory ``name``, which holds ``files``."""
@@ -255,9 +254,8 @@ class ScratchRoot:
     def _keep(self, owned: Claim, name: str, descriptor: int, files: list[str]) -> None:
         """Empty the directory ``name`` and keep it under a new name.
 
-        So paths that late code of its invocation has already resolved lead nowhere. The files are moved out
-        of it before they are unlinked: otherwise, the path of one that is still open would say that it
-        belongs to the next invocation with that directory. Raises OSError(EBUSY) for a mount point.
+        So paths that late code of its invocation has already resolved lead nowhere. Raises OSError(EBUSY) for
+        a mount point.
         """
         base = owned.descriptor
         spare = str(next(self._numbers))
@@ -269,11 +267,7 @@ class ScratchRoot:
             raise
         owned.entries.pop(name, None)
         try:
-            for file in files:
-                originals.rename(file, f"{spare}.gone", src_dir_fd=descriptor, dst_dir_fd=base)
-                originals.unlink(f"{spare}.gone", dir_fd=base)
-            if not listed(descriptor):
-                originals.utime(descriptor)
+            if clear(base, descriptor, files, f"{spare}.gone"):
                 owned.entries[spare].owner = None
                 owned.spare.append(spare)
                 return
@@ -403,32 +397,7 @@ class ScratchRoot:
 
 def _make_tmp(directory: str) -> None:
     originals.mkdir(directory)
-    originals.chmod(directory, _TMP_MODE)  # mkdir would apply the umask
-
-
-def _few_files(directory: int) -> tuple[Usage, list[str]] | None:
-    """What ``directory`` holds if it is a few files with a single name each; otherwise None."""
-    names = originals.listdir(directory)
-    if len(names) > _SMALL:
-        return None
-    total = 0
-    for name in names:
-        status = originals.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            return None
-        total += allocated(status, name, directory)
-    return Usage(total, len(names)), names
-
-
-def _is_as_made(directory: int) -> bool:
-    """Does ``directory`` have its original mode and size, and no extended attributes?"""
-    status = originals.fstat(directory)
-    return (
-        status.st_mode & 0o7777 == _TMP_MODE
-        and status.st_uid == os.geteuid()
-        and status.st_size <= PAGE
-        and not originals.listxattr(directory)
-    )
+    originals.chmod(directory, TMP_MODE)  # mkdir would apply the umask
 
 
 def _is_directory(owned: Claim, name: str) -> bool:

@@ -1,0 +1,84 @@
+"""The wipe of a directory that holds a few files and nothing else: what most requests leave.
+
+:func:`survey` looks at it, :func:`clear` empties it. Both are a number of system calls, which the extension
+makes one after the other where it can (``tmpguard/core/_speedups.c``); what it leaves, Python code does.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from typing import Final, NamedTuple
+
+from tmpguard.core import originals, speedups
+
+from .dirfd import listed
+from .pages import PAGE, allocated
+
+#: The mode of a directory behind ``/tmp``.
+TMP_MODE: Final = 0o1777
+#: The most files that are a few.
+FEW: Final = 8
+
+
+class Survey(NamedTuple):
+    """What a directory holds that has a few files only."""
+
+    #: What the files take up, in bytes (C3.2).
+    bytes: int
+    #: Their names.
+    files: list[str]
+    #: Whether the directory itself is as it was made: its mode, owner and size, without extended attributes.
+    unchanged: bool
+
+
+def survey(directory: int) -> Survey | None:
+    """What the open ``directory`` holds if it is a few files with a single name each; otherwise None.
+
+    Raises OSError.
+    """
+    found = speedups.survey(directory, FEW)
+    return _survey(directory) if found is None else Survey(*found)
+
+
+def _survey(directory: int) -> Survey | None:
+    names = listed(directory)
+    if len(names) > FEW:
+        return None
+    total = 0
+    for name in names:
+        status = originals.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            return None
+        total += allocated(status, name, directory)
+    return Survey(total, names, _is_as_made(directory))
+
+
+def _is_as_made(directory: int) -> bool:
+    status = originals.fstat(directory)
+    return (
+        status.st_mode & 0o7777 == TMP_MODE
+        and status.st_uid == os.geteuid()
+        and status.st_size <= PAGE
+        and not originals.listxattr(directory)
+    )
+
+
+def clear(parent: int, directory: int, files: list[str], trash: str) -> bool:
+    """Remove the ``files`` of the open ``directory``. Returns whether it is empty now.
+
+    They are moved to ``parent``, under the name ``trash``, before they are unlinked. Otherwise the path of
+    one that is still open would say that it belongs to the next invocation with that directory.
+
+    Raises OSError.
+    """
+    if speedups.extension is not None:
+        empty: bool = speedups.extension.clear(parent, directory, files, trash)
+        return empty
+    for file in files:
+        originals.rename(file, trash, src_dir_fd=directory, dst_dir_fd=parent)
+        originals.unlink(trash, dir_fd=parent)
+    if listed(directory):
+        return False
+    originals.utime(directory)
+    return True
