@@ -43,7 +43,7 @@ from tmpguard.core.context import unguarded
 from tmpguard.core.errors import ConfigurationError
 from tmpguard.core.invocation import Invocation
 from tmpguard.core.reports.delivery import drain
-from tmpguard.core.speedups import MiddlewareFields, begin, finish, generator_finalizer
+from tmpguard.core.speedups import MiddlewareFields, begin, finish, generator_finalizer, is_usual
 
 from .config.interface import check_wrapped, no_attribute
 from .config.options import Options
@@ -96,14 +96,15 @@ class TmpGuardMiddleware(MiddlewareFields):
 
     @request_edge
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind != "http" and kind != "websocket":
-            await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
-            return
-        if "extensions" in scope and self.guard.enforce:
-            scope = _without_pathsend(scope)
-        if type(generator_finalizer()) is not Abandoned:
-            Abandoned.install()
+        if not is_usual(scope, Abandoned):
+            kind = scope["type"]
+            if kind != "http" and kind != "websocket":
+                await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
+                return
+            if "extensions" in scope and self.guard.enforce:
+                scope = _without_pathsend(scope)
+            if type(generator_finalizer()) is not Abandoned:
+                Abandoned.install()
         app, invocation, before = begin(self)
         try:
             await app(scope, receive, send)

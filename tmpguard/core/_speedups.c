@@ -43,7 +43,8 @@ static PyObject *end_of_body, *nothing;
 
 static PyObject *str_app, *str_buffer, *str_bundled, *str_close, *str_cwd, *str_end,
     *str_guard, *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
-    *str_raw, *str_abandon, *str_encoding, *str_errors, *str_newline;
+    *str_raw, *str_abandon, *str_encoding, *str_errors, *str_newline, *str_extensions, *str_http, *str_pathsend,
+    *str_type, *str_websocket;
 
 /* --- the context variable --------------------------------------------------------------------------------- */
 
@@ -304,11 +305,50 @@ finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return Py_NewRef(over ? Py_True : Py_False);
 }
 
+/* The finalizer of async generators of this thread; None if there is none. A borrowed reference. */
+static PyObject *
+current_finalizer(void)
+{
+    PyObject *finalizer = PyThreadState_Get()->async_gen_finalizer;
+    return finalizer != NULL ? finalizer : Py_None;
+}
+
 static PyObject *
 generator_finalizer(PyObject *module, PyObject *unused)
 {
-    PyObject *finalizer = PyThreadState_Get()->async_gen_finalizer;
-    return Py_NewRef(finalizer != NULL ? finalizer : Py_None);
+    return Py_NewRef(current_finalizer());
+}
+
+/* Whether the server offers to send files, by the "extensions" of the scope: 1, 0, or -1 for an error. What is
+   no dict may. */
+static int
+may_send_files(PyObject *scope)
+{
+    PyObject *extensions = PyDict_GetItemWithError(scope, str_extensions);
+    if (extensions == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return PyDict_CheckExact(extensions) ? PyDict_Contains(extensions, str_pathsend) : 1;
+}
+
+static PyObject *
+is_usual(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "is_usual() takes a scope and the class of a finalizer");
+        return NULL;
+    }
+    PyObject *scope = args[0];
+    if (!PyDict_CheckExact(scope) || (PyObject *)Py_TYPE(current_finalizer()) != args[1]) {
+        Py_RETURN_FALSE;
+    }
+    /* Servers have these as constants, so the same objects. The Python code compares what is not. */
+    PyObject *kind = PyDict_GetItemWithError(scope, str_type);
+    if (kind != str_http && kind != str_websocket) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
+    }
+    int sends = may_send_files(scope);
+    return sends < 0 ? NULL : PyBool_FromLong(!sends);
 }
 
 /* --- the body of a WSGI response ----------------------------------------------------------------------------- */
@@ -1346,6 +1386,7 @@ static PyMethodDef functions[] = {
     {"set_ready", set_ready, METH_O, NULL},
     {"begin", begin, METH_O, NULL},
     {"finish", (PyCFunction)(void (*)(void))finish, METH_FASTCALL, NULL},
+    {"is_usual", (PyCFunction)(void (*)(void))is_usual, METH_FASTCALL, NULL},
     {"generator_finalizer", generator_finalizer, METH_NOARGS, NULL},
     {"survey", survey, METH_VARARGS, NULL},
     {"clear", clear, METH_VARARGS, NULL},
@@ -1370,7 +1411,9 @@ intern_names(void)
         {&str_mode, "mode"},          {&str_mounted, "mounted"},
         {&str_name, "name"},          {&str_newline, "newline"},
         {&str_prefix, "prefix"},
-        {&str_raw, "raw"},
+        {&str_raw, "raw"},            {&str_extensions, "extensions"},
+        {&str_http, "http"},          {&str_pathsend, "http.response.pathsend"},
+        {&str_type, "type"},          {&str_websocket, "websocket"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].text);

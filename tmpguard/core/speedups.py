@@ -115,6 +115,16 @@ def generator_finalizer() -> object:
     return sys.get_asyncgen_hooks().finalizer
 
 
+def is_usual(scope: Any, finalizer: type) -> bool:
+    """Whether an ASGI application is called as servers usually call it: the scope is one of HTTP or a
+    WebSocket, in which the server does not offer to send files (``http.response.pathsend``), and this
+    thread's finalizer of async generators is a ``finalizer`` already.
+
+    False if Python code has to look.
+    """
+    return False
+
+
 # --- the body of a WSGI response ------------------------------------------------------------------------
 
 #: What :meth:`Steps._step` returns at the end of the body.
@@ -237,7 +247,7 @@ if extension is not None and not TYPE_CHECKING:
     PolicyFields, InvocationFields = extension.PolicyFields, extension.InvocationFields
     MiddlewareFields = extension.MiddlewareFields
     begin, finish = extension.begin, extension.finish
-    generator_finalizer = extension.generator_finalizer
+    generator_finalizer, is_usual = extension.generator_finalizer, extension.is_usual
     END, Steps = extension.END, extension.Steps
     survey = extension.survey
     Sought = extension.Sought
