@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -248,15 +249,44 @@ def test_a_guard_may_have_its_own_way_to_make_invocations(scratch_root: Path) ->
     assert len(made) == 2
 
 
-def test_the_way_to_make_invocations_may_be_replaced(scratch_root: Path) -> None:
+def test_the_way_to_make_invocations_may_be_replaced_in_a_guard(scratch_root: Path) -> None:
     guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
     in_requests(guard)
-    with mock.patch.object(guard, "invocation", side_effect=guard.invocation) as on_the_guard:
+    with mock.patch.object(guard, "invocation", side_effect=guard.invocation) as replaced:
         in_requests(guard)
+    assert replaced.call_count == 2
+    in_requests(guard)
+    assert replaced.call_count == 2
+
+
+@pytest.mark.parametrize("derived", [False, True])
+def test_the_way_to_make_invocations_may_be_replaced_in_the_class(scratch_root: Path, derived: bool) -> None:
+    class Derived(tmpguard.Guard):
+        pass
+
+    guard = (Derived if derived else tmpguard.Guard)(bundle=PROJECT, scratch_root=scratch_root)
     own = tmpguard.Guard.invocation
-    with mock.patch.object(tmpguard.Guard, "invocation", autospec=True, side_effect=own) as on_the_class:
-        in_requests(guard)
-    assert (on_the_guard.call_count, on_the_class.call_count) == (2, 2)
+    for _ in range(2):
+        assert in_requests(guard) == ["Invocation", "Invocation"]
+        with mock.patch.object(tmpguard.Guard, "invocation", autospec=True, side_effect=own) as replaced:
+            in_requests(guard)
+        assert replaced.call_count == 2
+
+
+def test_guards_of_several_kinds_take_turns(scratch_root: Path) -> None:
+    """What is known of the class of one says nothing about another."""
+
+    class Own(tmpguard.Guard):
+        def invocation(self) -> tmpguard.Invocation:
+            calls.append(self)
+            return super().invocation()
+
+    calls: list[tmpguard.Guard] = []
+    plain, own = (kind(bundle=PROJECT, scratch_root=scratch_root) for kind in (tmpguard.Guard, Own))
+    for _ in range(3):
+        in_requests(plain)
+        in_requests(own)
+    assert calls == [own] * 6
 
 
 def test_a_guard_that_no_longer_enforces_only_watches(scratch_root: Path) -> None:
@@ -294,6 +324,45 @@ def test_a_middleware_without_an_application_says_so() -> None:
 
     with pytest.raises(AttributeError, match="'Forgetful' object has no attribute 'app'"):
         asyncio.run(serve(Forgetful()))
+
+
+UNUSUAL: list[dict[str, Any]] = [
+    {"type": "".join(("ht", "tp"))},
+    {"type": Text("websocket")},
+    {"extensions": None},
+    {"extensions": {"http.response.pathsend": {}, "http.response.debug": {}}},
+    {"extensions": OrderedDict({"http.response.pathsend": {}})},
+    {"extensions": {"http.response.debug": {}}},
+]
+
+
+@pytest.mark.parametrize("mapping", [dict, OrderedDict])
+@pytest.mark.parametrize("change", UNUSUAL)
+def test_a_scope_is_judged_by_what_it_says(
+    scratch_root: Path, change: dict[str, Any], mapping: type[dict[str, Any]]
+) -> None:
+    """However a server makes it: it is a request, and no path can be sent."""
+    seen: list[tuple[str, object]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind = type(tmpguard.core.invocation.current()).__name__
+        seen.append((kind, "http.response.pathsend" in (scope.get("extensions") or {})))
+
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    middleware = TmpGuardMiddleware(app, guard=guard)
+
+    async def twice() -> None:  # the second one finds the loop's hooks in place
+        for _ in range(2):
+            await middleware(mapping({"type": "http", **change}), unused, unused)
+
+    asyncio.run(twice())
+    assert seen == [("Invocation", False)] * 2
+
+
+def test_a_scope_without_a_type_is_refused_as_without_the_guard(scratch_root: Path) -> None:
+    middleware = TmpGuardMiddleware(unused, bundle=PROJECT, scratch_root=scratch_root)
+    with pytest.raises(KeyError, match="type"):
+        asyncio.run(middleware({}, unused, unused))
 
 
 def test_what_a_signal_handler_raises_during_a_wait_is_raised_as_it_is(

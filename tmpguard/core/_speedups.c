@@ -106,28 +106,32 @@ restore_current(PyObject *before)
 #define POLICY_FIELDS(FIELD)                                                                        \
     FIELD(Policy, quick_table) FIELD(Policy, plain_invocation) FIELD(Policy, enforce) FIELD(Policy, on_report)
 
-/* The base class of Invocation. */
-#define INVOCATION_FIELDS(FIELD) FIELD(Invocation, guard) FIELD(Invocation, ended)
+/* The base class of Invocation. It has a dictionary of its own, because one that Python adds to a class comes
+   with room for every attribute: most invocations end before they have any. */
+#define INVOCATION_FIELDS(FIELD) FIELD(Invocation, guard) FIELD(Invocation, ended) FIELD(Invocation, touched)
+#define INVOCATION_DICT(FIELD) FIELD(Invocation, dict)
 
 /* The base class of the ASGI and WSGI middlewares. */
 #define MIDDLEWARE_FIELDS(FIELD) FIELD(Middleware, app) FIELD(Middleware, guard)
+
+#define NO_DICT(FIELD)
 
 #define DECLARE(STRUCT, NAME) PyObject *NAME;
 #define VISIT(STRUCT, NAME) Py_VISIT(self->NAME);
 #define CLEAR(STRUCT, NAME) Py_CLEAR(self->NAME);
 #define MEMBER(STRUCT, NAME) {#NAME, T_OBJECT_EX, offsetof(STRUCT, NAME), 0, NULL},
 
-#define FIELDS_STRUCT(STRUCT, FIELDS)                                                               \
+#define FIELDS_STRUCT(STRUCT, FIELDS, DICT)                                                         \
     typedef struct {                                                                                \
         PyObject_HEAD                                                                               \
-        FIELDS(DECLARE)                                                                             \
+        FIELDS(DECLARE) DICT(DECLARE)                                                               \
     } STRUCT;
 
-FIELDS_STRUCT(Known, KNOWN_FIELDS)
-FIELDS_STRUCT(Table, TABLE_FIELDS)
-FIELDS_STRUCT(Policy, POLICY_FIELDS)
-FIELDS_STRUCT(Invocation, INVOCATION_FIELDS)
-FIELDS_STRUCT(Middleware, MIDDLEWARE_FIELDS)
+FIELDS_STRUCT(Known, KNOWN_FIELDS, NO_DICT)
+FIELDS_STRUCT(Table, TABLE_FIELDS, NO_DICT)
+FIELDS_STRUCT(Policy, POLICY_FIELDS, NO_DICT)
+FIELDS_STRUCT(Invocation, INVOCATION_FIELDS, INVOCATION_DICT)
+FIELDS_STRUCT(Middleware, MIDDLEWARE_FIELDS, NO_DICT)
 
 /* Not by way of Py_TYPE(self)->tp_clear: in a derived class that would clear the dictionary a second time. */
 #define DEALLOC(LOWER, STRUCT)                                                                      \
@@ -151,19 +155,39 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *self = type->tp_alloc(type, 0);
     if (self != NULL) {
         ((Invocation *)self)->ended = Py_NewRef(Py_False);
+        ((Invocation *)self)->touched = Py_NewRef(Py_False);
     }
     return self;
 }
 
-#define FIELDS_TYPE(STRUCT, LOWER, FIELDS, NEW)                                                     \
+static PyGetSetDef dict_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL},
+};
+
+/* Remembers that the guard has an invocation() of its own from now on, as in a test: see new_invocation(). */
+static int
+policy_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    if (PyObject_GenericSetAttr(self, name, value) < 0) {
+        return -1;
+    }
+    if (PyUnicode_Compare(name, str_invocation) == 0) {
+        Py_XSETREF(((Policy *)self)->plain_invocation, Py_NewRef(Py_None));
+    }
+    return 0;
+}
+
+/* The arguments at the end are other slots of the type. */
+#define FIELDS_TYPE(STRUCT, LOWER, FIELDS, DICT, ...)                                               \
     static int LOWER##_traverse(STRUCT *self, visitproc visit, void *arg)                           \
     {                                                                                               \
-        FIELDS(VISIT)                                                                               \
+        FIELDS(VISIT) DICT(VISIT)                                                                   \
         return 0;                                                                                   \
     }                                                                                               \
     static int LOWER##_clear(STRUCT *self)                                                          \
     {                                                                                               \
-        FIELDS(CLEAR)                                                                               \
+        FIELDS(CLEAR) DICT(CLEAR)                                                                   \
         return 0;                                                                                   \
     }                                                                                               \
     DEALLOC(LOWER, STRUCT)                                                                          \
@@ -176,48 +200,80 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         .tp_clear = (inquiry)LOWER##_clear,                                                         \
         .tp_dealloc = LOWER##_dealloc,                                                              \
         .tp_members = LOWER##_members,                                                              \
-        .tp_new = NEW,                                                                              \
+        __VA_ARGS__                                                                                 \
     }
 
-FIELDS_TYPE(Known, known, KNOWN_FIELDS, fields_new);
-FIELDS_TYPE(Table, table, TABLE_FIELDS, fields_new);
-FIELDS_TYPE(Policy, policy, POLICY_FIELDS, fields_new);
-FIELDS_TYPE(Invocation, invocation, INVOCATION_FIELDS, invocation_new);
-FIELDS_TYPE(Middleware, middleware, MIDDLEWARE_FIELDS, fields_new);
+FIELDS_TYPE(Known, known, KNOWN_FIELDS, NO_DICT, .tp_new = fields_new);
+FIELDS_TYPE(Table, table, TABLE_FIELDS, NO_DICT, .tp_new = fields_new);
+FIELDS_TYPE(Policy, policy, POLICY_FIELDS, NO_DICT, .tp_new = fields_new, .tp_setattro = policy_setattro);
+FIELDS_TYPE(Invocation, invocation, INVOCATION_FIELDS, INVOCATION_DICT, .tp_new = invocation_new,
+            .tp_dictoffset = offsetof(Invocation, dict), .tp_getset = dict_getset);
+FIELDS_TYPE(Middleware, middleware, MIDDLEWARE_FIELDS, NO_DICT, .tp_new = fields_new);
 
 /* --- a request begins and ends ------------------------------------------------------------------------------ */
 
 /* Whether the audit hook is armed and everything that an invocation needs is installed. */
 static bool ready;
 
-/* Whether `method`, the attribute `invocation` of `guard`, is the guard's own and makes a plain invocation. */
+/* The last class of guards whose attribute `invocation` was found to be `plain_function`, which makes plain
+   invocations, and the number that the class had then. It gets another one when it, or one that it is derived
+   from, is changed. */
+static PyTypeObject *plain_guard;
+static unsigned int plain_version;
+static PyObject *plain_function;
+
+/* Whether guard.invocation() would make a plain invocation. An attribute of the guard itself, which replaces the
+   method, has cleared `plain_invocation`. */
+static bool
+is_known_as_plain(PyObject *guard)
+{
+    return ready && Py_TYPE(guard) == plain_guard && plain_guard->tp_version_tag == plain_version &&
+           ((Policy *)guard)->plain_invocation == plain_function && ((Policy *)guard)->enforce == Py_True;
+}
+
+/* The same for a guard of which nothing is known, by `method`, its attribute `invocation`. */
 static bool
 is_plain(PyObject *method, PyObject *guard)
 {
-    return PyMethod_Check(method) && PyMethod_GET_SELF(method) == guard &&
-           PyMethod_GET_FUNCTION(method) == ((Policy *)guard)->plain_invocation &&
-           ((Policy *)guard)->enforce == Py_True;
+    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || !PyMethod_Check(method) ||
+        PyMethod_GET_SELF(method) != guard ||
+        PyMethod_GET_FUNCTION(method) != ((Policy *)guard)->plain_invocation ||
+        ((Policy *)guard)->enforce != Py_True) {
+        return false;
+    }
+    unsigned int version = Py_TYPE(guard)->tp_version_tag;
+    if (version != 0) {
+        Py_XSETREF(plain_guard, (PyTypeObject *)Py_NewRef(Py_TYPE(guard)));
+        Py_XSETREF(plain_function, Py_NewRef(PyMethod_GET_FUNCTION(method)));
+        plain_version = version;
+    }
+    return true;
+}
+
+/* What Guard.invocation() and Invocation.__init__() do. */
+static PyObject *
+new_plain_invocation(PyObject *guard)
+{
+    PyObject *invocation = invocation_new(plain_type, NULL, NULL);
+    if (invocation != NULL) {
+        ((Invocation *)invocation)->guard = Py_NewRef(guard);
+    }
+    return invocation;
 }
 
 static PyObject *
 new_invocation(PyObject *guard)
 {
+    if (is_known_as_plain(guard)) {
+        return new_plain_invocation(guard);
+    }
     /* Looked up, because a derived class or a test may have replaced it. */
     PyObject *method = PyObject_GetAttr(guard, str_invocation);
     if (method == NULL) {
         return NULL;
     }
-    PyObject *invocation;
-    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || !is_plain(method, guard)) {
-        invocation = PyObject_CallNoArgs(method);
-    }
-    else {
-        /* Guard.invocation() and Invocation.__init__() do no more than this. */
-        invocation = invocation_new(plain_type, NULL, NULL);
-        if (invocation != NULL) {
-            ((Invocation *)invocation)->guard = Py_NewRef(guard);
-        }
-    }
+    PyObject *invocation =
+        is_plain(method, guard) ? new_plain_invocation(guard) : PyObject_CallNoArgs(method);
     Py_DECREF(method);
     return invocation;
 }
@@ -261,26 +317,21 @@ begin(PyObject *module, PyObject *middleware)
     return result;
 }
 
-/* 1 if the invocation is over with this, 0 if there is more to do, -1 with an exception. */
-static int
+/* End the invocation if that takes nothing. False if there is more to do. */
+static bool
 end_quickly(PyObject *invocation)
 {
     if (Py_TYPE(invocation) != plain_type) {
-        return 0;
+        return false;
     }
     Invocation *fields = (Invocation *)invocation;
     if (fields->guard == NULL || !PyObject_TypeCheck(fields->guard, &PolicyFields) ||
         ((Policy *)fields->guard)->on_report != Py_None) {
-        return 0;
+        return false;
     }
     /* First, as Invocation.end() does: from now on nothing can be mounted. */
     Py_XSETREF(fields->ended, Py_NewRef(Py_True));
-    PyObject *mounted = PyObject_GetAttr(invocation, str_mounted);
-    if (mounted == NULL) {
-        return -1;
-    }
-    Py_DECREF(mounted);
-    return mounted == no_volume;
+    return fields->touched == Py_False;
 }
 
 static PyObject *
@@ -298,11 +349,7 @@ finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (now == args[0] && set_current(args[1]) < 0) {
         return NULL;
     }
-    int over = end_quickly(args[0]);
-    if (over < 0) {
-        return NULL;
-    }
-    return Py_NewRef(over ? Py_True : Py_False);
+    return PyBool_FromLong(end_quickly(args[0]));
 }
 
 /* The finalizer of async generators of this thread; None if there is none. A borrowed reference. */
@@ -522,11 +569,8 @@ steps_finish(Steps *self, PyObject *unused)
     Py_DECREF(iterable);
     set_current(before);
     Py_DECREF(before);
-    if (!PyErr_Occurred()) {
-        int over = end_quickly(invocation);
-        if (over == 0) {
-            Py_XDECREF(PyObject_CallMethodNoArgs(invocation, str_end));
-        }
+    if (!PyErr_Occurred() && !end_quickly(invocation)) {
+        Py_XDECREF(PyObject_CallMethodNoArgs(invocation, str_end));
     }
     Py_DECREF(invocation);
     if (PyErr_Occurred()) { /* in tmpguard itself: that is the error to show */

@@ -256,6 +256,7 @@ class Invocation(InvocationFields, Attachments, RefusalMixin):
         return self._mount() if volume is NO_VOLUME else volume
 
     def _mount(self) -> Volume:
+        self.touched = True  # before ``ended`` is read: whoever ends it sets that one first
         with _lock:
             if self.mounted is NO_VOLUME:
                 if self.ended:

@@ -76,6 +76,8 @@ class InvocationFields:
     guard: Any
     #: True once the invocation is over.
     ended: bool = False
+    #: True as soon as something is about to be mounted.
+    touched: bool = False
 
 
 class MiddlewareFields:
