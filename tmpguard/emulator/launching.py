@@ -30,6 +30,7 @@ _INSIDE: Final = (
     "observer",
     "notifications",
     "family",
+    "lookup",
     "ports",
     "replay",
     "activity",

@@ -11,13 +11,14 @@ import ctypes
 import os
 import stat
 import struct
-from contextlib import suppress
-from errno import EROFS
+from contextlib import ExitStack, suppress
+from errno import ELOOP, EROFS, EXDEV
 
 from tmpguard.kernel.syscalls import syscall
 
 from . import tracing
 from .calls import CALLS, MACHINE, OPENAT2, SystemCall
+from .lookup import Place, look_up
 from .notifications import Notification
 from .observer import Observer
 
@@ -43,6 +44,9 @@ _NO_FOLLOW: Final = {
     "aarch64": {54: 4, 53: 3, 452: 3, 88: 3, 463: 2, 466: 2},
 }.get(MACHINE, {})
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_SYMLINK_FOLLOW: Final = 0x400
+#: Flags with which open() makes a file, and follows no symlink.
+_NEW: Final = os.O_CREAT | os.O_EXCL
 _SETXATTRAT, _REMOVEXATTRAT = 463, 466
 
 
@@ -74,15 +78,13 @@ def _error_of(notification: Notification, call: SystemCall, arguments: tuple[int
     if call.descriptor >= 0 or (call.number in _TIMES and not arguments[call.paths[0][1]]):
         descriptor = arguments[max(call.descriptor, 0)]
         return _error_on_descriptor(notification, call, descriptor)
-    paths = [
-        _place(thread, _AT_FDCWD if directory < 0 else arguments[directory], arguments[path])
-        for directory, path in call.paths
-    ]
-    changed = paths[:1] if call.name == "link" else paths
-    is_link = _is_about_link(call, arguments)
-    if not all(_is_harmless(call, path, is_link) for path in changed):
-        return 0
-    return _made(thread, call, arguments, paths)
+    with ExitStack() as places:
+        found = [
+            places.enter_context(_place(thread, call, arguments, number)) for number in range(len(call.paths))
+        ]
+        if all(_is_harmless(call, place) for place in found[: _changed(call)]):
+            return _made(thread, call, arguments, found)
+    return 0
 
 
 def _error_on_descriptor(notification: Notification, call: SystemCall, descriptor: int) -> int:
@@ -97,38 +99,69 @@ def _error_on_descriptor(notification: Notification, call: SystemCall, descripto
         os.close(copy)
 
 
-def _place(thread: int, directory: int, address: int) -> bytes:
-    """A path that leads this process where the thread's own leads it."""
-    path = tracing.read_text(thread, address)
-    for own in (b"/proc/self/", b"/proc/thread-self/"):
-        if path.startswith(own):
-            return b"/proc/%d/%s" % (thread, path[len(own) :])
-    if path.startswith(b"/") or not path:
-        return path
+def _place(thread: int, call: SystemCall, arguments: tuple[int, ...], number: int) -> Place:
+    """The place of one of the paths of a call, by its number."""
+    directory, position = call.paths[number]
+    path = tracing.read_text(thread, arguments[position])
+    start = _start(thread, _AT_FDCWD if directory < 0 else arguments[directory])
+    only_parent = call.name in _IN_PARENT and number < _changed(call)
+    if call.number == OPENAT2:
+        _check_way(thread, start, path, arguments[2])
+    return look_up(thread, start, path, follows=_follows(thread, call, arguments), only_parent=only_parent)
+
+
+def _start(thread: int, directory: int) -> bytes:
+    """The directory from which a relative path leads."""
     start = b"cwd" if _signed(directory) == _AT_FDCWD else b"fd/%d" % (directory & 0xFFFFFFFF)
-    return b"/proc/%d/%s/%s" % (thread, start, path)
+    return b"/proc/%d/%s" % (thread, start)
 
 
-def _is_harmless(call: SystemCall, path: bytes, is_link: bool) -> bool:
-    """Is what the call would change there on a read-only mount, and no device?
+def _changed(call: SystemCall) -> int:
+    """How many of its paths, from the first on, are changed: not the old name of link()."""
+    return 1 if call.name == "link" else len(call.paths)
 
-    ``is_link`` if it changes a link itself.
-    """
-    if not path:
-        return True  # ENOENT
-    parent = os.path.dirname(path.rstrip(b"/")) or b"/"
-    if call.name in _IN_PARENT:
-        return _is_read_only(parent)
-    place = os.path.realpath(path)
-    if is_link and not path.endswith(b"/"):
-        place = os.path.join(os.path.realpath(parent), os.path.basename(path))
+
+def _follows(thread: int, call: SystemCall, arguments: tuple[int, ...]) -> bool:
+    """Does the call follow a symlink at the end of its path?"""
+    if call.name == "link":
+        return call.paths[0][0] >= 0 and bool(arguments[4] & _AT_SYMLINK_FOLLOW)
+    if call.name == "open":
+        flags = arguments[call.flags] if call.flags >= 0 else 0  # creat()
+        if call.number == OPENAT2:
+            flags, _, _ = _how(thread, arguments[2])
+        return not flags & os.O_NOFOLLOW and flags & _NEW != _NEW
+    return not _is_about_link(call, arguments)
+
+
+def _how(thread: int, address: int) -> tuple[int, int, int]:
+    """The flags, the mode and the flags of the look-up that openat2() is given."""
+    flags, mode, resolve = struct.unpack("=3Q", tracing.read_memory(thread, address, 24).ljust(24, b"\0"))
+    return flags, mode, resolve
+
+
+def _check_way(thread: int, start: bytes, path: bytes, how: int) -> None:
+    """Raise OSError if openat2() is told not to go where the path leads."""
+    *_, resolve = _how(thread, how)
+    if not resolve:
+        return
+    directory = os.open(start, os.O_PATH | os.O_CLOEXEC)
     try:
-        mode = os.lstat(place).st_mode
-    except OSError:
-        return _is_read_only(os.path.dirname(place))
+        os.close(syscall(OPENAT2, directory, path, struct.pack("=3Q", os.O_PATH, 0, resolve), 24))
+    except OSError as exc:
+        if exc.errno in (ELOOP, EXDEV):
+            raise
+    finally:
+        os.close(directory)
+
+
+def _is_harmless(call: SystemCall, place: Place) -> bool:
+    """Is what the call would change there on a read-only mount, and no device?"""
+    if place.target < 0:
+        return _is_read_only(place.parent)
+    mode = os.fstat(place.target).st_mode
     if call.name == "open" and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return False
-    return _is_read_only(os.path.dirname(place) if stat.S_ISLNK(mode) else place)
+    return _is_read_only(place.target)
 
 
 def _is_about_link(call: SystemCall, arguments: tuple[int, ...]) -> bool:
@@ -136,19 +169,16 @@ def _is_about_link(call: SystemCall, arguments: tuple[int, ...]) -> bool:
     return call.number in _LINKS or (position >= 0 and bool(arguments[position] & _AT_SYMLINK_NOFOLLOW))
 
 
-def _is_read_only(place: bytes) -> bool:
-    try:
-        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
-    except OSError:
-        return True  # nothing can be changed where nothing is
+def _is_read_only(descriptor: int) -> bool:
+    return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
 
 
-def _made(thread: int, call: SystemCall, arguments: tuple[int, ...], paths: list[bytes]) -> int:
+def _made(thread: int, call: SystemCall, arguments: tuple[int, ...], places: list[Place]) -> int:
     given: list[int | bytes | ctypes.Array[ctypes.c_char]] = [*map(_signed, arguments)]
-    for (directory, position), path in zip(call.paths, paths, strict=True):
-        given[position] = path
+    for (directory, position), place in zip(call.paths, places, strict=True):
+        given[position] = place.path if directory >= 0 else place.whole_path()
         if directory >= 0:
-            given[directory] = _AT_FDCWD
+            given[directory] = place.parent
     return _error(call, given, thread)
 
 
