@@ -36,6 +36,7 @@ def call(name, *arguments):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
+FCHMODAT = ctypes.c_long({"x86_64": 268, "aarch64": 53}[os.uname().machine])
 os.mkdir("/tmp/dir")
 open("/tmp/file", "w").close()
 for number, path in ((300, project), (301, "/tmp"), (302, "data.txt"), (303, "/tmp/file")):
@@ -158,6 +159,8 @@ CASES: dict[str, int | None] = {
     "call('linkat', -100, b'/tmp/gone', -100, b'/tmp/out/new', 0x400)": errno.ENOENT,
     "call('linkat', -100, b'/tmp/in-file', -100, b'/tmp/out/new', 0x400)": errno.EROFS,
     "os.symlink('/proc/self', '/tmp/out/new')": errno.EROFS,
+    # what is no argument of fchmodat(), and would be AT_SYMLINK_NOFOLLOW
+    "call('syscall', FCHMODAT, 301, b'/proc/self/fd/302', 0o666, ctypes.c_long(0x100))": errno.EROFS,
     # no path at all (AT_EMPTY_PATH)
     "call('fchownat', 302, b'', -1, -1, 0x1000)": errno.EROFS,
     "call('fchownat', 303, b'', -1, -1, 0x1000)": 0,

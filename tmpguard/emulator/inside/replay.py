@@ -40,8 +40,8 @@ _TIMES: Final = {"x86_64": {132: 1, 235: 1, 261: 2, 280: 2}, "aarch64": {88: 2}}
 #: Calls that change a link itself, always or by a flag in the given argument.
 _LINKS: Final = {"x86_64": {94, 189, 198}, "aarch64": {6, 15}}.get(MACHINE, set())
 _NO_FOLLOW: Final = {
-    "x86_64": {260: 4, 268: 3, 452: 3, 280: 3, 463: 2, 466: 2},
-    "aarch64": {54: 4, 53: 3, 452: 3, 88: 3, 463: 2, 466: 2},
+    "x86_64": {260: 4, 452: 3, 280: 3, 463: 2, 466: 2},
+    "aarch64": {54: 4, 452: 3, 88: 3, 463: 2, 466: 2},
 }.get(MACHINE, {})
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_SYMLINK_FOLLOW: Final = 0x400
