@@ -22,7 +22,7 @@ from tmpguard.emulator.inside.lookup import look_up
 #: The files that all cases start from. The application has descriptors that the other process has not:
 #: 300 for the project, 301 for /tmp, 302 for a file of the project, 303 for one of /tmp.
 MAKE = """
-import ctypes, os, threading
+import ctypes, os, socket, threading
 project = os.getcwd()
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -179,6 +179,11 @@ CASES: dict[str, int | None] = {
     "openat2(301, b'plain/new', 8)": errno.EXDEV,
     "openat2(301, b'plain/new', 2)": errno.EROFS,
     "openat2(300, b'../new', 8)": errno.EXDEV,
+    # sockets
+    "socket.socket(socket.AF_UNIX).bind('/tmp/out/socket')": errno.EROFS,
+    "socket.socket(socket.AF_UNIX).bind('/tmp/in/socket')": 0,
+    "socket.socket(socket.AF_UNIX).bind('/proc/self/fd/300/socket')": errno.EROFS,
+    "socket.socket(socket.AF_UNIX).bind('/tmp/out/data.txt')": errno.EADDRINUSE,
 }
 
 OPENAT2 = """

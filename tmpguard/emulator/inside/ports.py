@@ -14,6 +14,7 @@ import os
 
 from . import calls, tracing
 from .family import Family
+from .lookup import look_up
 from .notifications import Notification
 
 TYPE_CHECKING = False
@@ -87,7 +88,7 @@ class Ports:
         """The kernel binds it; whether it will refuse to is found out here, as no answer of its is seen."""
         _, address, size, *_ = call.arguments
         path = tracing.read_memory(call.thread, address, min(size, 128))[2:].partition(b"\0")[0]
-        if path and _is_read_only(os.path.join(b"/proc/%d/cwd" % call.thread, path)):
+        if path and _is_read_only(call.thread, path):
             self._refused(call.thread, path)
         call.let_through()
 
@@ -109,11 +110,11 @@ class Ports:
             self._listening.pop().close()
 
 
-def _is_read_only(path: bytes) -> bool:
+def _is_read_only(thread: int, path: bytes) -> bool:
     """Would making ``path`` be refused because of a read-only file system, and for no other reason first?"""
-    directory = os.path.dirname(path)
     try:
-        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY) and not os.path.lexists(path)
+        with look_up(thread, b"/proc/%d/cwd" % thread, path, follows=False) as place:
+            return place.target < 0 and bool(os.fstatvfs(place.parent).f_flag & os.ST_RDONLY)
     except OSError:
         return False
 
