@@ -17,7 +17,8 @@ from tests.parity import generated, operations, places
 from tests.parity.scripts import Call
 from tests.support import PROJECT
 
-SEEDS = range(30)
+#: The last ones make symlinks to /proc/self, and a chmod of a path in /proc.
+SEEDS = (*range(30), 20073, 20106, 20474, 20814, 21021, 22145, 24537)
 
 #: Calls that are one system call each, or that end with the first one that is refused.
 SINGLE = frozenset(
