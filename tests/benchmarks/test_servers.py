@@ -58,6 +58,6 @@ def test_the_command_prints_a_row_for_each_server(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(load.shutil, "which", lambda name: None)  # by its own client
-    assert command.main(["servers", "--rounds", "1", "--only", "no file"]) == 0
+    assert command.main(["servers", "--starts", "1", "--rounds", "1", "--only", "no file"]) == 0
     rows = [line for line in capfd.readouterr().out.splitlines() if "| no file |" in line]
     assert [row.split("|")[1].strip() for row in rows] == ["uvicorn, Starlette", "gunicorn gthread, Flask"]
