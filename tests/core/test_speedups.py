@@ -273,6 +273,76 @@ def test_the_way_to_make_invocations_may_be_replaced_in_the_class(scratch_root: 
         assert replaced.call_count == 2
 
 
+def by_assignment(guard: tmpguard.Guard, own: Any) -> None:
+    guard.invocation = own  # type: ignore[method-assign]
+
+
+def by_object(guard: tmpguard.Guard, own: Any) -> None:
+    object.__setattr__(guard, "invocation", own)
+
+
+def by_namespace(guard: tmpguard.Guard, own: Any) -> None:
+    vars(guard)["invocation"] = own
+
+
+def before_it_is_built_again(guard: tmpguard.Guard, own: Any) -> None:
+    guard.invocation = own  # type: ignore[method-assign]
+    guard.__init__(bundle=None)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("replace", [by_assignment, by_object, by_namespace, before_it_is_built_again])
+def test_an_attribute_of_the_guard_replaces_the_method_however_it_came_there(
+    scratch_root: Path, replace: Callable[[tmpguard.Guard, Any], None]
+) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    in_requests(guard)
+    own = mock.Mock(side_effect=guard.invocation)
+    replace(guard, own)
+    in_requests(guard)
+    assert own.call_count == 2
+
+
+@pytest.mark.parametrize("kind", ["property", "__getattribute__"])
+def test_a_class_may_choose_its_way_to_make_invocations_each_time(scratch_root: Path, kind: str) -> None:
+    chosen: list[Any] = []
+
+    class ByProperty(tmpguard.Guard):
+        @property
+        def invocation(self) -> Any:  # type: ignore[override]
+            return chosen[-1] if chosen else super().invocation
+
+    class ByName(tmpguard.Guard):
+        def __getattribute__(self, name: str) -> Any:
+            return chosen[-1] if chosen and name == "invocation" else super().__getattribute__(name)
+
+    made = ByProperty if kind == "property" else ByName
+    guard = made(bundle=PROJECT, scratch_root=scratch_root)
+    in_requests(guard)
+    chosen.append(mock.Mock(side_effect=guard.invocation))
+    in_requests(guard)
+    assert chosen[0].call_count == 2
+
+
+def test_a_guard_may_have_attributes_set_by_object(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(bundle=PROJECT, scratch_root=scratch_root)
+    object.__setattr__(guard, "label", "mine")
+    assert guard.label == "mine"  # type: ignore[attr-defined]
+    object.__delattr__(guard, "label")
+
+
+def test_a_class_of_guards_is_not_kept_alive(scratch_root: Path) -> None:
+    def use() -> weakref.ref[type]:
+        class Short(tmpguard.Guard):
+            pass
+
+        in_requests(Short(bundle=PROJECT, scratch_root=scratch_root))
+        return weakref.ref(Short)
+
+    used = use()
+    gc.collect()
+    assert used() is None
+
+
 def test_guards_of_several_kinds_take_turns(scratch_root: Path) -> None:
     """What is known of the class of one says nothing about another."""
 

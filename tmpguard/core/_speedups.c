@@ -29,6 +29,11 @@
 #define PyObject_GetOptionalAttr _PyObject_LookupAttr
 #endif
 
+#if PY_VERSION_HEX >= 0x030d0000
+/* Exported, but declared in an internal header only. */
+PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *object, PyObject *name, PyObject **method);
+#endif
+
 #define MOST_ARGUMENTS 8
 
 static PyInterpreterState *main_interpreter;
@@ -165,19 +170,6 @@ static PyGetSetDef dict_getset[] = {
     {NULL},
 };
 
-/* Remembers that the guard has an invocation() of its own from now on, as in a test: see new_invocation(). */
-static int
-policy_setattro(PyObject *self, PyObject *name, PyObject *value)
-{
-    if (PyObject_GenericSetAttr(self, name, value) < 0) {
-        return -1;
-    }
-    if (PyUnicode_Compare(name, str_invocation) == 0) {
-        Py_XSETREF(((Policy *)self)->plain_invocation, Py_NewRef(Py_None));
-    }
-    return 0;
-}
-
 /* The arguments at the end are other slots of the type. */
 #define FIELDS_TYPE(STRUCT, LOWER, FIELDS, DICT, ...)                                               \
     static int LOWER##_traverse(STRUCT *self, visitproc visit, void *arg)                           \
@@ -205,7 +197,7 @@ policy_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 FIELDS_TYPE(Known, known, KNOWN_FIELDS, NO_DICT, .tp_new = fields_new);
 FIELDS_TYPE(Table, table, TABLE_FIELDS, NO_DICT, .tp_new = fields_new);
-FIELDS_TYPE(Policy, policy, POLICY_FIELDS, NO_DICT, .tp_new = fields_new, .tp_setattro = policy_setattro);
+FIELDS_TYPE(Policy, policy, POLICY_FIELDS, NO_DICT, .tp_new = fields_new);
 FIELDS_TYPE(Invocation, invocation, INVOCATION_FIELDS, INVOCATION_DICT, .tp_new = invocation_new,
             .tp_dictoffset = offsetof(Invocation, dict), .tp_getset = dict_getset);
 FIELDS_TYPE(Middleware, middleware, MIDDLEWARE_FIELDS, NO_DICT, .tp_new = fields_new);
@@ -214,41 +206,6 @@ FIELDS_TYPE(Middleware, middleware, MIDDLEWARE_FIELDS, NO_DICT, .tp_new = fields
 
 /* Whether the audit hook is armed and everything that an invocation needs is installed. */
 static bool ready;
-
-/* The last class of guards whose attribute `invocation` was found to be `plain_function`, which makes plain
-   invocations, and the number that the class had then. It gets another one when it, or one that it is derived
-   from, is changed. */
-static PyTypeObject *plain_guard;
-static unsigned int plain_version;
-static PyObject *plain_function;
-
-/* Whether guard.invocation() would make a plain invocation. An attribute of the guard itself, which replaces the
-   method, has cleared `plain_invocation`. */
-static bool
-is_known_as_plain(PyObject *guard)
-{
-    return ready && Py_TYPE(guard) == plain_guard && plain_guard->tp_version_tag == plain_version &&
-           ((Policy *)guard)->plain_invocation == plain_function && ((Policy *)guard)->enforce == Py_True;
-}
-
-/* The same for a guard of which nothing is known, by `method`, its attribute `invocation`. */
-static bool
-is_plain(PyObject *method, PyObject *guard)
-{
-    if (!ready || !PyObject_TypeCheck(guard, &PolicyFields) || !PyMethod_Check(method) ||
-        PyMethod_GET_SELF(method) != guard ||
-        PyMethod_GET_FUNCTION(method) != ((Policy *)guard)->plain_invocation ||
-        ((Policy *)guard)->enforce != Py_True) {
-        return false;
-    }
-    unsigned int version = Py_TYPE(guard)->tp_version_tag;
-    if (version != 0) {
-        Py_XSETREF(plain_guard, (PyTypeObject *)Py_NewRef(Py_TYPE(guard)));
-        Py_XSETREF(plain_function, Py_NewRef(PyMethod_GET_FUNCTION(method)));
-        plain_version = version;
-    }
-    return true;
-}
 
 /* What Guard.invocation() and Invocation.__init__() do. */
 static PyObject *
@@ -261,19 +218,27 @@ new_plain_invocation(PyObject *guard)
     return invocation;
 }
 
+/* The method is looked up each time, as a call would: the guard, its class or a class that this is derived from
+   may have another one by now. But it is not bound to the guard. */
 static PyObject *
 new_invocation(PyObject *guard)
 {
-    if (is_known_as_plain(guard)) {
-        return new_plain_invocation(guard);
-    }
-    /* Looked up, because a derived class or a test may have replaced it. */
-    PyObject *method = PyObject_GetAttr(guard, str_invocation);
+    PyObject *method = NULL;
+    bool unbound = _PyObject_GetMethod(guard, str_invocation, &method);
     if (method == NULL) {
         return NULL;
     }
-    PyObject *invocation =
-        is_plain(method, guard) ? new_plain_invocation(guard) : PyObject_CallNoArgs(method);
+    PyObject *invocation;
+    if (!unbound) {
+        invocation = PyObject_CallNoArgs(method);
+    }
+    else if (ready && PyObject_TypeCheck(guard, &PolicyFields) && ((Policy *)guard)->enforce == Py_True &&
+             ((Policy *)guard)->plain_invocation == method) {
+        invocation = new_plain_invocation(guard);
+    }
+    else {
+        invocation = PyObject_CallOneArg(method, guard);
+    }
     Py_DECREF(method);
     return invocation;
 }
@@ -1169,8 +1134,11 @@ add_up(int directory, const Listing *listing, long long *total)
             !S_ISREG(status.st_mode) || status.st_nlink > 1) {
             return false;
         }
+        if (status.st_size > UNFRAGMENTED) {
+            return false; /* first: the largest size that there is, of a hole, would overflow below */
+        }
         long long length = ((long long)status.st_size + PAGE - 1) & -PAGE;
-        if (length > UNFRAGMENTED || (long long)status.st_blocks * 512 < length) {
+        if ((long long)status.st_blocks * 512 < length) {
             return false;
         }
         *total += length;

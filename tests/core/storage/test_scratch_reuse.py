@@ -51,6 +51,18 @@ def test_a_directory_is_used_again_under_another_name(guard: tmpguard.Guard, scr
     assert [names for _, names in seen] == [[], [], []]
 
 
+def test_what_came_into_an_emptied_directory_late_is_wiped(guard: tmpguard.Guard, scratch_root: Path) -> None:
+    """C4.2: late code had resolved the directory's path just before it was emptied and renamed."""
+    run(guard, write)
+    (owned,) = guard.scratch.claims.values()
+    (kept,) = owned.spare
+    Path(owned.path, kept, "late").touch()
+    guard.scratch.trim()
+    assert os.listdir(owned.path) == []
+    assert tmpguard.drain()
+    assert left_in(scratch_root) == []
+
+
 def test_nothing_is_left_when_the_wipes_are_done(guard: tmpguard.Guard, scratch_root: Path) -> None:
     """C4.2"""
     run(guard, write)

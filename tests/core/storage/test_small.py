@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -139,3 +140,23 @@ def test_a_closed_descriptor_is_an_error(parent: Path) -> None:
     os.close(closed)
     with pytest.raises(OSError, match="Bad file descriptor"):
         small.survey(closed)
+
+
+def test_the_largest_size_of_a_hole_takes_up_nothing() -> None:
+    """Rounded up to pages, it is no longer a number of 64 bits."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        pytest.skip("only tmpfs and few others have files of that size")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        with open(f"{directory}/hole", "wb") as file:
+            try:
+                file.truncate((1 << 63) - 1)
+            except OSError as exc:
+                pytest.skip(f"no such file here: {exc}")
+        opened = os.open(directory, DIRECTORY)
+        try:
+            found = small.survey(opened)
+        finally:
+            os.close(opened)
+    assert found is not None
+    assert (found.bytes, found.files) == (0, ["hole"])

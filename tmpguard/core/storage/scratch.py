@@ -283,9 +283,14 @@ class ScratchRoot:
             with suppress(IndexError):
                 while True:
                     name = owned.spare.pop()
-                    with suppress(OSError):
+                    try:
                         originals.rmdir(name, dir_fd=owned.descriptor)
-                    owned.entries.pop(name, None)
+                    except FileNotFoundError:
+                        owned.entries.pop(name, None)
+                    except OSError:
+                        self._discard(owned, name)  # late code made something in it when it was empty already
+                    else:
+                        owned.entries.pop(name, None)
 
     def tidy(self, *, everything: bool = False) -> float | None:
         """Wipe the directories whose wipe failed and is due again (or all of them, for ``everything``), and
