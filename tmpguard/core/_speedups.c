@@ -161,6 +161,13 @@ invocation_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self != NULL) {
         ((Invocation *)self)->ended = Py_NewRef(Py_False);
         ((Invocation *)self)->touched = Py_NewRef(Py_False);
+#if PY_VERSION_HEX < 0x030c0000
+        /* There, a collection may run while the dictionary is made, and a finalizer may use the invocation: of
+           the two that are made, the one with what the finalizer has mounted would be lost. */
+        if ((((Invocation *)self)->dict = PyDict_New()) == NULL) {
+            Py_CLEAR(self);
+        }
+#endif
     }
     return self;
 }
@@ -1158,7 +1165,10 @@ is_as_made(int directory)
         return 0;
     }
     ssize_t attributes = flistxattr(directory, NULL, 0);
-    return attributes < 0 ? -1 : attributes == 0;
+    if (attributes < 0) {
+        return errno == ENOTSUP ? 1 : -1; /* such a file system has none */
+    }
+    return attributes == 0;
 }
 
 static PyObject *
@@ -1208,6 +1218,7 @@ clear(PyObject *module, PyObject *args)
         return NULL;
     }
     int failure = 0;
+    struct timespec now = {0};
     bool empty = false;
     for (Py_ssize_t i = 0; !failure && i < PyList_GET_SIZE(files); i++) {
         PyObject *name;
@@ -1224,15 +1235,19 @@ clear(PyObject *module, PyObject *args)
     if (!failure) {
         Listing listing;
         Py_BEGIN_ALLOW_THREADS
+        clock_gettime(CLOCK_REALTIME, &now);
+        failure = futimens(directory, (struct timespec[]){now, now}) < 0 ? errno : 0;
         empty = list_few(directory, 0, &listing);
-        failure = empty && futimens(directory, NULL) < 0 ? errno : 0;
         Py_END_ALLOW_THREADS
     }
     if (failure) {
         errno = failure;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    return PyBool_FromLong(empty);
+    if (!empty) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLongLong((long long)now.tv_sec * 1000000000 + now.tv_nsec);
 }
 
 /* --- the search for references ----------------------------------------------------------------------------- */

@@ -61,6 +61,7 @@ start_new_thread: Final = _thread.start_new_thread
 get_ident: Final = _thread.get_ident
 
 monotonic: Final = _time.monotonic
+time_ns: Final = _time.time_ns
 perf_counter: Final = _time.perf_counter
 sleep: Final = _time.sleep
 

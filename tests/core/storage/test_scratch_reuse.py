@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
@@ -16,6 +17,7 @@ import tmpguard
 from tests.support import left_in
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
+from tmpguard.core.storage import scratch
 from tmpguard.core.storage.wiper import wiper
 
 Kept = list[Any]
@@ -61,6 +63,33 @@ def test_what_came_into_an_emptied_directory_late_is_wiped(guard: tmpguard.Guard
     assert os.listdir(owned.path) == []
     assert tmpguard.drain()
     assert left_in(scratch_root) == []
+
+
+def test_the_next_request_does_not_see_what_came_late(guard: tmpguard.Guard, scratch_root: Path) -> None:
+    """C4.1: the same, but the directory is wanted again."""
+    run(guard, write)
+    (owned,) = guard.scratch.claims.values()
+    (kept,) = owned.spare
+    Path(owned.path, kept, "late").touch()
+    seen: list[list[str]] = []
+    run(guard, lambda: seen.append(os.listdir("/tmp")))
+    assert seen == [[]]
+    assert not Path(owned.path, kept).exists()
+
+
+def test_a_file_that_cannot_be_unlinked_at_first_is_not_left(
+    guard: tmpguard.Guard, scratch_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C4.4: it has been moved out of the invocation's directory already."""
+
+    def fail(parent: int, directory: int, files: list[str], trash: str) -> None:
+        os.rename(files[0], trash, src_dir_fd=directory, dst_dir_fd=parent)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(scratch, "clear", fail)
+    run(guard, write)
+    (owned,) = guard.scratch.claims.values()
+    assert os.listdir(owned.path) == []
 
 
 def test_nothing_is_left_when_the_wipes_are_done(guard: tmpguard.Guard, scratch_root: Path) -> None:

@@ -22,9 +22,9 @@ from .wipe import wipe
 
 
 class ScratchEntry:
-    """A directory in a claim: its owner, and when to try to wipe it again."""
+    """A directory in a claim: its owner, when to try to wipe it again, and when it was emptied."""
 
-    __slots__ = ("delay", "due", "owner")
+    __slots__ = ("delay", "due", "emptied", "owner")
 
     def __init__(self, owner: Callable[[], Any] | None) -> None:
         #: Returns the owner, or None if it is gone. None if there was never an owner.
@@ -33,6 +33,8 @@ class ScratchEntry:
         self.due = 0.0
         #: Seconds from the last attempt until then.
         self.delay = 0.0
+        #: The time of its last change, in nanoseconds, if it has been emptied to be used again.
+        self.emptied = 0
 
 
 class Claim:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import stat as modes
 import weakref
 from collections.abc import Callable, Iterator
@@ -137,10 +136,16 @@ class ScratchRoot:
             except IndexError:
                 break  # another thread was first
             directory = f"{current.path}/{name}"
-            if originals.access(directory, os.F_OK):
-                current.entries[name].owner = owner
+            entry = current.entries[name]
+            try:
+                changed = originals.stat(directory, follow_symlinks=False).st_mtime_ns
+            except OSError:
+                current.entries.pop(name, None)
+                continue
+            if changed == entry.emptied:
+                entry.owner = owner
                 return directory
-            current.entries.pop(name, None)
+            self._discard(current, name)  # late code has made something in it
         return None
 
     def remake(self, directory: str) -> None:
@@ -267,12 +272,15 @@ class ScratchRoot:
             raise
         owned.entries.pop(name, None)
         try:
-            if clear(base, descriptor, files, f"{spare}.gone"):
-                owned.entries[spare].owner = None
+            emptied = clear(base, descriptor, files, f"{spare}.gone")
+            if emptied is not None:
+                entry = owned.entries[spare]
+                entry.owner, entry.emptied = None, emptied
                 owned.spare.append(spare)
                 return
         except OSError:
-            pass
+            with suppress(OSError):
+                originals.unlink(f"{spare}.gone", dir_fd=base)
         self._discard(owned, spare)  # late code made something in it before it was renamed
 
     # --- tidying up ------------------------------------------------------------------------------------

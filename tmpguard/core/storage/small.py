@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat as modes
+from errno import ENOTSUP
 from typing import Final, NamedTuple
 
-from tmpguard.core import originals, speedups
+from tmpguard.core import originals, real, speedups
 
 from .dirfd import listed
 from .pages import PAGE, allocated
@@ -56,29 +57,34 @@ def _survey(directory: int) -> Survey | None:
 
 def _is_as_made(directory: int) -> bool:
     status = originals.fstat(directory)
-    return (
-        status.st_mode & 0o7777 == TMP_MODE
-        and status.st_uid == os.geteuid()
-        and status.st_size <= PAGE
-        and not originals.listxattr(directory)
-    )
+    if status.st_mode & 0o7777 != TMP_MODE or status.st_uid != os.geteuid() or status.st_size > PAGE:
+        return False
+    try:
+        return not originals.listxattr(directory)
+    except OSError as exc:
+        if exc.errno != ENOTSUP:
+            raise
+        return True  # such a file system has none
 
 
-def clear(parent: int, directory: int, files: list[str], trash: str) -> bool:
-    """Remove the ``files`` of the open ``directory``. Returns whether it is empty now.
+def clear(parent: int, directory: int, files: list[str], trash: str) -> int | None:
+    """Remove the ``files`` of the open ``directory``.
 
-    They are moved to ``parent``, under the name ``trash``, before they are unlinked. Otherwise the path of
-    one that is still open would say that it belongs to the next invocation with that directory.
+    Returns None if there is something else in it by now. Otherwise it is empty, and the time of its last
+    change, which is returned, is set to the present one, in nanoseconds. The kernel, which counts in ticks,
+    gives it another one as soon as a file is made in it.
+
+    The files are moved to ``parent``, under the name ``trash``, before they are unlinked. Otherwise the path
+    of one that is still open would say that it belongs to the next invocation with that directory.
 
     Raises OSError.
     """
     if speedups.extension is not None:
-        empty: bool = speedups.extension.clear(parent, directory, files, trash)
-        return empty
+        changed: int | None = speedups.extension.clear(parent, directory, files, trash)
+        return changed
     for file in files:
         originals.rename(file, trash, src_dir_fd=directory, dst_dir_fd=parent)
         originals.unlink(trash, dir_fd=parent)
-    if listed(directory):
-        return False
-    originals.utime(directory)
-    return True
+    now = real.time_ns()
+    originals.utime(directory, ns=(now, now))  # before the look: what comes after it changes the time
+    return None if listed(directory) else now
