@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from random import Random
 from typing import Final
 
@@ -127,17 +127,14 @@ def unlinked(random: Random, claims: Claims, complain: Complain) -> None:
 def database(random: Random, claims: Claims, complain: Complain) -> None:
     """Writes a database."""
     claims.peak = None  # what its journal takes
-    connection = sqlite3.connect("/tmp/soak.db")
     try:
-        with connection:
+        with closing(sqlite3.connect("/tmp/soak.db")) as connection, connection:
             connection.execute("CREATE TABLE rows (text)")
             connection.executemany("INSERT INTO rows VALUES (?)", [("x" * 500,)] * random.randrange(100))
     except sqlite3.OperationalError as exc:
         if were_short(claims):
             raise OSError(errno.EMFILE, str(exc)) from None
         raise short(str(exc)) from None
-    finally:
-        connection.close()
     claims.used, claims.files = pages(os.stat("/tmp/soak.db").st_size), 1
 
 
