@@ -192,15 +192,6 @@ class Steps:
         raise NotImplementedError
 
 
-# --- the wipe of a few files -----------------------------------------------------------------------------
-
-
-def survey(directory: int, few: int) -> tuple[int, list[str], bool] | None:
-    """What :func:`tmpguard.core.storage.small.survey` returns, if the extension can tell without reading any
-    file. None otherwise, and wherever something failed: then Python code has to look."""
-    return None
-
-
 # --- the search for references ---------------------------------------------------------------------------
 
 
@@ -251,5 +242,4 @@ if extension is not None and not TYPE_CHECKING:
     begin, finish = extension.begin, extension.finish
     generator_finalizer, is_usual = extension.generator_finalizer, extension.is_usual
     END, Steps = extension.END, extension.Steps
-    survey = extension.survey
     Sought = extension.Sought

@@ -20,7 +20,6 @@ def parent(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """An empty directory in which ``1`` is as a scratch directory."""
     if request.param == "python":
         monkeypatch.setattr(speedups, "extension", None)
-        monkeypatch.setattr(speedups, "survey", lambda directory, few: None)
     elif speedups.extension is None:
         pytest.skip("the extension was not built")
     (tmp_path / "1").mkdir()

@@ -293,8 +293,6 @@ class ScratchRoot:
                     name = owned.spare.pop()
                     try:
                         originals.rmdir(name, dir_fd=owned.descriptor)
-                    except FileNotFoundError:
-                        owned.entries.pop(name, None)
                     except OSError:
                         self._discard(owned, name)  # late code made something in it when it was empty already
                     else:

@@ -38,8 +38,12 @@ def survey(directory: int) -> Survey | None:
 
     Raises OSError.
     """
-    found = speedups.survey(directory, FEW)
-    return _survey(directory) if found is None else Survey(*found)
+    if speedups.extension is not None:
+        # None, too, if it cannot tell without reading a file, and wherever something failed.
+        found = speedups.extension.survey(directory, FEW)
+        if found is not None:
+            return Survey(*found)
+    return _survey(directory)
 
 
 def _survey(directory: int) -> Survey | None:
