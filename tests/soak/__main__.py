@@ -52,7 +52,7 @@ def _requests(server: Server, requests: int, seed: int) -> list[str]:
     rough = Clients(server.port, seed, rough=max(ROUGH, 6 / requests), small=server.is_small)
     rough.send(requests // 2)
     problems = list(rough.problems)
-    if not eventually(lambda: len(clients.stats(server.port)) == 2):
+    if not eventually(lambda: len(clients.stats(server.port)) == 2, seconds=clients.PATIENCE):
         problems.append("a worker that was killed is not replaced")
     if left := remaining(server):
         problems.append(f"left by killed workers: {left}")
