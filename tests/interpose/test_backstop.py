@@ -8,11 +8,13 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tmpguard
+from tmpguard.core import originals
 
 pytestmark = pytest.mark.usefixtures("uninstalled")
 
@@ -55,6 +57,60 @@ def test_what_would_be_made_outside_is_refused(call: str, guard: tmpguard.Guard,
     with guard.invocation() as invocation, pytest.raises(OSError, match="Read-only"):
         CALLS[call](f"{directory}/new")
     assert [one.path for one in invocation.report.violations] == [f"{directory}/new"]
+
+
+#: How a file is opened to write to it through a reference that could not be replaced.
+OPENINGS: dict[str, Callable[[str], Any]] = {
+    "FileIO": lambda path: originals.FileIO(path, "w"),
+    "open": lambda path: originals.open(path, "w"),
+    "FileIO of bytes": lambda path: originals.FileIO(os.fsencode(path), "w"),
+}
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_file_in_the_request_s_own_scratch_directory_may_be_opened(
+    opening: str, guard: tmpguard.Guard
+) -> None:
+    with guard.invocation() as invocation:
+        os.mkdir("/tmp/inner")
+        for name in ("file", "inner/file", "inner/..file", "inner/../other"):
+            OPENINGS[opening](f"{invocation.mounted.directory}/{name}").close()
+        os.symlink("nowhere", "/tmp/link")  # from now on, paths are not translated by their text alone
+        OPENINGS[opening](f"{invocation.mounted.directory}/last").close()
+        assert sorted(os.listdir("/tmp")) == ["file", "inner", "last", "link", "other"]
+    assert invocation.report.violations == ()
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_path_beside_the_scratch_directory_is_not_in_it(
+    opening: str, guard: tmpguard.Guard, directory: str
+) -> None:
+    with guard.invocation() as invocation:
+        assert os.listdir("/tmp") == []
+        own = str(invocation.mounted.directory)
+        claim = os.path.dirname(own)
+        for path in (f"{claim}s/file", f"{claim}", f"{own}/../../file", f"{own}/../../..{directory}/file"):
+            with pytest.raises(OSError, match="Read-only"):
+                OPENINGS[opening](path)
+    assert len(invocation.report.violations) == 4
+    assert not os.path.exists(f"{claim}s")
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_path_that_leads_out_of_a_writable_mount_is_not_in_it(
+    opening: str, scratch_root: Path, directory: str
+) -> None:
+    os.mkdir(f"{directory}/data")
+    guard = tmpguard.Guard(bundle=None, scratch_root=str(scratch_root), writable=[f"{directory}/data"])
+    try:
+        with guard.invocation() as invocation:
+            OPENINGS[opening](f"{directory}/data/file").close()
+            with pytest.raises(OSError, match="Read-only"):
+                OPENINGS[opening](f"{directory}/data/../file")
+    finally:
+        os.unlink(f"{directory}/data/file")
+        os.rmdir(f"{directory}/data")
+    assert len(invocation.report.violations) == 1
 
 
 def test_a_relative_name_of_a_socket_counts_from_the_real_directory(

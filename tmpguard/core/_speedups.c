@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,7 +23,7 @@
 #include <unistd.h>
 
 /* Changes together with the number in speedups.py whenever the two would no longer fit. */
-#define REVISION 4
+#define REVISION 5
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing
@@ -49,7 +50,7 @@ static PyObject *end_of_body, *nothing;
 static PyObject *str_app, *str_buffer, *str_bundled, *str_close, *str_cwd, *str_end,
     *str_guard, *str_invocation, *str_made_namespace, *str_mode, *str_mounted, *str_name, *str_prefix,
     *str_raw, *str_abandon, *str_encoding, *str_errors, *str_newline, *str_extensions, *str_http, *str_pathsend,
-    *str_type, *str_websocket;
+    *str_type, *str_websocket, *str_above;
 
 /* --- the context variable --------------------------------------------------------------------------------- */
 
@@ -658,6 +659,23 @@ is_known(PyObject *invocation, Table *table, PyObject *path)
     return found;
 }
 
+/* The real directory behind the invocation's /tmp, if paths below it can be translated by their text alone. NULL,
+   perhaps with an exception. */
+static PyObject *
+prefix_of(PyObject *invocation)
+{
+    PyObject *mounted = PyObject_GetAttr(invocation, str_mounted);
+    if (mounted == NULL) {
+        return NULL;
+    }
+    PyObject *prefix = mounted == no_volume ? NULL : PyObject_GetAttr(mounted, str_prefix);
+    Py_DECREF(mounted);
+    if (prefix != NULL && (!PyUnicode_CheckExact(prefix) || PyUnicode_GET_LENGTH(prefix) == 0)) {
+        Py_CLEAR(prefix);
+    }
+    return prefix;
+}
+
 /* The real path of `path` below /tmp, if its text alone determines it. NULL, perhaps with an exception. */
 static PyObject *
 real_path(PyObject *invocation, Table *table, PyObject *path)
@@ -670,16 +688,9 @@ real_path(PyObject *invocation, Table *table, PyObject *path)
         return NULL;
     }
     Py_INCREF(tail);
-    PyObject *real = NULL;
-    PyObject *mounted = PyObject_GetAttr(invocation, str_mounted);
-    if (mounted != NULL) {
-        PyObject *prefix = mounted == no_volume ? NULL : PyObject_GetAttr(mounted, str_prefix);
-        if (prefix != NULL && PyUnicode_CheckExact(prefix) && PyUnicode_GET_LENGTH(prefix)) {
-            real = PyUnicode_Concat(prefix, tail);
-        }
-        Py_XDECREF(prefix);
-        Py_DECREF(mounted);
-    }
+    PyObject *prefix = prefix_of(invocation);
+    PyObject *real = prefix == NULL ? NULL : PyUnicode_Concat(prefix, tail);
+    Py_XDECREF(prefix);
     Py_DECREF(tail);
     return real;
 }
@@ -1011,6 +1022,33 @@ is_harmless_open(PyObject *args)
     return !overflow && value != 0 && !(value & changing);
 }
 
+/* Whether the file that an audited open() names is in the invocation's own scratch directory, as nearly every file
+   is that the patched layer opens to write to. -1 for an error. */
+static int
+opens_in_own_tmp(PyObject *invocation, PyObject *args)
+{
+    if (!PyTuple_CheckExact(args) || PyTuple_GET_SIZE(args) != 3 ||
+        !PyUnicode_CheckExact(PyTuple_GET_ITEM(args, 0)) || !PyObject_TypeCheck(invocation, &InvocationFields)) {
+        return 0;
+    }
+    PyObject *path = PyTuple_GET_ITEM(args, 0);
+    PyObject *prefix = prefix_of(invocation);
+    if (prefix == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_ssize_t length = PyUnicode_GET_LENGTH(prefix);
+    int within = 0;
+    if (PyUnicode_GET_LENGTH(path) > length && PyUnicode_READ_CHAR(path, length) == '/') {
+        within = (int)PyUnicode_Tailmatch(path, prefix, 0, PY_SSIZE_T_MAX, -1);
+        if (within > 0) {
+            Py_ssize_t above = PyUnicode_Find(path, str_above, length, PY_SSIZE_T_MAX, 1);
+            within = above == -1 ? 1 : above < 0 ? -1 : 0; /* -2 is an error */
+        }
+    }
+    Py_DECREF(prefix);
+    return within;
+}
+
 static bool
 is_of_interest(const char *event)
 {
@@ -1037,9 +1075,13 @@ audit(const char *event, PyObject *args, void *data)
     if (invocation == NULL) {
         return -1;
     }
+    int passes = invocation == Py_None;
+    if (!passes && event[2] == 'e') {
+        passes = is_harmless_open(args) ? 1 : opens_in_own_tmp(invocation, args);
+    }
     Py_DECREF(invocation);
-    if (invocation == Py_None || (event[2] == 'e' && is_harmless_open(args))) {
-        return 0;
+    if (passes) {
+        return passes < 0 ? -1 : 0;
     }
     PyObject *name = PyUnicode_FromString(event);
     if (name == NULL) {
@@ -1099,14 +1141,14 @@ typedef struct {
     int count;
 } Listing;
 
-/* List the open directory from its beginning: on btrfs, a descriptor shows the names as they were when it was
-   opened or last rewound. False if that failed or there are more than `few`. */
+/* List the directory, which was just opened or rewound: on btrfs, a descriptor shows the names as they were then.
+   False if that failed or there are more than `few`. */
 static bool
 list_few(int directory, int few, Listing *listing)
 {
     size_t filled = 0;
     listing->count = 0;
-    if (few > MOST_FILES || lseek(directory, 0, SEEK_SET) < 0) {
+    if (few > MOST_FILES) {
         return false;
     }
     for (;;) {
@@ -1172,83 +1214,136 @@ is_as_made(int directory)
     return attributes == 0;
 }
 
+/* The names of a listing as a list of str; NULL with an exception. */
 static PyObject *
-survey(PyObject *module, PyObject *args)
+names_of(const Listing *listing)
 {
-    int directory, few;
-    if (!PyArg_ParseTuple(args, "ii:survey", &directory, &few)) {
-        return NULL;
-    }
-    Listing listing;
-    long long total = 0;
-    int unchanged = -1;
-    Py_BEGIN_ALLOW_THREADS
-    if (list_few(directory, few, &listing) && add_up(directory, &listing, &total)) {
-        unchanged = is_as_made(directory);
-    }
-    Py_END_ALLOW_THREADS
-    if (unchanged < 0) {
-        Py_RETURN_NONE;
-    }
-    PyObject *names = PyList_New(listing.count);
-    for (int i = 0; names != NULL && i < listing.count; i++) {
-        PyObject *name = PyUnicode_DecodeFSDefault(listing.names[i]);
+    PyObject *names = PyList_New(listing->count);
+    for (int i = 0; names != NULL && i < listing->count; i++) {
+        PyObject *name = PyUnicode_DecodeFSDefault(listing->names[i]);
         if (name == NULL) {
             Py_CLEAR(names);
             break;
         }
         PyList_SET_ITEM(names, i, name);
     }
-    return names == NULL ? NULL : Py_BuildValue("LNO", total, names, unchanged ? Py_True : Py_False);
-}
-
-/* Move the file to the trash and unlink it there. Returns 0 or the error's number. */
-static int
-discard_file(int parent, int directory, const char *name, const char *trash)
-{
-    return renameat(directory, name, parent, trash) < 0 || unlinkat(parent, trash, 0) < 0 ? errno : 0;
+    return names;
 }
 
 static PyObject *
-clear(PyObject *module, PyObject *args)
+survey(PyObject *module, PyObject *args)
 {
-    int parent, directory;
-    PyObject *files, *trash;
-    if (!PyArg_ParseTuple(args, "iiO!O&:clear", &parent, &directory, &PyList_Type, &files,
-                          PyUnicode_FSConverter, &trash)) {
+    int parent, few;
+    PyObject *name;
+    if (!PyArg_ParseTuple(args, "iO&i:survey", &parent, PyUnicode_FSConverter, &name, &few)) {
         return NULL;
     }
-    int failure = 0;
-    struct timespec now = {0};
-    bool empty = false;
-    for (Py_ssize_t i = 0; !failure && i < PyList_GET_SIZE(files); i++) {
-        PyObject *name;
-        if (!PyUnicode_FSConverter(PyList_GET_ITEM(files, i), &name)) {
-            Py_DECREF(trash);
-            return NULL;
+    Listing listing;
+    long long total = 0;
+    int unchanged = -1, directory;
+    Py_BEGIN_ALLOW_THREADS
+    directory = openat(parent, PyBytes_AS_STRING(name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (directory >= 0 && list_few(directory, few, &listing) && add_up(directory, &listing, &total)) {
+        unchanged = is_as_made(directory);
+    }
+    Py_END_ALLOW_THREADS
+    Py_DECREF(name);
+    PyObject *found = NULL;
+    if (unchanged >= 0) {
+        PyObject *names = names_of(&listing);
+        found = names == NULL ? NULL
+                              : Py_BuildValue("iLNO", directory, total, names, unchanged ? Py_True : Py_False);
+    }
+    if (found == NULL && directory >= 0) {
+        close(directory);
+    }
+    return found == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : found;
+}
+
+/* Set the time of the directory's last change to the present one, in nanoseconds, which is returned; -1 if that
+   failed or it is not empty. */
+static long long
+prove_empty(int directory)
+{
+    Listing listing;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (futimens(directory, (struct timespec[]){now, now}) < 0 || lseek(directory, 0, SEEK_SET) < 0 ||
+        !list_few(directory, 0, &listing)) {
+        return -1;
+    }
+    return (long long)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Rename the directory, which is open, move its files to the trash, and unlink them there. The time of its last
+   change as above, -1 if anything but the first failed or it is not empty, -2 if that failed. */
+static long long
+empty_directory(int parent, const char *name, const char *spare, int directory, PyObject *const *files, int count)
+{
+    char trash[64];
+    int length = snprintf(trash, sizeof(trash), "%s.gone", spare);
+    if (renameat(parent, name, parent, spare) < 0) {
+        return -2;
+    }
+    if (length < 0 || (size_t)length >= sizeof(trash)) {
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        if (renameat(directory, PyBytes_AS_STRING(files[i]), parent, trash) < 0 ||
+            unlinkat(parent, trash, 0) < 0) {
+            return -1;
         }
-        Py_BEGIN_ALLOW_THREADS
-        failure = discard_file(parent, directory, PyBytes_AS_STRING(name), PyBytes_AS_STRING(trash));
+    }
+    return prove_empty(directory);
+}
+
+static PyObject *
+empty(PyObject *module, PyObject *args)
+{
+    int parent, directory, count = 0;
+    const char *name, *spare;
+    PyObject *names, *files[MOST_FILES];
+    if (!PyArg_ParseTuple(args, "issiO!:empty", &parent, &name, &spare, &directory, &PyList_Type, &names)) {
+        return NULL;
+    }
+    if (PyList_GET_SIZE(names) > MOST_FILES) {
+        PyErr_SetString(PyExc_ValueError, "too many files");
+        return NULL;
+    }
+    while (count < PyList_GET_SIZE(names) &&
+           PyUnicode_FSConverter(PyList_GET_ITEM(names, count), &files[count])) {
+        count++;
+    }
+    PyObject *result = NULL;
+    if (count == PyList_GET_SIZE(names)) {
+        long long changed;
+        Py_BEGIN_ALLOW_THREADS /* once: in a process with many busy threads, it takes long to get the lock back */
+        changed = empty_directory(parent, name, spare, directory, files, count);
         Py_END_ALLOW_THREADS
-        Py_DECREF(name);
+        result = changed >= 0    ? PyLong_FromLongLong(changed)
+                 : changed == -1 ? Py_NewRef(Py_None)
+                                 : PyErr_SetFromErrno(PyExc_OSError);
     }
-    Py_DECREF(trash);
-    if (!failure) {
-        Listing listing;
-        Py_BEGIN_ALLOW_THREADS
-        clock_gettime(CLOCK_REALTIME, &now);
-        failure = futimens(directory, (struct timespec[]){now, now}) < 0 ? errno : 0;
-        empty = list_few(directory, 0, &listing);
-        Py_END_ALLOW_THREADS
+    while (count > 0) {
+        Py_DECREF(files[--count]);
     }
-    if (failure) {
-        errno = failure;
-        return PyErr_SetFromErrno(PyExc_OSError);
+    return result;
+}
+
+static PyObject *
+last_change(PyObject *module, PyObject *path)
+{
+    PyObject *name;
+    if (!PyUnicode_FSConverter(path, &name)) {
+        return NULL;
     }
-    if (!empty) {
-        Py_RETURN_NONE;
+    struct stat status;
+    int failed = lstat(PyBytes_AS_STRING(name), &status); /* with the lock: what was just used is in the cache */
+    Py_DECREF(name);
+    if (failed) {
+        return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
     }
-    return PyLong_FromLongLong((long long)now.tv_sec * 1000000000 + now.tv_nsec);
+    return PyLong_FromLongLong((long long)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec);
 }
 
 /* --- the search for references ----------------------------------------------------------------------------- */
@@ -1417,7 +1512,8 @@ static PyMethodDef functions[] = {
     {"is_usual", (PyCFunction)(void (*)(void))is_usual, METH_FASTCALL, NULL},
     {"generator_finalizer", generator_finalizer, METH_NOARGS, NULL},
     {"survey", survey, METH_VARARGS, NULL},
-    {"clear", clear, METH_VARARGS, NULL},
+    {"empty", empty, METH_VARARGS, NULL},
+    {"last_change", last_change, METH_O, NULL},
     {"add_audit_hook", add_audit_hook, METH_VARARGS, NULL},
     {NULL},
 };
@@ -1442,6 +1538,7 @@ intern_names(void)
         {&str_raw, "raw"},            {&str_extensions, "extensions"},
         {&str_http, "http"},          {&str_pathsend, "http.response.pathsend"},
         {&str_type, "type"},          {&str_websocket, "websocket"},
+        {&str_above, "/.."},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].text);

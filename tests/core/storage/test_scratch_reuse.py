@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import socket
@@ -17,7 +16,7 @@ import tmpguard
 from tests.support import left_in
 from tmpguard.core import originals
 from tmpguard.core.invocation import Invocation
-from tmpguard.core.storage import scratch
+from tmpguard.core.storage import scratch, small
 from tmpguard.core.storage.wiper import wiper
 
 Kept = list[Any]
@@ -82,11 +81,12 @@ def test_a_file_that_cannot_be_unlinked_at_first_is_not_left(
 ) -> None:
     """C4.4: it has been moved out of the invocation's directory already."""
 
-    def fail(parent: int, directory: int, files: list[str], trash: str) -> None:
-        os.rename(files[0], trash, src_dir_fd=directory, dst_dir_fd=parent)
-        raise OSError(errno.EIO, "Input/output error")
+    def fail(parent: int, name: str, spare: str, found: small.Survey) -> None:
+        os.rename(name, spare, src_dir_fd=parent, dst_dir_fd=parent)
+        trash = small.trash_of(spare)
+        os.rename(found.files[0], trash, src_dir_fd=found.descriptor, dst_dir_fd=parent)
 
-    monkeypatch.setattr(scratch, "clear", fail)
+    monkeypatch.setattr(scratch, "empty", fail)
     run(guard, write)
     (owned,) = guard.scratch.claims.values()
     assert os.listdir(owned.path) == []

@@ -27,9 +27,8 @@ from tmpguard.core.mounts import known, private
 from tmpguard.core.presence import is_found
 
 from .claims import Claim, ScratchEntry, claim, sweep
-from .dirfd import DIRECTORY
 from .pages import Usage, measure
-from .small import TMP_MODE, clear, survey
+from .small import TMP_MODE, Survey, empty, last_change, survey, trash_of
 from .wipe import wipe
 
 #: The most empty directories kept for later invocations.
@@ -138,7 +137,7 @@ class ScratchRoot:
             directory = f"{current.path}/{name}"
             entry = current.entries[name]
             try:
-                changed = originals.stat(directory, follow_symlinks=False).st_mtime_ns
+                changed = last_change(directory)
             except OSError:
                 current.entries.pop(name, None)
                 continue
@@ -224,63 +223,56 @@ class ScratchRoot:
         if owned is None:
             return None
         try:
-            descriptor = originals.os_open(name, DIRECTORY, dir_fd=owned.descriptor)
+            found = survey(owned.descriptor, name)
         except OSError:
             return None  # whatever it is: discard() will find it, and log it
+        if found is None:
+            return None
         try:
-            found = survey(descriptor)
-            if found is None:
-                return None
-            files = found.files
-            if remember is not None and files:
-                remember([f"/{file}" for file in files])
+            if remember is not None and found.files:
+                remember([f"/{file}" for file in found.files])
             if reusable and found.unchanged and len(owned.spare) < _SPARE:
-                self._keep(owned, name, descriptor, files)
+                self._keep(owned, name, found)
             else:
-                self._remove(owned, name, descriptor, files)
+                self._remove(owned, name, found)
         except OSError:
             return None
         finally:
-            originals.close(descriptor)
-        return Usage(found.bytes, len(files))
+            originals.close(found.descriptor)
+        return Usage(found.bytes, len(found.files))
 
-    def _remove(self, owned: Claim, name: str, descriptor: int, files: list[str]) -> None:
-        """Remove the directory ``name``, which holds ``files``."""
+    def _remove(self, owned: Claim, name: str, found: Survey) -> None:
+        """Remove the directory ``name`` and the files ``found`` in it."""
         try:
             originals.rmdir(name, dir_fd=owned.descriptor)
         except OSError as exc:
             if exc.errno != ENOTEMPTY:
                 raise  # EBUSY: it is a mount point, which must not be touched
-            for file in files:
-                originals.unlink(file, dir_fd=descriptor)
+            for file in found.files:
+                originals.unlink(file, dir_fd=found.descriptor)
             originals.rmdir(name, dir_fd=owned.descriptor)
         owned.entries.pop(name, None)
 
-    def _keep(self, owned: Claim, name: str, descriptor: int, files: list[str]) -> None:
+    def _keep(self, owned: Claim, name: str, found: Survey) -> None:
         """Empty the directory ``name`` and keep it under a new name.
 
         So paths that late code of its invocation has already resolved lead nowhere. Raises OSError(EBUSY) for
         a mount point.
         """
-        base = owned.descriptor
         spare = str(next(self._numbers))
-        owned.entries[spare] = ScratchEntry(owned.entries[name].owner)
+        entry = owned.entries[spare] = ScratchEntry(owned.entries[name].owner)
         try:
-            originals.rename(name, spare, src_dir_fd=base, dst_dir_fd=base)
+            emptied = empty(owned.descriptor, name, spare, found)
         except OSError:
             owned.entries.pop(spare, None)
             raise
         owned.entries.pop(name, None)
-        try:
-            emptied = clear(base, descriptor, files, f"{spare}.gone")
-            if emptied is not None:
-                entry = owned.entries[spare]
-                entry.owner, entry.emptied = None, emptied
-                owned.spare.append(spare)
-                return
-        except OSError:
-            with suppress(OSError):
-                originals.unlink(f"{spare}.gone", dir_fd=base)
+        if emptied is not None:
+            entry.owner, entry.emptied = None, emptied
+            owned.spare.append(spare)
+            return
+        with suppress(OSError):
+            originals.unlink(trash_of(spare), dir_fd=owned.descriptor)
         self._discard(owned, spare)  # late code made something in it before it was renamed
 
     # --- tidying up ------------------------------------------------------------------------------------
@@ -379,7 +371,10 @@ class ScratchRoot:
 
     def holds(self, path: str) -> bool:
         """Is the real ``path`` in the directory of this process, or of one that it was forked from?"""
-        return path.startswith(tuple(f"{base}/" for base in (*self.claims.copy(), *self._inherited)))
+        root = self.path.rstrip("/") + "/"
+        name, separator, _ = path[len(root) :].partition("/")
+        base = root + name
+        return bool(separator) and path.startswith(root) and (base in self.claims or base in self._inherited)
 
     # --- forks and the exit ----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The wipe of a directory that holds a few files and nothing else: what most requests leave.
 
-:func:`survey` looks at it, :func:`clear` empties it. Both are a number of system calls, which the extension
-makes one after the other where it can (``tmpguard/core/_speedups.c``); what it leaves, Python code does.
+:func:`survey` looks at it, :func:`empty` empties it, and :func:`last_change` tells whether it still is empty
+when it is used again. The extension makes their system calls one after the other where it can
+(``tmpguard/core/_speedups.c``); what it leaves, Python code does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 
 from tmpguard.core import originals, real, speedups
 
-from .dirfd import listed
+from .dirfd import DIRECTORY, listed
 from .pages import PAGE, allocated
 
 #: The mode of a directory behind ``/tmp``.
@@ -25,6 +26,8 @@ FEW: Final = 8
 class Survey(NamedTuple):
     """What a directory holds that has a few files only."""
 
+    #: The directory, opened. Whoever asked for the survey closes it.
+    descriptor: int
     #: What the files take up, in bytes (C3.2).
     bytes: int
     #: Their names.
@@ -33,17 +36,24 @@ class Survey(NamedTuple):
     unchanged: bool
 
 
-def survey(directory: int) -> Survey | None:
-    """What the open ``directory`` holds if it is a few files with a single name each; otherwise None.
+def survey(parent: int, name: str) -> Survey | None:
+    """What the directory ``name`` in the open ``parent`` holds, if it is a few files with a single name each.
 
-    Raises OSError.
+    Otherwise None. Raises OSError.
     """
     if speedups.extension is not None:
         # None, too, if it cannot tell without reading a file, and wherever something failed.
-        found = speedups.extension.survey(directory, FEW)
+        found = speedups.extension.survey(parent, name, FEW)
         if found is not None:
             return Survey(*found)
-    return _survey(directory)
+    descriptor = originals.os_open(name, DIRECTORY, dir_fd=parent)
+    found = None
+    try:
+        found = _survey(descriptor)
+    finally:
+        if found is None:
+            originals.close(descriptor)
+    return found
 
 
 def _survey(directory: int) -> Survey | None:
@@ -56,7 +66,7 @@ def _survey(directory: int) -> Survey | None:
         if not modes.S_ISREG(status.st_mode) or status.st_nlink > 1:
             return None
         total += allocated(status, name, directory)
-    return Survey(total, names, _is_as_made(directory))
+    return Survey(directory, total, names, _is_as_made(directory))
 
 
 def _is_as_made(directory: int) -> bool:
@@ -71,24 +81,45 @@ def _is_as_made(directory: int) -> bool:
         return True  # such a file system has none
 
 
-def clear(parent: int, directory: int, files: list[str], trash: str) -> int | None:
-    """Remove the ``files`` of the open ``directory``.
+def empty(parent: int, name: str, spare: str, found: Survey) -> int | None:
+    """Rename the directory ``name`` in the open ``parent`` to ``spare``, and remove the ``found`` files.
 
-    Returns None if there is something else in it by now. Otherwise it is empty, and the time of its last
-    change, which is returned, is set to the present one, in nanoseconds. The kernel, which counts in ticks,
-    gives it another one as soon as a file is made in it.
+    Returns None if they could not all be removed, or if there is something else in it by now. Otherwise it is
+    empty, and the time of its last change, which is returned, is set to the present one, in nanoseconds. The
+    kernel, which counts in ticks, gives it another one as soon as a file is made in it.
 
-    The files are moved to ``parent``, under the name ``trash``, before they are unlinked. Otherwise the path
-    of one that is still open would say that it belongs to the next invocation with that directory.
+    The files are moved to ``parent`` before they are unlinked. Otherwise the path of one that is still open
+    would say that it belongs to the next invocation with that directory.
 
-    Raises OSError.
+    Raises OSError if the directory cannot be renamed: EBUSY for a mount point.
     """
     if speedups.extension is not None:
-        changed: int | None = speedups.extension.clear(parent, directory, files, trash)
+        changed: int | None = speedups.extension.empty(parent, name, spare, found.descriptor, found.files)
         return changed
+    originals.rename(name, spare, src_dir_fd=parent, dst_dir_fd=parent)
+    try:
+        return _clear(parent, found.descriptor, found.files, trash_of(spare))
+    except OSError:
+        return None
+
+
+def _clear(parent: int, directory: int, files: list[str], trash: str) -> int | None:
     for file in files:
         originals.rename(file, trash, src_dir_fd=directory, dst_dir_fd=parent)
         originals.unlink(trash, dir_fd=parent)
     now = real.time_ns()
     originals.utime(directory, ns=(now, now))  # before the look: what comes after it changes the time
     return None if listed(directory) else now
+
+
+def trash_of(spare: str) -> str:
+    """Where :func:`empty` moves the files of the directory ``spare``."""
+    return f"{spare}.gone"
+
+
+def last_change(directory: str) -> int:
+    """When the directory was last changed, in nanoseconds. Raises OSError."""
+    if speedups.extension is not None:
+        changed: int = speedups.extension.last_change(directory)
+        return changed
+    return originals.stat(directory, follow_symlinks=False).st_mtime_ns
