@@ -38,9 +38,10 @@ _GUNICORN = (
 )
 _WSGI, _ASGI = "tests.soak.apps:wsgi", "tests.soak.apps:asgi"
 
-#: uvicorn kills a worker that does not answer it within 5 seconds, for which a busy machine is enough. A worker
-#: that is killed just while it is asked is not replaced before this time is over: uvicorn holds both ends of the
-#: pipe, and sees no end of file. So it is well below the patience of the clients. Older versions have no option.
+#: uvicorn kills a worker that does not answer it within 5 seconds, for which a busy machine is enough. But a
+#: worker that is killed just while it is asked is not replaced before that time is over, because uvicorn
+#: holds both ends of the pipe and sees no end of file. So it is well below the patience of the clients.
+#: Older versions have no option for it.
 _PATIENT = ("--timeout-worker-healthcheck", "20")
 
 #: Runs a server where the disk for its scratch directories is small, in a mount namespace of its own.
