@@ -195,8 +195,10 @@ def _may_pass(invocation: Invocation, path: Any, dir_fd: int, *, entry: bool) ->
         base = originals.getcwd() if dir_fd < 0 else descriptor_path(dir_fd)
         if not base:
             return True  # too deep for the kernel to report its path
-        name = os.path.join(base, name)
-    return _may_change(invocation, os.path.normpath(name), entry=entry)
+        name = os.path.normpath(os.path.join(base, name))
+    elif "/.." in name:
+        name = os.path.normpath(name)
+    return _may_change(invocation, name, entry=entry)
 
 
 def _refuse(invocation: Invocation, event: str, path: object) -> None:
