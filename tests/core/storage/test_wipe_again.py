@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,14 @@ def leave_nothing() -> None:
     os.listdir("/tmp")
 
 
-LEAVE = [leave_a_file, leave_directories, leave_many_files, leave_nothing]
+def leave_an_unlinked_file() -> None:
+    """That is, one of which only the kernel knows that it is closed, and a larger file."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(bytes(5000))
+    Path("/tmp/file").write_bytes(bytes(100_000))
+
+
+LEAVE = [leave_a_file, leave_directories, leave_many_files, leave_nothing, leave_an_unlinked_file]
 
 
 def end_in_the_block(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
@@ -82,6 +90,7 @@ def failing(name: str, code: int) -> Iterator[list[Any]]:
 
 
 FAILURES = [
+    ("listdir", errno.EMFILE),
     ("os_open", errno.EMFILE),
     ("os_open", errno.ENFILE),
     ("scandir", errno.EMFILE),
@@ -122,6 +131,31 @@ def test_it_is_tried_again_without_anybody_asking(
     assert left_in(scratch_root) != []
     broken.__exit__(None, None, None)
     assert eventually(lambda: list(scratch_root.iterdir()) == [])
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_figure_that_cannot_be_had_delays_no_wipe(
+    end: Callable[..., None], guard: tmpguard.Guard, scratch_root: Path
+) -> None:
+    """Where no descriptor is free, nobody can tell which unlinked files are closed."""
+    broken = failing("listdir", errno.EMFILE)
+    end(guard, leave_an_unlinked_file, broken)
+    broken.__exit__(None, None, None)
+    assert eventually(lambda: left_in(scratch_root) == [])
+
+
+def test_an_overrun_that_cannot_be_measured_delays_no_wipe(scratch_root: Path) -> None:
+    guard = tmpguard.Guard(storage_size=1, scratch_root=str(scratch_root), bundle=None)
+    invocation = guard.invocation()
+    with invocation.bound():
+        descriptor = os.open("/tmp/file", os.O_WRONLY | os.O_CREAT)
+        originals.FileIO(descriptor, "w", closefd=False).write(bytes(2 << 20))  # as native code would
+    try:
+        with failing("os_open", errno.EMFILE):
+            invocation.end()
+        assert eventually(lambda: left_in(scratch_root) == [])
+    finally:
+        os.close(descriptor)
 
 
 def test_it_is_tried_less_and_less_often(

@@ -64,9 +64,13 @@ class InUse(Credit):
     # --- the files -------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Give back the unlinked files that nothing has open any more."""
+        """Give back the unlinked files that nothing has open any more; none if that cannot be told now."""
         stamp = self.stamp
-        for inode in self._limbo.closed():
+        try:
+            closed = self._limbo.closed()
+        except OSError:
+            return  # no descriptor is free, for example
+        for inode in closed:
             if self.stamp != stamp:
                 return  # it may be another file by now
             self._release(inode)

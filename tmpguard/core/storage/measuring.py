@@ -99,7 +99,11 @@ class Measured(InUse):
         if self.credit < 0:
             self._settle()
         if self.credit < 0 and not self.overrun:
-            self._measured()
+            try:
+                self._measured()
+            except OSError:
+                self._doubtful = True  # no descriptor is free, for example: the next step measures
+                return
             if self.credit < 0:
                 self.overrun = True
                 self._on_overrun(path)
