@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 from tests.support import PROJECT
 
@@ -72,11 +73,23 @@ def test_every_library_that_a_test_needs_is_installed_in_some_environment() -> N
     assert needed - {*lines("libraries.txt"), *declared()} == set()
 
 
-def test_every_test_that_needs_a_library_of_that_environment_is_run_in_it() -> None:
-    found = re.search(r"^library_tests=\((.*)\)$", RUN, re.MULTILINE)
+def listed(name: str) -> list[Path]:
+    """The paths in the list of that name in ``.ci/run``."""
+    found = re.search(rf"^{name}=\((.*)\)$", RUN, re.MULTILINE)
     assert found
-    run = [PROJECT / one for one in found[1].split()]
-    assert all(path.exists() for path in run)
+    paths = [PROJECT / one for one in found[1].split()]
+    assert all(path.exists() for path in paths)
+    return paths
+
+
+def test_a_test_that_some_environments_leave_out_is_run_in_another() -> None:
+    assert listed("once")
+    for path in listed("independent"):
+        assert not any(path.is_relative_to(one) for one in listed("once"))
+
+
+def test_every_test_that_needs_a_library_of_that_environment_is_run_in_it() -> None:
+    run = listed("library_tests")
     for path in (PROJECT / "tests").rglob("test_*.py"):
         names = re.findall(r'\b(?:importorskip|need|find_spec)\("(\w+)', path.read_text())
         needed = {DISTRIBUTIONS.get(name, name).replace("_", "-") for name in names}

@@ -26,8 +26,8 @@ from .served import PATHS, set_up
 _FEW: Final = 200
 _MANY: Final = 600
 
-#: The rows that are counted: Starlette reads a static file in another thread, and valgrind runs one thread at a
-#: time, each for so long that a request takes minutes.
+#: The rows that are counted. Starlette reads a static file in another thread, and valgrind runs one thread at
+#: a time, each for so long that a request takes minutes.
 _ROWS: Final = {row: path for row, path in PATHS.items() if "static" not in path}
 
 _VARIANTS: Final = {
