@@ -292,3 +292,73 @@ free(held)
 def test_no_free_descriptor_at_the_end(code: str, scratch_root: Path) -> None:
     run_python(FEW + code, scratch_root)
     assert list(scratch_root.iterdir()) == []
+
+
+AT_THE_EXIT = """
+import os, sys, threading, time, tmpguard
+from contextlib import suppress
+from tmpguard.core import originals
+guard = tmpguard.Guard(scratch_root=sys.argv[1], bundle=None)
+mkdir, slow = originals.mkdir, threading.Event()
+
+def late(path, *mode):
+    is_slow = path.count("/") - sys.argv[1].count("/") == int(sys.argv[2])
+    if is_slow:
+        slow.set()
+        time.sleep(0.2)
+    mkdir(path, *mode)
+
+def work():
+    with suppress(OSError), guard.invocation():
+        open("/tmp/file", "w").close()
+
+originals.mkdir = late
+threading.Thread(target=work, daemon=True).start()
+slow.wait()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("level", [1, 2], ids=["the process's directory", "the invocation's directory"])
+def test_what_a_daemon_thread_is_making_at_the_exit_is_removed(level: int, scratch_root: Path) -> None:
+    """C4.2: it had begun to before, and would not run again to remove it."""
+    assert run_python(AT_THE_EXIT, scratch_root, str(level)) == "done\n"
+    assert list(scratch_root.iterdir()) == []
+
+
+REMOVED_AT_THE_EXIT = """
+import sys, threading, tmpguard
+from tmpguard.core.storage import volume
+guard = tmpguard.Guard(scratch_root=sys.argv[1], bundle=None)
+within, gone = threading.Event(), threading.Event()
+is_gone, release = volume.is_gone, guard.scratch.release
+
+def late(directory):
+    within.set()  # it is not closed, and about to be looked for
+    gone.wait()
+    return is_gone(directory)
+
+def late_release():
+    gone.set()
+    if threading.current_thread() is not thread:
+        thread.join()
+    release()
+
+def again():
+    with guard.invocation() as invocation:
+        open("/tmp/file", "w").close()
+        volume.is_gone = late
+        print("made again" if invocation.mounted.mend() else "left alone")
+
+thread = threading.Thread(target=again, daemon=True)
+thread.start()
+within.wait()
+guard.scratch.release = late_release
+print("done")
+"""
+
+
+def test_a_directory_that_the_exit_has_removed_is_not_made_again(scratch_root: Path) -> None:
+    """C4.2: the call of a daemon thread finds that it is gone."""
+    assert run_python(REMOVED_AT_THE_EXIT, scratch_root) == "done\nleft alone\n"
+    assert list(scratch_root.iterdir()) == []

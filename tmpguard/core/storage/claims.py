@@ -24,11 +24,13 @@ from .wipe import wipe
 class ScratchEntry:
     """A directory in a claim: its owner, when to try to wipe it again, and when it was emptied."""
 
-    __slots__ = ("delay", "due", "emptied", "owner")
+    __slots__ = ("delay", "due", "emptied", "in_the_making", "owner")
 
-    def __init__(self, owner: Callable[[], Any] | None) -> None:
+    def __init__(self, owner: Callable[[], Any] | None, *, in_the_making: bool = False) -> None:
         #: Returns the owner, or None if it is gone. None if there was never an owner.
         self.owner = owner
+        #: Whether a thread is about to make it.
+        self.in_the_making = in_the_making
         #: When to try again, by the monotonic clock; 0 if no wipe has failed.
         self.due = 0.0
         #: Seconds from the last attempt until then.

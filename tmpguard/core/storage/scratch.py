@@ -38,6 +38,8 @@ _OTHERS: Final = 32
 #: Seconds between the first two attempts to wipe a directory, and the longest interval.
 _DELAY: Final = 0.5
 _LONGEST: Final = 60.0
+#: Seconds for which the exit waits for threads that are making a directory, at most.
+_MAKING: Final = 1.0
 
 logger = logging.getLogger("tmpguard")
 
@@ -92,7 +94,7 @@ class ScratchRoot:
             elif (spare := self._take_spare(current, whose)) is not None:
                 return spare
             name = str(next(self._numbers))
-            current.entries[name] = ScratchEntry(whose)
+            entry = current.entries[name] = ScratchEntry(whose, in_the_making=True)
             directory = f"{current.path}/{name}"
             try:
                 self._check_exit()  # which sees the entry if it comes from now on
@@ -107,6 +109,8 @@ class ScratchRoot:
                 raise
             else:
                 return directory
+            finally:
+                entry.in_the_making = False
 
     def _check_exit(self) -> None:
         if self._exiting is not None and self._exiting != real.get_ident():
@@ -148,7 +152,8 @@ class ScratchRoot:
         return None
 
     def remake(self, directory: str) -> None:
-        """Somebody removed ``directory``: make it again (C4.6). Raises OSError as mkdir does."""
+        """Somebody removed ``directory``: make it again (C4.6). Raises OSError as :meth:`make` does."""
+        self._check_exit()  # otherwise the exit has removed it
         base = directory.rpartition("/")[0]
         for _ in range(2):
             try:
@@ -386,9 +391,25 @@ class ScratchRoot:
         self.__init__(self.path)  # type: ignore[misc]
         self._inherited = inherited
 
+    def _await_making(self) -> None:
+        """Wait for the threads that had looked at ``_exiting`` before and are making a directory now.
+
+        A daemon thread may never run again after that, so it cannot remove what it made.
+        """
+        deadline = real.monotonic() + _MAKING
+        if self._lock.acquire(timeout=_MAKING):  # which is held while a claim is made
+            self._lock.release()
+        while self._is_making() and real.monotonic() < deadline:
+            real.sleep(0.001)
+
+    def _is_making(self) -> bool:
+        claims = self.claims.copy().values()
+        return any(entry.in_the_making for owned in claims for entry in owned.entries.copy().values())
+
     def abandon(self) -> None:
         """At the interpreter's exit: wipe everything, including invocations that never ended."""
         self._exiting = real.get_ident()  # other threads must not make anything from now on
+        self._await_making()
         self.trim()
         for owned in self.claims.copy().values():
             for name, entry in owned.entries.copy().items():
