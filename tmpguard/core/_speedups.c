@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,7 +22,7 @@
 #include <unistd.h>
 
 /* Changes together with the number in speedups.py whenever the two would no longer fit. */
-#define REVISION 5
+#define REVISION 6
 
 #if PY_VERSION_HEX < 0x030d0000
 #define Py_IsFinalizing _Py_IsFinalizing
@@ -1234,20 +1233,19 @@ static PyObject *
 survey(PyObject *module, PyObject *args)
 {
     int parent, few;
-    PyObject *name;
-    if (!PyArg_ParseTuple(args, "iO&i:survey", &parent, PyUnicode_FSConverter, &name, &few)) {
+    const char *name;
+    if (!PyArg_ParseTuple(args, "isi:survey", &parent, &name, &few)) {
         return NULL;
     }
     Listing listing;
     long long total = 0;
     int unchanged = -1, directory;
     Py_BEGIN_ALLOW_THREADS
-    directory = openat(parent, PyBytes_AS_STRING(name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (directory >= 0 && list_few(directory, few, &listing) && add_up(directory, &listing, &total)) {
         unchanged = is_as_made(directory);
     }
     Py_END_ALLOW_THREADS
-    Py_DECREF(name);
     PyObject *found = NULL;
     if (unchanged >= 0) {
         PyObject *names = names_of(&listing);
@@ -1278,15 +1276,11 @@ prove_empty(int directory)
 /* Rename the directory, which is open, move its files to the trash, and unlink them there. The time of its last
    change as above, -1 if anything but the first failed or it is not empty, -2 if that failed. */
 static long long
-empty_directory(int parent, const char *name, const char *spare, int directory, PyObject *const *files, int count)
+empty_directory(int parent, const char *name, const char *spare, const char *trash, int directory,
+                PyObject *const *files, int count)
 {
-    char trash[64];
-    int length = snprintf(trash, sizeof(trash), "%s.gone", spare);
     if (renameat(parent, name, parent, spare) < 0) {
         return -2;
-    }
-    if (length < 0 || (size_t)length >= sizeof(trash)) {
-        return -1;
     }
     for (int i = 0; i < count; i++) {
         if (renameat(directory, PyBytes_AS_STRING(files[i]), parent, trash) < 0 ||
@@ -1301,9 +1295,10 @@ static PyObject *
 empty(PyObject *module, PyObject *args)
 {
     int parent, directory, count = 0;
-    const char *name, *spare;
+    const char *name, *spare, *trash;
     PyObject *names, *files[MOST_FILES];
-    if (!PyArg_ParseTuple(args, "issiO!:empty", &parent, &name, &spare, &directory, &PyList_Type, &names)) {
+    if (!PyArg_ParseTuple(args, "isssiO!:empty", &parent, &name, &spare, &trash, &directory, &PyList_Type,
+                          &names)) {
         return NULL;
     }
     if (PyList_GET_SIZE(names) > MOST_FILES) {
@@ -1318,7 +1313,7 @@ empty(PyObject *module, PyObject *args)
     if (count == PyList_GET_SIZE(names)) {
         long long changed;
         Py_BEGIN_ALLOW_THREADS /* once: in a process with many busy threads, it takes long to get the lock back */
-        changed = empty_directory(parent, name, spare, directory, files, count);
+        changed = empty_directory(parent, name, spare, trash, directory, files, count);
         Py_END_ALLOW_THREADS
         result = changed >= 0    ? PyLong_FromLongLong(changed)
                  : changed == -1 ? Py_NewRef(Py_None)

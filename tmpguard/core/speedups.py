@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .context import get_current, set_current
 
 #: The revision of the extension that this module fits: another one was built from other sources.
-_REVISION: Final = 5
+_REVISION: Final = 6
 
 
 def _find_extension() -> ModuleType | None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +47,28 @@ def leave_an_unlinked_file() -> None:
 LEAVE = [leave_a_file, leave_directories, leave_many_files, leave_nothing, leave_an_unlinked_file]
 
 
-def end_in_the_block(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+def end_in_the_block(guard: tmpguard.Guard, leave: Callable[[], None], fail: Callable[[], object]) -> None:
     with guard.invocation():
         leave()
-        failing.__enter__()
+        fail()
 
 
-def end_in_the_background(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+def end_in_the_background(
+    guard: tmpguard.Guard, leave: Callable[[], None], fail: Callable[[], object]
+) -> None:
     invocation = guard.invocation()
     with invocation.bound():
         leave()
-    failing.__enter__()
+    fail()
     invocation.end()
     assert tmpguard.drain()
 
 
-def end_the_instance(guard: tmpguard.Guard, leave: Callable[[], None], failing: Any) -> None:
+def end_the_instance(guard: tmpguard.Guard, leave: Callable[[], None], fail: Callable[[], object]) -> None:
     shared = tmpguard.Guard(scratch_root=guard.scratch.path, bundle=None, lifetime="instance")
     with shared.invocation():
         leave()
-    failing.__enter__()
+    fail()
     shared.end_instance()
 
 
@@ -112,9 +114,8 @@ def test_what_could_not_be_wiped_is_wiped_by_the_next_drain(
     guard: tmpguard.Guard,
     scratch_root: Path,
 ) -> None:
-    broken = failing(name, code)
-    end(guard, leave, broken)
-    broken.__exit__(None, None, None)
+    with ExitStack() as broken:
+        end(guard, leave, lambda: broken.enter_context(failing(name, code)))
     with guard.invocation():
         assert os.listdir("/tmp") == []
     assert tmpguard.drain()
@@ -126,10 +127,9 @@ def test_what_could_not_be_wiped_is_wiped_by_the_next_drain(
 def test_it_is_tried_again_without_anybody_asking(
     end: Callable[..., None], guard: tmpguard.Guard, scratch_root: Path
 ) -> None:
-    broken = failing("os_open", errno.EMFILE)
-    end(guard, leave_directories, broken)
-    assert left_in(scratch_root) != []
-    broken.__exit__(None, None, None)
+    with ExitStack() as broken:
+        end(guard, leave_directories, lambda: broken.enter_context(failing("os_open", errno.EMFILE)))
+        assert left_in(scratch_root) != []
     assert eventually(lambda: list(scratch_root.iterdir()) == [])
 
 
@@ -138,9 +138,8 @@ def test_a_figure_that_cannot_be_had_delays_no_wipe(
     end: Callable[..., None], guard: tmpguard.Guard, scratch_root: Path
 ) -> None:
     """Where no descriptor is free, nobody can tell which unlinked files are closed."""
-    broken = failing("listdir", errno.EMFILE)
-    end(guard, leave_an_unlinked_file, broken)
-    broken.__exit__(None, None, None)
+    with ExitStack() as broken:
+        end(guard, leave_an_unlinked_file, lambda: broken.enter_context(failing("listdir", errno.EMFILE)))
     assert eventually(lambda: left_in(scratch_root) == [])
 
 
@@ -185,9 +184,10 @@ def test_it_is_tried_less_and_less_often(
 
 
 def test_one_that_cannot_be_wiped_does_not_keep_the_others(guard: tmpguard.Guard, scratch_root: Path) -> None:
-    broken = failing("rmdir", errno.EBUSY)
-    end_in_the_block(guard, leave_directories, broken)
-    broken.__exit__(None, None, None)
+    with ExitStack() as broken:
+        end_in_the_block(
+            guard, leave_directories, lambda: broken.enter_context(failing("rmdir", errno.EBUSY))
+        )
     for _ in range(3):
         with guard.invocation():
             leave_directories()

@@ -315,8 +315,11 @@ class ScratchRoot:
 
     def has_more_to_do(self) -> bool:
         """Is there a directory whose wipe has failed so far?"""
-        claims = self.claims.copy().values()
-        return any(entry.due for owned in claims for entry in owned.entries.copy().values())
+        return any(entry.due for entry in self._entries())
+
+    def _entries(self) -> Iterator[ScratchEntry]:
+        for owned in self.claims.copy().values():
+            yield from owned.entries.copy().values()
 
     def release(self) -> None:
         """Remove the process's directory if it is empty; the next invocation makes a new one."""
@@ -399,12 +402,8 @@ class ScratchRoot:
         deadline = real.monotonic() + _MAKING
         if self._lock.acquire(timeout=_MAKING):  # which is held while a claim is made
             self._lock.release()
-        while self._is_making() and real.monotonic() < deadline:
+        while any(entry.in_the_making for entry in self._entries()) and real.monotonic() < deadline:
             real.sleep(0.001)
-
-    def _is_making(self) -> bool:
-        claims = self.claims.copy().values()
-        return any(entry.in_the_making for owned in claims for entry in owned.entries.copy().values())
 
     def abandon(self) -> None:
         """At the interpreter's exit: wipe everything, including invocations that never ended."""

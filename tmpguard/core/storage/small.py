@@ -93,12 +93,14 @@ def empty(parent: int, name: str, spare: str, found: Survey) -> int | None:
 
     Raises OSError if the directory cannot be renamed: EBUSY for a mount point.
     """
+    trash = trash_of(spare)
     if speedups.extension is not None:
-        changed: int | None = speedups.extension.empty(parent, name, spare, found.descriptor, found.files)
+        opened, files = found.descriptor, found.files
+        changed: int | None = speedups.extension.empty(parent, name, spare, trash, opened, files)
         return changed
     originals.rename(name, spare, src_dir_fd=parent, dst_dir_fd=parent)
     try:
-        return _clear(parent, found.descriptor, found.files, trash_of(spare))
+        return _clear(parent, found.descriptor, found.files, trash)
     except OSError:
         return None
 
